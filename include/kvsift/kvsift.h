@@ -1,0 +1,426 @@
+/* kvsift: decides which blocks of a KV cache attention needs, token by token.
+ *
+ * The whole public surface is this header, <kvsift/balance.h> and <kvsift/store.h> (both included at the end).
+ *
+ * One object, one arena. Ask for a size, hand over that much memory, create. After create no call allocates, blocks
+ * on a lock or does I/O (the store's worker threads aside). The library keeps no global state.
+ *
+ *     kvsift_policy_config_init -> set geometry and budget -> kvsift_policy_arena_size -> kvsift_policy_create
+ *     prompt, each layer:  kvsift_observe_keys, kvsift_prefill_attend        then kvsift_advance(policy, prompt tokens)
+ *     decode, each layer:  kvsift_observe_keys, kvsift_select_blocks, kvsift_attend, kvsift_observe_attention
+ *             each step:   kvsift_advance(policy, 1)
+ *
+ * Threads. A handle belongs to one thread at a time; different handles share nothing. Functions that take a
+ * kvsift_query work on the heads it names: calls for disjoint ranges of KV heads of one layer may overlap, so an engine
+ * splits a layer's select, attend and observe over its own threads with no lock. A barrier of the caller's must lie
+ * between a layer's last overlapping call and the next call without a range (advance, truncate, fork, stats ...).
+ *
+ * Numbers. The same input gives the same bits on every instruction set: one order of operations, fused multiply-add,
+ * own exp. Ties go to the lower index.
+ *
+ * Errors. Every call returns a kvsift_status. A call that fails changes nothing, and leaves a sentence that names the
+ * argument and the value: in the policy (kvsift_last_error), or in the kvsift_error that a config points to.
+ */
+#ifndef KVSIFT_KVSIFT_H
+#define KVSIFT_KVSIFT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define KVSIFT_VERSION_MAJOR 0
+#define KVSIFT_VERSION_MINOR 1
+#define KVSIFT_VERSION_PATCH 0
+
+#define KVSIFT_ARENA_ALIGNMENT 64u  /* bytes; what every arena must start at a multiple of */
+#define KVSIFT_MAX_HEAD_DIM 256u
+#define KVSIFT_MAX_GROUP 16u        /* query heads that share a KV head */
+#define KVSIFT_MAX_LAYERS 1024u
+#define KVSIFT_MAX_TOKENS (1u << 24)
+#define KVSIFT_ERROR_BYTES 240u
+
+/* Status codes: 0 is success, numbers are stable and never reused. */
+typedef int32_t kvsift_status;
+enum {
+  KVSIFT_OK = 0,
+  KVSIFT_INVALID_ARGUMENT = 1,   /* null, out of range, contradictory */
+  KVSIFT_INVALID_STRUCT_SIZE = 2,
+  KVSIFT_ARENA_TOO_SMALL = 3,
+  KVSIFT_MISALIGNED = 4,
+  KVSIFT_NOT_FINITE = 5,         /* NaN or infinity in a query, key, value, row or parameter */
+  KVSIFT_OUT_OF_ORDER = 6,       /* a call before the one it needs, or tokens that do not follow on */
+  KVSIFT_CAPACITY = 7,           /* more tokens than max_tokens */
+  KVSIFT_ROLLBACK = 8,           /* truncate further back than rollback_tokens reach */
+  KVSIFT_UNSUPPORTED = 9,        /* valid, but this method or build cannot do it */
+  KVSIFT_CORRUPT = 20,           /* snapshot or weights: bad magic, size or checksum */
+  KVSIFT_VERSION_MISMATCH = 21,
+  KVSIFT_CONFIG_MISMATCH = 22,   /* snapshot of another configuration */
+  KVSIFT_IO = 40,                /* store: a read or write failed; the sentence names file and offset */
+  KVSIFT_NO_DEVICE = 60,
+  KVSIFT_DEVICE = 61
+};
+
+typedef struct kvsift_error {
+  kvsift_status status;
+  char message[KVSIFT_ERROR_BYTES]; /* zero-terminated */
+} kvsift_error;
+
+/* Element types of views. */
+typedef uint32_t kvsift_type;
+enum { KVSIFT_F32 = 0, KVSIFT_F16 = 1, KVSIFT_BF16 = 2, KVSIFT_I8 = 3 };
+
+/* Rows of head_dim contiguous elements, one for each token and head, read where they lie:
+ *     data + page * page_stride + offset * token_stride + head * head_stride          (strides in bytes)
+ * page and offset are token / page_tokens and token % page_tokens of the cache's block table, 0 and token without one.
+ * I8 rows carry one float32 scale each, addressed likewise. Element addresses must be aligned to the element. */
+typedef struct kvsift_view {
+  const void *data;
+  kvsift_type type;
+  uint32_t reserved;            /* 0 */
+  uint64_t token_stride;
+  uint64_t head_stride;
+  uint64_t page_stride;
+  const float *scales;          /* I8 only, else null */
+  uint64_t scale_token_stride;
+  uint64_t scale_head_stride;
+  uint64_t scale_page_stride;
+} kvsift_view;
+
+/* One layer's cache, owned by the caller, only read. Keys are after RoPE. */
+typedef struct kvsift_cache {
+  uint32_t struct_size;
+  uint32_t tokens;              /* rows present, the new token's included */
+  kvsift_view keys;
+  kvsift_view values;
+  const int32_t *block_table;   /* null: contiguous; else page number of each page_tokens tokens */
+  uint32_t page_tokens;         /* tokens a page; a power of two */
+  uint32_t block_table_stride;  /* entries from one KV head's table to the next; 0: one table for all heads */
+} kvsift_cache;
+
+/* The queries of one call, and the heads it works on. */
+typedef struct kvsift_query {
+  uint32_t struct_size;
+  uint32_t tokens;              /* cache length that the (last) query sees, itself included */
+  kvsift_view view;             /* head stride over query heads; token stride over the rows of a prefill */
+  uint32_t first_kv_head;       /* the range of KV heads, with all their query heads; */
+  uint32_t kv_heads;            /* 0: from first_kv_head to the last */
+  uint32_t rows;                /* queries: 1 for a decode step; prefill: the last `rows` tokens; 0 means 1 */
+  uint32_t reserved;            /* 0 */
+} kvsift_query;
+
+typedef struct kvsift_range {
+  uint32_t begin, end;          /* tokens [begin, end) */
+} kvsift_range;
+
+/* What a step attends to. Filled by kvsift_select_blocks; the lists belong to the policy and hold until the next
+ * select of the same heads. One list for each KV head, or for each query head (`per_query_head`).
+ * `ranges` is exact: ascending, disjoint, not adjacent, sinks and local tokens included. `blocks` names the blocks that
+ * hold at least one kept token, ascending, for engines with paged kernels and for prefetching. Where `everything` is
+ * set each list is the one range [0, tokens) and no block is listed. */
+typedef struct kvsift_selection {
+  uint32_t struct_size;
+  uint32_t tokens;              /* cache length it was made for */
+  uint32_t lists;
+  uint32_t per_query_head;      /* 0 or 1 */
+  uint32_t everything;          /* 0 or 1: the budget covers the context, a dense layer, or a dense calibration */
+  uint32_t calibration;         /* 0 or 1: the method wants this step's full attention row */
+  uint32_t block_tokens;
+  uint32_t range_stride;        /* entries from one list of ranges to the next */
+  uint32_t block_stride;
+  uint32_t tail;                /* KVSIFT_TAIL_*: what stands for the tokens left out */
+  const kvsift_range *ranges;   /* [lists][range_stride] */
+  const uint32_t *range_counts; /* [lists] */
+  const uint32_t *blocks;       /* [lists][block_stride] */
+  const uint32_t *block_counts; /* [lists] */
+  const uint32_t *coreset;      /* [KV heads][coreset_stride] tokens of a balanced tail, ascending; else null */
+  const float *coreset_weights; /* [KV heads][coreset_stride] */
+  const uint32_t *coreset_counts; /* [KV heads] */
+  uint32_t coreset_stride;
+  uint32_t missed_stride;
+  const uint32_t *missed;       /* [lists][missed_stride] blocks of `blocks` that a late check added; else null */
+  const uint32_t *missed_counts;  /* [lists] */
+} kvsift_selection;
+
+/* What a step's attention looked like. kvsift_attend fills it (the caller lends the buffers); an engine with its own
+ * kernel fills either the block form or the row form.
+ * Block form: for each query head and block the largest logit (after scaling) over the block's attended tokens,
+ * minus infinity where none was attended, and the log-sum-exp over all attended tokens, tail included.
+ * Row form: softmax rows over all tokens, exact zeros at tokens that were not attended. */
+typedef struct kvsift_observation {
+  uint32_t struct_size;
+  uint32_t tokens;              /* cache length of the step */
+  uint32_t full;                /* 0 or 1: everything was attended, so this is the full row (set by kvsift_attend) */
+  uint32_t block_stride;        /* entries from one query head to the next, at least ceil(tokens / block_tokens) */
+  float *block_max;             /* [query heads][block_stride] */
+  float *block_mass;            /* [query heads][block_stride] share of the softmax on each block; may be null for methods
+                                   that do not ask for it (kvsift_policy_info.needs) */
+  float *log_sum_exp;           /* [query heads] */
+  const float *rows;            /* [query heads][row_stride]; null: block form */
+  uint64_t row_stride;
+} kvsift_observation;
+
+/* Methods. Papers: StreamingLLM 2309.17453, H2O 2306.14048, SnapKV 2404.14469, PyramidKV 2406.02069, Quest 2406.10774,
+ * page statistics (UNIQUE) 2605.27740, AttentionPredictor 2502.04077, BalanceKV 2502.07861. EMA and uniform sampling
+ * are the controls that a learned or balanced method has to beat. */
+typedef uint32_t kvsift_method;
+enum {
+  KVSIFT_METHOD_FULL = 0,
+  KVSIFT_METHOD_STREAMING = 1,
+  KVSIFT_METHOD_H2O = 2,
+  KVSIFT_METHOD_SNAPKV = 3,
+  KVSIFT_METHOD_PYRAMIDKV = 4,
+  KVSIFT_METHOD_QUEST = 5,
+  KVSIFT_METHOD_PAGE_STATS = 6,
+  KVSIFT_METHOD_EMA = 7,
+  KVSIFT_METHOD_UNIFORM = 8,
+  KVSIFT_METHOD_ATTENTION_PREDICTOR = 9,
+  KVSIFT_METHOD_BALANCE = 10,
+  KVSIFT_METHOD_COUNT = 11
+};
+
+/* Grouping: one choice for each query head, or one for each KV head from its query heads' softmaxed scores. */
+enum { KVSIFT_GROUP_QUERY_HEAD = 0, KVSIFT_GROUP_MEAN = 1, KVSIFT_GROUP_MAX = 2 };
+
+/* Tail: what stands for blocks of which no token is kept. MOMENTS: one pseudo-token a block from the mean and variance of
+ * its keys and the mean of its values, logit q.mean(k) * scale + log(1 + x/2) + log(tokens), x = scale^2 sum q_c^2 var_c.
+ * BALANCE: a weighted BalanceKV coreset. */
+enum { KVSIFT_TAIL_NONE = 0, KVSIFT_TAIL_MOMENTS = 1, KVSIFT_TAIL_BALANCE = 2 };
+
+enum { KVSIFT_POOL_AVG = 0, KVSIFT_POOL_MAX = 1 };
+
+/* SnapKV profiles that circulate, as window / kernel / pool. */
+enum {
+  KVSIFT_SNAPKV_32_5_AVG = 0,   /* the original code's init */
+  KVSIFT_SNAPKV_32_7_MAX = 1,   /* the paper's configurations */
+  KVSIFT_SNAPKV_64_5_AVG = 2,   /* kvpress, and the original class */
+  KVSIFT_SNAPKV_8_7_MAX = 3     /* KVCache-Factory's runner */
+};
+
+typedef struct kvsift_predictor kvsift_predictor; /* loaded weights; null means the built-in ones */
+
+/* Configuration. Call kvsift_policy_config_init, then set what differs. */
+typedef struct kvsift_policy_config {
+  uint32_t struct_size;
+  kvsift_method method;
+  /* geometry: no defaults, must be set */
+  uint32_t layers;
+  uint32_t query_heads;
+  uint32_t kv_heads;            /* divides query_heads */
+  uint32_t head_dim;            /* 1 .. KVSIFT_MAX_HEAD_DIM */
+  uint32_t max_tokens;          /* cache capacity, prompt included */
+  /* budget: tokens attended exactly, sinks and local included. The larger of budget_tokens and
+   * budget_share * context holds; with target_mass that is the cap. */
+  uint32_t block_tokens;        /* 1 .. 256; H2O, SnapKV, PyramidKV default to 1, as published; the others to 16 */
+  uint32_t budget_tokens;
+  float budget_share;           /* 0: unused; at most 1 */
+  float target_mass;            /* 0: unused; else choose as few blocks as hold this estimated share of attention */
+  uint32_t sink_tokens;
+  uint32_t local_tokens;
+  uint32_t dense_layers;        /* the first layers that attend to everything */
+  uint32_t grouping;            /* KVSIFT_GROUP_* */
+  uint32_t tail;                /* KVSIFT_TAIL_* */
+  kvsift_type moments_type;     /* KVSIFT_F16 or KVSIFT_I8: how page moments are kept */
+  float softmax_scale;          /* 0: 1 / sqrt(head_dim) */
+  uint32_t rollback_tokens;     /* how far kvsift_truncate reaches back */
+  uint64_t seed;                /* uniform sampling and BalanceKV */
+  /* SnapKV and PyramidKV */
+  uint32_t window;              /* last prompt queries that vote */
+  uint32_t pool_kernel;         /* odd */
+  uint32_t pooling;             /* KVSIFT_POOL_* */
+  uint32_t pyramid_beta;
+  /* H2O: share of the budget for recent tokens */
+  float recent_share;
+  /* EMA and AttentionPredictor */
+  float ema_decay;              /* weight of the past, 0 .. 1 */
+  uint32_t calibration_period;  /* every M-th decode step sees the full row; 0: never */
+  uint32_t calibration_dense;   /* 1: the output of that step is full attention too; 0: it stays sparse */
+  uint32_t history_rows;        /* 5 .. 256 */
+  kvsift_type history_type;     /* KVSIFT_F32, or F16 / I8 as cheaper forms */
+  float history_floor;          /* pooled shares below it enter the history as zero; 0: off */
+  uint32_t predict_period;      /* predict every n-th step */
+  uint32_t predictor_arithmetic; /* KVSIFT_F32 exact; KVSIFT_BF16 or KVSIFT_I8: cheaper second convolution */
+  uint32_t predictor_plain;     /* 1: recompute the whole network each step (the reference) */
+  uint32_t verify_blocks;       /* AttentionPredictor: late check by page statistics adds up to this many; 0: off */
+  const kvsift_predictor *predictor;
+  /* BalanceKV, as method or tail */
+  uint32_t balance_halvings;    /* T: 1/2^T of the prompt is kept */
+  uint32_t balance_group;       /* tokens a group, 32 .. 512 */
+  float balance_gamma;
+  float balance_temperature;
+  float balance_value_offset;
+  uint32_t balance_streaming;   /* 1: compress decoded tokens too, by merge-and-reduce */
+  uint32_t balance_guard;       /* 1: needle guard */
+  uint32_t coreset_tokens;      /* tail = balance: size of the coreset */
+  kvsift_error *error;          /* where arena_size and create leave their sentence; may be null */
+} kvsift_policy_config;
+
+typedef struct kvsift_policy kvsift_policy;
+
+/* ---- life cycle ---- */
+
+/* Sets the defaults of `method` as its paper has them; geometry and max_tokens are left 0 and must be set.
+ * struct_size must be set by the caller before the call, to sizeof(kvsift_policy_config).
+ * Returns INVALID_ARGUMENT (null, unknown method) or INVALID_STRUCT_SIZE. */
+kvsift_status kvsift_policy_config_init(kvsift_policy_config *config, kvsift_method method);
+
+/* Sets window, pool_kernel and pooling to a KVSIFT_SNAPKV_* profile. */
+kvsift_status kvsift_policy_config_snapkv(kvsift_policy_config *config, uint32_t profile);
+
+/* Sets the named profile `attention-predictor-fast`: the cheaper forms that pay, together. */
+kvsift_status kvsift_policy_config_predictor_fast(kvsift_policy_config *config);
+
+/* Bytes and alignment of the arena that `config` needs: exact. Returns any status a bad config gets. */
+kvsift_status kvsift_policy_arena_size(const kvsift_policy_config *config, uint64_t *bytes, uint64_t *alignment);
+
+/* Builds a policy in `arena` (at least the size asked for, aligned to KVSIFT_ARENA_ALIGNMENT, the caller's, must outlive
+ * the policy; its contents need not be zero). Returns ARENA_TOO_SMALL naming the buffer that did not fit, MISALIGNED,
+ * INVALID_ARGUMENT. On failure *policy is null and the memory may be used again. */
+kvsift_status kvsift_policy_create(const kvsift_policy_config *config, void *arena, uint64_t bytes,
+                                   kvsift_policy **policy);
+
+/* Back to the state after create. */
+kvsift_status kvsift_policy_reset(kvsift_policy *policy);
+
+/* Marks the handle dead, so that a later use is answered with INVALID_ARGUMENT. The memory is the caller's. */
+kvsift_status kvsift_policy_destroy(kvsift_policy *policy);
+
+/* What a policy asks of its engine, for this configuration. */
+enum {
+  KVSIFT_NEEDS_KEYS = 1,        /* kvsift_observe_keys for every token */
+  KVSIFT_NEEDS_VALUES = 2,      /*   with values */
+  KVSIFT_NEEDS_ATTENTION = 4,   /* kvsift_observe_attention every step */
+  KVSIFT_NEEDS_MASS = 8,        /*   with block_mass (or rows) */
+  KVSIFT_NEEDS_QUERY = 16       /* select reads the query */
+};
+typedef struct kvsift_policy_info {
+  uint32_t struct_size;
+  uint32_t needs;               /* KVSIFT_NEEDS_* */
+  uint32_t prefill_rows;        /* full rows of the prompt's last queries the method learns from; UINT32_MAX: all */
+  uint32_t evicts;              /* 1: tokens left out never come back, the engine may free them */
+  uint32_t tokens;              /* tokens advanced over so far */
+  uint32_t decode_steps;
+  uint32_t max_ranges;          /* the most ranges, and blocks, that a list can hold */
+  uint32_t max_blocks;
+  uint64_t arena_bytes;
+} kvsift_policy_info;
+kvsift_status kvsift_policy_get_info(const kvsift_policy *policy, kvsift_policy_info *info);
+
+/* ---- a decode step ---- */
+
+/* Keys (and values, which may be null where not needed) of tokens [first_token, first_token + tokens) of `layer`, as
+ * views indexed from 0. Tokens must follow on from those seen. `query` names the heads; its view is not read and it may be
+ * null for all heads. */
+kvsift_status kvsift_observe_keys(kvsift_policy *policy, uint32_t layer, const kvsift_query *heads,
+                                  uint32_t first_token, uint32_t tokens, const kvsift_view *keys,
+                                  const kvsift_view *values);
+
+/* Chooses what the query attends to. query->tokens is the cache length with the new token. */
+kvsift_status kvsift_select_blocks(kvsift_policy *policy, uint32_t layer, const kvsift_query *query,
+                                   kvsift_selection *selection);
+
+/* Attention of one decode query over a selection: softmax(q.k * scale) over the kept tokens, and the tail, times
+ * values. out: [query heads][head_dim] float32, only the heads of `query` are written. `observation` may be null;
+ * its buffers are filled for the heads of `query`. Nothing of the policy is changed. A calibration step whose
+ * output stays sparse reads all keys for the observation. */
+kvsift_status kvsift_attend(const kvsift_policy *policy, uint32_t layer, const kvsift_query *query,
+                            const kvsift_cache *cache, const kvsift_selection *selection, float *out,
+                            kvsift_observation *observation);
+
+/* The tail alone, for engines with their own kernel: its output and log-sum-exp for each query head, to be merged
+ * with the kernel's (kvsift_merge_attention). A head without a tail gets zeros and minus infinity. */
+kvsift_status kvsift_attend_tail(const kvsift_policy *policy, uint32_t layer, const kvsift_query *query,
+                                 const kvsift_cache *cache, const kvsift_selection *selection, float *out,
+                                 float *log_sum_exp);
+
+/* Merges partial attention (b into a): a = (a e^la + b e^lb) / (e^la + e^lb), la = log(e^la + e^lb). */
+kvsift_status kvsift_merge_attention(uint32_t head_dim, float *a, float *la, const float *b, float lb);
+
+/* Feeds a step's attention back. `heads` names the range (null: all). During a prompt, an engine with its own prefill
+ * kernel passes the full rows of the last info.prefill_rows queries, oldest first. */
+kvsift_status kvsift_observe_attention(kvsift_policy *policy, uint32_t layer, const kvsift_query *heads,
+                                       const kvsift_observation *observation);
+
+/* Once a step, after the last layer: `tokens` were added to the cache. */
+kvsift_status kvsift_advance(kvsift_policy *policy, uint32_t tokens);
+
+/* AttentionPredictor: computes the next token's scores of `layer` now. May run as soon as that layer's attention was
+ * observed, on another thread than other layers' calls; must have returned before the next select of that layer. Other
+ * methods answer UNSUPPORTED. */
+kvsift_status kvsift_predict_next(kvsift_policy *policy, uint32_t layer, const kvsift_query *heads);
+
+/* ---- prompt ---- */
+
+/* Exact causal attention of the last query->rows tokens over the cache, in tiles; out: [rows][query heads][head_dim].
+ * On the way the method gets what it learns from (as by kvsift_observe_attention). A prompt may come in several calls;
+ * each is followed by kvsift_advance once all layers are through. */
+kvsift_status kvsift_prefill_attend(kvsift_policy *policy, uint32_t layer, const kvsift_query *query,
+                                    const kvsift_cache *cache, float *out);
+
+/* ---- what engines do to a cache ---- */
+
+/* Forgets tokens from `tokens` on. Exact within rollback_tokens, back to the end of the prompt for methods that learn
+ * from attention; else ROLLBACK and nothing changes. */
+kvsift_status kvsift_truncate(kvsift_policy *policy, uint32_t tokens);
+
+/* An independent copy in another arena of the same size. */
+kvsift_status kvsift_fork(const kvsift_policy *policy, void *arena, uint64_t bytes, kvsift_policy **copy);
+
+/* State to bytes and back; only what is in use is saved. Load needs a policy of the same configuration, checks magic,
+ * version, configuration and checksum before it changes anything. */
+kvsift_status kvsift_snapshot_size(const kvsift_policy *policy, uint64_t *bytes);
+kvsift_status kvsift_snapshot_save(const kvsift_policy *policy, void *buffer, uint64_t bytes, uint64_t *written);
+kvsift_status kvsift_snapshot_load(kvsift_policy *policy, const void *buffer, uint64_t bytes);
+
+/* ---- predictor weights ---- */
+
+kvsift_status kvsift_predictor_arena_size(uint64_t *bytes, uint64_t *alignment);
+/* Loads weights (tools/convert_predictor.py writes them) into an arena that must outlive the policies using them. */
+kvsift_status kvsift_predictor_load(const void *data, uint64_t size, void *arena, uint64_t bytes,
+                                    kvsift_predictor **predictor, kvsift_error *error);
+
+/* ---- figures ---- */
+
+/* Counters since create or reset; ratios are the caller's to form. */
+typedef struct kvsift_stats {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t selections;          /* lists made that left something out */
+  uint64_t tokens_kept;         /* summed over those lists */
+  uint64_t tokens_total;
+  uint64_t tokens_read;         /* union over the query heads of a KV head: what must be read from the cache */
+  uint64_t calibrations;        /* lists with a full row */
+  double recovery_sum;          /* attention mass those rows had on the blocks that were or would have been kept */
+  uint64_t columns_computed;    /* AttentionPredictor: (row, column) pairs computed, */
+  uint64_t columns_total;       /*   and those a plain evaluation would have computed */
+  uint64_t state_bytes_touched; /* bytes of policy state read to select and for the tail */
+  uint64_t missed_blocks;       /* late additions */
+} kvsift_stats;
+kvsift_status kvsift_get_stats(const kvsift_policy *policy, kvsift_stats *stats);
+
+/* ---- text, versions ---- */
+
+const char *kvsift_status_string(kvsift_status status);       /* static text */
+const char *kvsift_last_error(const kvsift_policy *policy);   /* "" where none; holds until the policy's next failure */
+const char *kvsift_method_name(kvsift_method method);         /* "page-stats"; null for an unknown one */
+kvsift_status kvsift_method_from_name(const char *name, kvsift_method *method);
+uint32_t kvsift_version(void);                                /* major << 16 | minor << 8 | patch */
+uint64_t kvsift_arena_alignment(void);
+
+typedef struct kvsift_build_info {
+  uint32_t struct_size;
+  uint32_t version;
+  const char *levels;           /* instruction sets compiled in, "scalar avx2 avx512" */
+  const char *level;            /* the one in use: the best the machine has, or what KVSIFT_CPU forces */
+  uint32_t cuda;                /* 1: CUDA compiled in */
+  uint32_t reserved;
+} kvsift_build_info;
+kvsift_status kvsift_get_build_info(kvsift_build_info *info);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
