@@ -119,7 +119,8 @@ typedef struct kvsift_range {
  * select of the same heads. One list for each KV head, or for each query head (`per_query_head`).
  * `ranges` is exact: ascending, disjoint, not adjacent, sinks and local tokens included. `blocks` names the blocks that
  * hold at least one kept token, ascending, for engines with paged kernels and for prefetching. Where `everything` is
- * set each list is the one range [0, tokens) and no block is listed. */
+ * set each list is the one range [0, tokens), and `blocks` is empty but for a dense calibration, where it holds what
+ * would have been chosen. */
 typedef struct kvsift_selection {
   uint32_t struct_size;
   uint32_t tokens;              /* cache length it was made for */
@@ -213,7 +214,9 @@ typedef struct kvsift_policy_config {
   uint32_t max_tokens;          /* cache capacity, prompt included */
   /* budget: tokens attended exactly, sinks and local included. The larger of budget_tokens and
    * budget_share * context holds; with target_mass that is the cap. */
-  uint32_t block_tokens;        /* 1 .. 256; H2O, SnapKV, PyramidKV default to 1, as published; the others to 16 */
+  uint32_t block_tokens;        /* 1 .. 256; H2O, SnapKV, PyramidKV and uniform default to 1, the others to 16 */
+  uint32_t page_tokens;         /* 1 .. 256, default 16: tokens a page of key statistics (Quest, page statistics, moments); Quest
+                                   and page statistics choose whole pages and need block_tokens equal to it */
   uint32_t budget_tokens;
   float budget_share;           /* 0: unused; at most 1 */
   float target_mass;            /* 0: unused; else choose as few blocks as hold this estimated share of attention */

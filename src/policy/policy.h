@@ -1,0 +1,180 @@
+// A policy in its arena.
+//
+//     | Policy | selection lists | units: one for each sparse layer and KV head | scratch: one for each KV head |
+//
+// A unit holds all that is known of one KV head in one layer. Units and scratch of different KV heads are disjoint, which
+// is what lets calls on disjoint head ranges overlap without a lock. All references are offsets, so that a policy can be
+// copied (fork) and saved.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "core/arena.h"
+#include "kernels/kernels.h"
+#include "policy/settings.h"
+
+namespace kvsift {
+
+constexpr std::uint64_t kAlive = 0x6b76736966743031ull;
+
+// Counters of one unit; kvsift_get_stats adds them up.
+struct Counters {
+  std::uint64_t selections, tokens_kept, tokens_total, tokens_read, calibrations;
+  double recovery_sum;
+  std::uint64_t columns_computed, columns_total, state_bytes_touched, missed_blocks;
+};
+
+// How a unit's buffers grow and go back.
+enum class Grows : std::uint32_t { kWhole, kBlocks, kPages };
+
+// One buffer of a unit.
+struct Field {
+  std::uint64_t offset;        // from the unit's start
+  std::uint64_t bytes;         // whole size
+  std::uint64_t piece;         // bytes a block or page, `repeat` times at a distance of `bytes / repeat`
+  std::uint32_t repeat;
+  Grows grows;
+};
+
+// Walks the buffers of a unit; the same walk counts and places.
+class UnitLayout {
+ public:
+  static constexpr std::uint32_t kFields = 24, kMethodFields = 12;
+
+  explicit UnitLayout(const Settings &settings) : settings_(settings) {}
+
+  // Buffers that a step changes and the undo ring restores. All of these come before the lasting ones.
+  template <class T>
+  std::uint64_t step(std::uint64_t count, const char *name) {
+    const std::uint64_t at = add<T>(1, count, Grows::kWhole, name);
+    step_end_ = layout_.used();
+    return at;
+  }
+  // Buffers that only grow (rows of blocks or pages beyond the cache's end do not count), or never change.
+  template <class T>
+  std::uint64_t lasting(std::uint64_t count, const char *name) {
+    return add<T>(1, count, Grows::kWhole, name);
+  }
+  // `repeat` arrays of max_blocks (or max_pages) pieces of `count` elements each.
+  template <class T>
+  std::uint64_t growing(std::uint32_t repeat, std::uint64_t count, Grows grows, const char *name) {
+    return add<T>(repeat, count, grows, name);
+  }
+
+  std::uint64_t method[kMethodFields] = {};
+  const Layout &layout() const { return layout_; }
+  std::uint64_t step_begin() const { return step_begin_; }
+  std::uint64_t step_end() const { return step_end_ == 0 ? step_begin_ : step_end_; }
+  void begin_steps() { step_begin_ = layout_.used(); }
+  const Field *fields() const { return fields_; }
+  std::uint32_t field_count() const { return field_count_; }
+
+ private:
+  template <class T>
+  std::uint64_t add(std::uint32_t repeat, std::uint64_t count, Grows grows, const char *name) {
+    std::uint64_t pieces = 1;
+    if (grows == Grows::kBlocks) pieces = settings_.max_blocks;
+    if (grows == Grows::kPages) pieces = settings_.max_pages;
+    const std::uint64_t at = layout_.take<T>(repeat * pieces * count, name).bytes;
+    if (field_count_ < kFields) {
+      fields_[field_count_++] =
+          Field{at, repeat * pieces * count * sizeof(T), count * sizeof(T), repeat, grows};
+    }
+    return at;
+  }
+
+  const Settings &settings_;
+  Layout layout_;
+  Field fields_[kFields] = {};
+  std::uint32_t field_count_ = 0;
+  std::uint64_t step_begin_ = 0, step_end_ = 0;
+};
+
+// The part of a unit that every method has.
+struct Unit {
+  std::uint32_t keys_seen;      // tokens whose keys came
+  std::uint32_t rows_seen;      // cache length of the last row observed
+  std::uint32_t selected_for;   // cache length of the last selection
+  std::uint32_t prompt_tokens;  // keeping methods: the prompt they decided on; 0: not yet
+  std::uint32_t undo_next;      // slots of the ring used so far, modulo its size
+  std::uint32_t undo_count;
+  Counters counters;
+};
+
+// Offsets within a unit.
+struct UnitPlaces {
+  std::uint64_t bytes;
+  std::uint64_t step_begin, step_end;
+  std::uint64_t open_page;      // float [3 or 5][dim16]: the open page's running statistics
+  std::uint64_t key_mean, key_std, value_mean, key_min, key_max;
+  std::uint64_t key_mean_scale, key_std_scale, value_mean_scale;
+  std::uint64_t kept;           // u32 [lists][list_blocks], keeping methods
+  std::uint64_t kept_counts;    // u32 [lists]
+  std::uint64_t undo;           // ring of rollback_tokens slots
+  std::uint64_t undo_tokens;    // u32 [rollback_tokens]: the cache length each slot restores
+  std::uint64_t method[UnitLayout::kMethodFields];
+  Field fields[UnitLayout::kFields];
+  std::uint32_t field_count;
+};
+
+struct Policy {
+  std::uint64_t alive;
+  std::uint64_t bytes;          // of the arena in use
+  Settings s;
+  kernels::Level level;
+  std::uint32_t tokens;
+  std::uint32_t decode_steps;
+  std::uint32_t prompt_end;     // cache length after the last prompt chunk
+  UnitPlaces places;
+  Offset<char> units;
+  Offset<float> scratch;
+  std::uint64_t scratch_floats; // of one KV head
+  Offset<kvsift_range> ranges;
+  Offset<std::uint32_t> range_counts, blocks, block_counts, missed, missed_counts;
+  Offset<std::uint32_t> coreset, coreset_counts;
+  Offset<float> coreset_weights;
+  std::atomic<std::uint32_t> error_busy;
+  kvsift_error error;
+
+  Unit *unit(std::uint32_t sparse_layer, std::uint32_t kv_head) {
+    const std::uint64_t index = std::uint64_t{sparse_layer} * s.c.kv_heads + kv_head;
+    return reinterpret_cast<Unit *>(units.in(this) + index * places.bytes);
+  }
+  const Unit *unit(std::uint32_t sparse_layer, std::uint32_t kv_head) const {
+    return const_cast<Policy *>(this)->unit(sparse_layer, kv_head);
+  }
+};
+
+// One KV head of one layer, as methods see it.
+struct Head {
+  Policy *policy;
+  Unit *unit;
+  std::uint32_t layer;
+  std::uint32_t kv_head;
+
+  const Settings &settings() const { return policy->s; }
+  const UnitPlaces &places() const { return policy->places; }
+  const kernels::Kernels &k() const { return *kernels::kernels(policy->level); }
+  template <class T>
+  T *at(std::uint64_t offset) const {
+    return reinterpret_cast<T *>(reinterpret_cast<char *>(unit) + offset);
+  }
+  template <class T>
+  T *state(std::uint32_t field) const {
+    return at<T>(policy->places.method[field]);
+  }
+  float *scratch() const { return policy->scratch.in(policy) + kv_head * policy->scratch_floats; }
+};
+
+// The group's queries of one decode step, float32, padded with zeros to dim16.
+struct QueryRows {
+  const float *rows;  // [group][dim16]; null where the method does not read the query
+  std::uint32_t tokens;
+};
+
+inline Head head_of(Policy *policy, std::uint32_t layer, std::uint32_t kv_head) {
+  return Head{policy, policy->unit(layer - policy->s.c.dense_layers, kv_head), layer, kv_head};
+}
+
+}  // namespace kvsift

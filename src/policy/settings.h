@@ -1,0 +1,44 @@
+// A policy's configuration, checked once, with what follows from it.
+#pragma once
+
+#include <cstdint>
+
+#include "core/status.h"
+#include "kvsift/kvsift.h"
+
+namespace kvsift {
+
+struct Method;
+
+struct Settings {
+  kvsift_policy_config c;      // pointers nulled but for the predictor
+  std::uint32_t group;         // query heads of a KV head
+  std::uint32_t lists;         // choices of a KV head: group, or 1 where it shares
+  std::uint32_t dim16;         // head_dim rounded up to 16
+  std::uint32_t max_blocks;    // at max_tokens
+  std::uint32_t max_pages;
+  std::uint32_t sparse_layers; // layers that keep state
+  std::uint32_t list_blocks;   // the most blocks, and ranges, in one list
+  std::uint32_t needs;         // KVSIFT_NEEDS_*
+  bool page_moments;           // key mean and deviation are kept
+  bool value_moments;          // and value means
+  bool page_bounds;            // key minimum and maximum are kept
+  float scale;
+};
+
+inline std::uint32_t blocks_of(std::uint32_t tokens, std::uint32_t block) {
+  return tokens / block + (tokens % block != 0);
+}
+
+// Tokens that may be kept of a context of `tokens`.
+inline std::uint32_t budget_at(const kvsift_policy_config &c, std::uint32_t tokens) {
+  const auto shared = static_cast<std::uint32_t>(static_cast<double>(c.budget_share) * tokens);
+  return shared > c.budget_tokens ? shared : c.budget_tokens;
+}
+
+const Method *method_of(kvsift_method method);  // null: unknown
+
+// Checks `config` and fills `settings`; the sentence goes to config.error.
+kvsift_status settle(const kvsift_policy_config &config, Settings *settings);
+
+}  // namespace kvsift
