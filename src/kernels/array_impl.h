@@ -1,0 +1,137 @@
+#pragma once
+
+#include "kernels/array_kernels.h"
+#include "kernels/exp.h"
+#include "kernels/load_part.h"
+
+namespace kvsift {
+namespace {
+
+template <class V>
+float array_max(const float *x, std::size_t n) {
+  const float least = -__builtin_inff();
+  V m = V::broadcast(least);
+  std::size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) m = max(m, V::load(x + i));
+  if (i < n) m = max(m, load_filled<V>(x + i, n - i, least));
+  return reduce_max(m);
+}
+
+template <class V>
+float array_sum(const float *x, std::size_t n) {
+  V s = V::zero();
+  std::size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) s = add(s, V::load(x + i));
+  if (i < n) s = add(s, load_part<V>(x + i, n - i));
+  return reduce_add(s);
+}
+
+// y = f(x), element by element.
+template <class V, class F>
+void map_array(const float *x, float *y, std::size_t n, F f) {
+  std::size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, f(V::load(x + i), V::load(y + i)));
+  if (i < n) store_part(y + i, f(load_part<V>(x + i, n - i), load_part<V>(y + i, n - i)), n - i);
+}
+
+template <class V>
+void array_axpby(float a, float *y, float b, const float *x, std::size_t n) {
+  const V va = V::broadcast(a), vb = V::broadcast(b);
+  map_array<V>(x, y, n, [=](V u, V w) { return fma(va, w, mul(vb, u)); });
+}
+
+template <class V>
+void array_exp(const float *x, float *y, std::size_t n) {
+  map_array<V>(x, y, n, [](V u, V) { return exp(u); });
+}
+
+template <class V>
+void array_log(const float *x, float *y, std::size_t n) {
+  map_array<V>(x, y, n, [](V u, V) { return log(u); });
+}
+
+template <class V>
+void array_to_half(const float *x, F16 *y, std::size_t n) {
+  std::size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, V::load(x + i));
+  if (i == n) return;
+  F16 part[kLanes];
+  store(part, load_part<V>(x + i, n - i));
+  __builtin_memcpy(y + i, part, (n - i) * sizeof(F16));
+}
+
+template <class V>
+void array_from_half(const F16 *x, float *y, std::size_t n) {
+  std::size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, V::load(x + i));
+  if (i < n) store_part(y + i, load_part<V>(x + i, n - i), n - i);
+}
+
+template <class V>
+V nearest(V x) {
+  return sub(add(x, V::broadcast(kRound)), V::broadcast(kRound));
+}
+
+template <class V>
+float array_to_int8(const float *x, std::int8_t *y, std::size_t n) {
+  V m = V::zero();
+  std::size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) m = max(m, abs(V::load(x + i)));
+  if (i < n) m = max(m, abs(load_part<V>(x + i, n - i)));
+  const float largest = reduce_max(m);
+  const float scale = largest / 127.0f;
+  // A scale too small to divide by stands for a row of zeros.
+  const V inverse = V::broadcast(scale < 0x1p-120f ? 0.0f : 1.0f / scale);
+  for (i = 0; i + kLanes <= n; i += kLanes) store(y + i, nearest(mul(V::load(x + i), inverse)));
+  if (i < n) {
+    std::int8_t part[kLanes];
+    store(part, nearest(mul(load_part<V>(x + i, n - i), inverse)));
+    __builtin_memcpy(y + i, part, n - i);
+  }
+  return scale;
+}
+
+template <class V>
+void widen_rows(const Rows &rows, std::uint32_t count, std::uint32_t dim, float *out) {
+  with_type(rows.type, [&](auto element) {
+    using T = decltype(element);
+    for (std::uint32_t i = 0; i < count; ++i, out += padded_dim(dim)) {
+      const T *row = row_of<T>(rows, i);
+      const V scale = V::broadcast(scale_of(rows, i));
+      std::uint32_t c = 0;
+      for (; c + kLanes <= dim; c += kLanes) store(out + c, mul(V::load(row + c), scale));
+      if (c < dim) store(out + c, mul(load_part<V>(row + c, dim - c), scale));
+    }
+  });
+}
+
+// x - x is zero for finite x and NaN otherwise.
+template <class V>
+bool rows_finite(const Rows &rows, std::uint32_t count, std::uint32_t dim) {
+  return with_type(rows.type, [&](auto element) {
+    using T = decltype(element);
+    V sum = V::zero();
+    for (std::uint32_t i = 0; i < count; ++i) {
+      const T *row = row_of<T>(rows, i);
+      const V scale = V::broadcast(scale_of(rows, i));
+      sum = add(sum, sub(scale, scale));
+      std::uint32_t c = 0;
+      for (; c + kLanes <= dim; c += kLanes) {
+        const V x = V::load(row + c);
+        sum = add(sum, sub(x, x));
+      }
+      if (c == dim) continue;
+      const V x = load_part<V>(row + c, dim - c);
+      sum = add(sum, sub(x, x));
+    }
+    return reduce_add(sum) == 0.0f;
+  });
+}
+
+template <class V>
+constexpr ArrayKernels array_kernels = {
+    array_max<V>,     array_sum<V>,       array_axpby<V>,   array_exp<V>,  array_log<V>,
+    array_to_half<V>, array_from_half<V>, array_to_int8<V>, widen_rows<V>, rows_finite<V>};
+
+}  // namespace
+}  // namespace kvsift

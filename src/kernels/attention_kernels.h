@@ -1,0 +1,29 @@
+// Kernels of exact attention over rows that lie at one stride.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/view.h"
+
+namespace kvsift {
+
+// Queries and accumulators are [group][padded_dim(dim)] float, the queries' padding zero.
+struct AttentionKernels {
+  // logits[g * stride + i] = scale * (query g . row i)
+  void (*dot_rows)(const float *queries, std::uint32_t group, const Rows &rows, std::uint32_t count,
+                   std::uint32_t dim, float scale, float *logits, std::size_t stride);
+  // row[i] = exp(row[i] - max); returns the sum, lane i adding elements i, i + 16, ...
+  float (*softmax)(float *row, std::size_t count, float max);
+  // acc[g] = fma(weights[g * stride + i], row i, acc[g]), i ascending
+  void (*weighted_sum)(const float *weights, std::size_t stride, std::uint32_t group, const Rows &rows,
+                       std::uint32_t count, std::uint32_t dim, float *acc);
+  // For tokens first .. first + count - 1 of `row`, block token / block_tokens:
+  // out[block] = max(out[block], row), or out[block] + the sum of row.
+  void (*block_max)(const float *row, std::uint32_t first, std::uint32_t count, std::uint32_t block_tokens,
+                    float *out);
+  void (*block_sum)(const float *row, std::uint32_t first, std::uint32_t count, std::uint32_t block_tokens,
+                    float *out);
+};
+
+}  // namespace kvsift

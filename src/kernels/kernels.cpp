@@ -1,0 +1,86 @@
+#include "kernels/kernels.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace kvsift {
+
+extern const Kernels kernels_scalar, kernels_avx2, kernels_avx512, kernels_neon;
+
+const Kernels *kernels(Level level) {
+  switch (level) {
+    case Level::scalar: return &kernels_scalar;
+#if defined(__x86_64__)
+    case Level::avx2: return &kernels_avx2;
+    case Level::avx512: return &kernels_avx512;
+#elif defined(__aarch64__)
+    case Level::neon: return &kernels_neon;
+#endif
+    default: return nullptr;
+  }
+}
+
+const char *level_name(Level level) {
+  switch (level) {
+    case Level::scalar: return "scalar";
+    case Level::avx2: return "avx2";
+    case Level::avx512: return "avx512";
+    case Level::neon: return "neon";
+  }
+  return nullptr;
+}
+
+#if defined(__x86_64__)
+namespace {
+
+constexpr unsigned bit(unsigned n) { return 1u << n; }
+
+// Which register states the operating system saves.
+unsigned saved_state() {
+  unsigned low, high;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return low;
+}
+
+}  // namespace
+
+bool machine_has(Level level) {
+  if (level == Level::scalar) return true;
+  constexpr unsigned kFma = bit(12), kOsxsave = bit(27), kAvx = bit(28), kF16c = bit(29);
+  constexpr unsigned kAvx2 = bit(5), kAvx512 = bit(16) | bit(17) | bit(30) | bit(31);  // F DQ BW VL
+  constexpr unsigned kYmm = 0x6, kZmm = 0xe6;
+  unsigned a, b, c, d;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0) return false;
+  const unsigned needed = kFma | kOsxsave | kAvx | kF16c;
+  if ((c & needed) != needed || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  const unsigned state = saved_state();
+  const bool avx2 = (b & kAvx2) != 0 && (state & kYmm) == kYmm;
+  if (level == Level::avx2) return avx2;
+  return level == Level::avx512 && avx2 && (b & kAvx512) == kAvx512 && (state & kZmm) == kZmm;
+}
+#else
+bool machine_has(Level level) {
+#if defined(__aarch64__)
+  if (level == Level::neon) return true;
+#endif
+  return level == Level::scalar;
+}
+#endif
+
+Level best_level() {
+  Level best = Level::scalar;
+  const char *wanted = std::getenv("KVSIFT_CPU");
+  for (std::uint32_t i = 0; i < kLevels; ++i) {
+    const Level level = static_cast<Level>(i);
+    if (kernels(level) == nullptr || !machine_has(level)) continue;
+    if (wanted != nullptr && std::strcmp(wanted, level_name(level)) == 0) return level;
+    best = level;
+  }
+  return best;
+}
+
+}  // namespace kvsift

@@ -1,0 +1,60 @@
+// Loads of what is left at the end of an array or row.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/view.h"
+#include "kernels/element.h"
+
+namespace kvsift {
+namespace {
+
+// n < 16 elements, the other lanes zero.
+template <class V, class T>
+V load_part(const T *p, std::size_t n) {
+  T part[kLanes] = {};
+  __builtin_memcpy(part, p, n * sizeof(T));
+  return V::load(part);
+}
+
+// n < 16 elements, the other lanes `fill`.
+template <class V>
+V load_filled(const float *p, std::size_t n, float fill) {
+  float part[kLanes];
+  for (float &x : part) x = fill;
+  __builtin_memcpy(part, p, n * sizeof(float));
+  return V::load(part);
+}
+
+template <class V>
+void store_part(float *p, V x, std::size_t n) {
+  float part[kLanes];
+  store(part, x);
+  __builtin_memcpy(p, part, n * sizeof(float));
+}
+
+// f(T{}) with the element type of `type`.
+template <class F>
+auto with_type(kvsift_type type, F f) {
+  switch (type) {
+    case KVSIFT_F16: return f(F16{});
+    case KVSIFT_BF16: return f(BF16{});
+    case KVSIFT_I8: return f(std::int8_t{});
+    default: return f(float{});
+  }
+}
+
+template <class T>
+const T *row_of(const Rows &rows, std::uint64_t i) {
+  return reinterpret_cast<const T *>(rows.data + i * rows.stride);
+}
+
+inline float scale_of(const Rows &rows, std::uint64_t i) {
+  if (rows.scales == nullptr) return 1.0f;
+  const auto *bytes = reinterpret_cast<const std::uint8_t *>(rows.scales) + i * rows.scale_stride;
+  return *reinterpret_cast<const float *>(bytes);
+}
+
+}  // namespace
+}  // namespace kvsift

@@ -1,0 +1,15 @@
+// The kernels of one vector class; included by each isa_*.cpp.
+#pragma once
+
+#include "kernels/array_impl.h"
+#include "kernels/attention_impl.h"
+#include "kernels/kernels.h"
+
+namespace kvsift {
+namespace {
+
+template <class V>
+constexpr Kernels table = {array_kernels<V>, attention_kernels<V>};
+
+}  // namespace
+}  // namespace kvsift

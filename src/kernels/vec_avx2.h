@@ -1,0 +1,110 @@
+// 16 float lanes in two AVX registers. Compiled with -mavx2 -mfma -mf16c only.
+#pragma once
+
+#include <immintrin.h>
+
+#include "kernels/element.h"
+
+namespace kvsift {
+namespace {
+
+struct Avx2 {
+  static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 1, kDimTile = 1;
+  __m256 lo, hi;
+
+  static Avx2 zero() { return broadcast(0.0f); }
+  static Avx2 broadcast(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+  static Avx2 load(const float *p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+  static Avx2 load(const F16 *p) {
+    const auto *q = reinterpret_cast<const __m128i *>(p);
+    return {_mm256_cvtph_ps(_mm_loadu_si128(q)), _mm256_cvtph_ps(_mm_loadu_si128(q + 1))};
+  }
+  static Avx2 load(const BF16 *p) {
+    const auto *q = reinterpret_cast<const __m128i *>(p);
+    const __m256i a = _mm256_cvtepu16_epi32(_mm_loadu_si128(q));
+    const __m256i b = _mm256_cvtepu16_epi32(_mm_loadu_si128(q + 1));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
+  }
+  static Avx2 load(const std::int8_t *p) {
+    const __m128i a = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(p));
+    const __m128i b = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(p + 8));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(a)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b))};
+  }
+};
+
+inline void store(float *p, Avx2 a) {
+  _mm256_storeu_ps(p, a.lo);
+  _mm256_storeu_ps(p + 8, a.hi);
+}
+template <int Rounding>
+inline void store_half(F16 *p, Avx2 a) {
+  auto *q = reinterpret_cast<__m128i *>(p);
+  _mm_storeu_si128(q, _mm256_cvtps_ph(a.lo, Rounding | _MM_FROUND_NO_EXC));
+  _mm_storeu_si128(q + 1, _mm256_cvtps_ph(a.hi, Rounding | _MM_FROUND_NO_EXC));
+}
+inline void store(F16 *p, Avx2 a) { store_half<_MM_FROUND_TO_NEAREST_INT>(p, a); }
+inline void store_down(F16 *p, Avx2 a) { store_half<_MM_FROUND_TO_NEG_INF>(p, a); }
+inline void store_up(F16 *p, Avx2 a) { store_half<_MM_FROUND_TO_POS_INF>(p, a); }
+inline void store(std::int8_t *p, Avx2 a) {
+  const __m256i lo = _mm256_cvttps_epi32(a.lo), hi = _mm256_cvttps_epi32(a.hi);
+  const __m128i lo16 = _mm_packs_epi32(_mm256_castsi256_si128(lo), _mm256_extracti128_si256(lo, 1));
+  const __m128i hi16 = _mm_packs_epi32(_mm256_castsi256_si128(hi), _mm256_extracti128_si256(hi, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm_packs_epi16(lo16, hi16));
+}
+
+inline Avx2 add(Avx2 a, Avx2 b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
+inline Avx2 sub(Avx2 a, Avx2 b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
+inline Avx2 mul(Avx2 a, Avx2 b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
+inline Avx2 fma(Avx2 a, Avx2 b, Avx2 c) {
+  return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+inline Avx2 max(Avx2 a, Avx2 b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
+inline Avx2 min(Avx2 a, Avx2 b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
+inline Avx2 abs(Avx2 a) {
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  return {_mm256_andnot_ps(sign, a.lo), _mm256_andnot_ps(sign, a.hi)};
+}
+inline Avx2 sqrt(Avx2 a) { return {_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)}; }
+inline Avx2 where_less(Avx2 a, Avx2 b, Avx2 x, Avx2 y) {
+  return {_mm256_blendv_ps(y.lo, x.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
+          _mm256_blendv_ps(y.hi, x.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ))};
+}
+inline __m256 scale_exponent(__m256 a, __m256 t) {
+  const __m256i n = _mm256_slli_epi32(_mm256_castps_si256(t), 23);
+  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), n));
+}
+inline Avx2 scale_exponent(Avx2 a, Avx2 t) {
+  return {scale_exponent(a.lo, t.lo), scale_exponent(a.hi, t.hi)};
+}
+inline __m256 exponent(__m256 a) {
+  const __m256i offset = _mm256_sub_epi32(_mm256_castps_si256(a), _mm256_set1_epi32(0x3f3504f3));
+  return _mm256_cvtepi32_ps(_mm256_srai_epi32(offset, 23));
+}
+inline Avx2 exponent(Avx2 a) { return {exponent(a.lo), exponent(a.hi)}; }
+
+inline float reduce_add(Avx2 a) {
+  const __m256 w = _mm256_add_ps(a.lo, a.hi);
+  const __m128 x = _mm_add_ps(_mm256_castps256_ps128(w), _mm256_extractf128_ps(w, 1));
+  const __m128 y = _mm_add_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
+}
+inline float reduce_max(Avx2 a) {
+  const __m256 w = _mm256_max_ps(a.lo, a.hi);
+  const __m128 x = _mm_max_ps(_mm256_castps256_ps128(w), _mm256_extractf128_ps(w, 1));
+  const __m128 y = _mm_max_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
+}
+// Four reductions at once, each by reduce_add's tree.
+inline void reduce_add4(Avx2 a, Avx2 b, Avx2 c, Avx2 d, float *out) {
+  const __m256 wa = _mm256_add_ps(a.lo, a.hi), wb = _mm256_add_ps(b.lo, b.hi);
+  const __m256 wc = _mm256_add_ps(c.lo, c.hi), wd = _mm256_add_ps(d.lo, d.hi);
+  const __m256 ac = _mm256_add_ps(_mm256_permute2f128_ps(wa, wc, 0x20), _mm256_permute2f128_ps(wa, wc, 0x31));
+  const __m256 bd = _mm256_add_ps(_mm256_permute2f128_ps(wb, wd, 0x20), _mm256_permute2f128_ps(wb, wd, 0x31));
+  // Now lanes are a0..a3 c0..c3 and b0..b3 d0..d3.
+  const __m256 x = _mm256_add_ps(_mm256_shuffle_ps(ac, bd, 0x44), _mm256_shuffle_ps(ac, bd, 0xee));
+  const __m256 y = _mm256_add_ps(_mm256_shuffle_ps(x, x, 0x88), _mm256_shuffle_ps(x, x, 0xdd));
+  _mm_storeu_ps(out, _mm_movelh_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1)));
+}
+
+}  // namespace
+}  // namespace kvsift

@@ -1,0 +1,93 @@
+// 16 float lanes in one AVX-512 register. Compiled with -mavx512{f,bw,vl,dq} only.
+#pragma once
+
+// gcc 12 takes the intrinsics' undefined operands for mistakes.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpragmas"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+
+#include "kernels/element.h"
+
+namespace kvsift {
+namespace {
+
+struct Avx512 {
+  static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 4, kDimTile = 4;
+  __m512 v;
+
+  static Avx512 zero() { return {_mm512_setzero_ps()}; }
+  static Avx512 broadcast(float x) { return {_mm512_set1_ps(x)}; }
+  static Avx512 load(const float *p) { return {_mm512_loadu_ps(p)}; }
+  static Avx512 load(const F16 *p) {
+    return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)))};
+  }
+  static Avx512 load(const BF16 *p) {
+    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
+  }
+  static Avx512 load(const std::int8_t *p) {
+    return {_mm512_cvtepi32_ps(
+        _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))))};
+  }
+};
+
+inline void store(float *p, Avx512 a) { _mm512_storeu_ps(p, a.v); }
+template <int Rounding>
+inline void store_half(F16 *p, Avx512 a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtps_ph(a.v, Rounding | _MM_FROUND_NO_EXC));
+}
+inline void store(F16 *p, Avx512 a) { store_half<_MM_FROUND_TO_NEAREST_INT>(p, a); }
+inline void store_down(F16 *p, Avx512 a) { store_half<_MM_FROUND_TO_NEG_INF>(p, a); }
+inline void store_up(F16 *p, Avx512 a) { store_half<_MM_FROUND_TO_POS_INF>(p, a); }
+inline void store(std::int8_t *p, Avx512 a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(a.v)));
+}
+
+inline Avx512 add(Avx512 a, Avx512 b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline Avx512 sub(Avx512 a, Avx512 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline Avx512 mul(Avx512 a, Avx512 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline Avx512 fma(Avx512 a, Avx512 b, Avx512 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline Avx512 max(Avx512 a, Avx512 b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline Avx512 min(Avx512 a, Avx512 b) { return {_mm512_min_ps(a.v, b.v)}; }
+inline Avx512 abs(Avx512 a) { return {_mm512_abs_ps(a.v)}; }
+inline Avx512 sqrt(Avx512 a) { return {_mm512_sqrt_ps(a.v)}; }
+inline Avx512 where_less(Avx512 a, Avx512 b, Avx512 x, Avx512 y) {
+  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), y.v, x.v)};
+}
+inline Avx512 scale_exponent(Avx512 a, Avx512 t) {
+  const __m512i n = _mm512_slli_epi32(_mm512_castps_si512(t.v), 23);
+  return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), n))};
+}
+inline Avx512 exponent(Avx512 a) {
+  const __m512i offset = _mm512_sub_epi32(_mm512_castps_si512(a.v), _mm512_set1_epi32(0x3f3504f3));
+  return {_mm512_cvtepi32_ps(_mm512_srai_epi32(offset, 23))};
+}
+
+inline float reduce_add(Avx512 a) {
+  const __m256 w = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  const __m128 x = _mm_add_ps(_mm256_castps256_ps128(w), _mm256_extractf128_ps(w, 1));
+  const __m128 y = _mm_add_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
+}
+inline float reduce_max(Avx512 a) {
+  const __m256 w = _mm256_max_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  const __m128 x = _mm_max_ps(_mm256_castps256_ps128(w), _mm256_extractf128_ps(w, 1));
+  const __m128 y = _mm_max_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
+}
+// Four reductions at once, each by reduce_add's tree.
+inline void reduce_add4(Avx512 a, Avx512 b, Avx512 c, Avx512 d, float *out) {
+  const __m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(a.v, b.v, 0x44), _mm512_shuffle_f32x4(a.v, b.v, 0xee));
+  const __m512 cd = _mm512_add_ps(_mm512_shuffle_f32x4(c.v, d.v, 0x44), _mm512_shuffle_f32x4(c.v, d.v, 0xee));
+  const __m512 x = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+  const __m512 y = _mm512_add_ps(x, _mm512_permute_ps(x, 0x4e));
+  const __m512 z = _mm512_add_ps(y, _mm512_permute_ps(y, 0xb1));
+  const __m512i first = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+  _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_permutexvar_ps(first, z)));
+}
+
+}  // namespace
+}  // namespace kvsift

@@ -1,0 +1,131 @@
+// 16 float lanes in plain C++: the reference that the other vector classes repeat bit for bit.
+#pragma once
+
+#include "core/half.h"
+#include "kernels/element.h"
+
+namespace kvsift {
+namespace {
+
+struct Scalar {
+  static constexpr std::uint32_t kQueryTile = 1, kTokenTile = 4, kDimTile = 1;
+  float lane[kLanes];
+
+  template <class F>
+  static Scalar make(F f) {
+    Scalar r;
+    for (std::uint32_t i = 0; i < kLanes; ++i) r.lane[i] = f(i);
+    return r;
+  }
+
+  static Scalar zero() { return broadcast(0.0f); }
+  static Scalar broadcast(float x) {
+    return make([=](std::uint32_t) { return x; });
+  }
+  static Scalar load(const float *p) {
+    return make([=](std::uint32_t i) { return p[i]; });
+  }
+  static Scalar load(const F16 *p) {
+    return make([=](std::uint32_t i) { return float_of_half(p[i].bits); });
+  }
+  static Scalar load(const BF16 *p) {
+    return make([=](std::uint32_t i) { return float_of_bfloat(p[i].bits); });
+  }
+  static Scalar load(const std::int8_t *p) {
+    return make([=](std::uint32_t i) { return static_cast<float>(p[i]); });
+  }
+};
+
+inline void store(float *p, const Scalar &a) {
+  for (std::uint32_t i = 0; i < kLanes; ++i) p[i] = a.lane[i];
+}
+inline void store(F16 *p, const Scalar &a) {
+  for (std::uint32_t i = 0; i < kLanes; ++i) p[i].bits = half_of_float(a.lane[i]);
+}
+// Lanes must be whole numbers within int8.
+inline void store(std::int8_t *p, const Scalar &a) {
+  for (std::uint32_t i = 0; i < kLanes; ++i) p[i] = static_cast<std::int8_t>(a.lane[i]);
+}
+
+// The half next to `h` on the side of minus infinity.
+inline std::uint16_t half_below(std::uint16_t h) {
+  if (h == 0) return 0x8001u;
+  return static_cast<std::uint16_t>((h & 0x8000u) != 0 ? h + 1 : h - 1);
+}
+inline void store_down(F16 *p, const Scalar &a) {
+  for (std::uint32_t i = 0; i < kLanes; ++i) {
+    const std::uint16_t h = half_of_float(a.lane[i]);
+    p[i].bits = float_of_half(h) > a.lane[i] ? half_below(h) : h;
+  }
+}
+inline void store_up(F16 *p, const Scalar &a) {
+  for (std::uint32_t i = 0; i < kLanes; ++i) {
+    const std::uint16_t h = half_of_float(a.lane[i]);
+    const auto above = static_cast<std::uint16_t>(half_below(h ^ 0x8000u) ^ 0x8000u);
+    p[i].bits = float_of_half(h) < a.lane[i] ? above : h;
+  }
+}
+
+inline Scalar add(const Scalar &a, const Scalar &b) {
+  return Scalar::make([&](std::uint32_t i) { return a.lane[i] + b.lane[i]; });
+}
+inline Scalar sub(const Scalar &a, const Scalar &b) {
+  return Scalar::make([&](std::uint32_t i) { return a.lane[i] - b.lane[i]; });
+}
+inline Scalar mul(const Scalar &a, const Scalar &b) {
+  return Scalar::make([&](std::uint32_t i) { return a.lane[i] * b.lane[i]; });
+}
+inline Scalar fma(const Scalar &a, const Scalar &b, const Scalar &c) {
+  return Scalar::make([&](std::uint32_t i) { return __builtin_fmaf(a.lane[i], b.lane[i], c.lane[i]); });
+}
+// The second operand wins where the two compare equal or one is NaN.
+inline Scalar max(const Scalar &a, const Scalar &b) {
+  return Scalar::make([&](std::uint32_t i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+inline Scalar min(const Scalar &a, const Scalar &b) {
+  return Scalar::make([&](std::uint32_t i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+inline Scalar abs(const Scalar &a) {
+  return Scalar::make([&](std::uint32_t i) { return __builtin_fabsf(a.lane[i]); });
+}
+inline Scalar sqrt(const Scalar &a) {
+  return Scalar::make([&](std::uint32_t i) { return __builtin_sqrtf(a.lane[i]); });
+}
+// a < b ? x : y
+inline Scalar where_less(const Scalar &a, const Scalar &b, const Scalar &x, const Scalar &y) {
+  return Scalar::make([&](std::uint32_t i) { return a.lane[i] < b.lane[i] ? x.lane[i] : y.lane[i]; });
+}
+// a * 2^n, n in the low bits of t; the result must be a normal number.
+inline Scalar scale_exponent(const Scalar &a, const Scalar &t) {
+  return Scalar::make([&](std::uint32_t i) {
+    return float_of_bits(bits_of_float(a.lane[i]) + (bits_of_float(t.lane[i]) << 23));
+  });
+}
+// e with a / 2^e in [sqrt(1/2), sqrt(2)), for normal positive a.
+inline Scalar exponent(const Scalar &a) {
+  return Scalar::make([&](std::uint32_t i) {
+    const std::uint32_t offset = bits_of_float(a.lane[i]) - 0x3f3504f3u;
+    return static_cast<float>(static_cast<std::int32_t>(offset) >> 23);
+  });
+}
+
+inline float reduce_add(Scalar a) {
+  for (std::uint32_t half = kLanes / 2; half > 0; half /= 2)
+    for (std::uint32_t i = 0; i < half; ++i) a.lane[i] += a.lane[i + half];
+  return a.lane[0];
+}
+inline float reduce_max(Scalar a) {
+  for (std::uint32_t half = kLanes / 2; half > 0; half /= 2)
+    for (std::uint32_t i = 0; i < half; ++i)
+      a.lane[i] = a.lane[i] > a.lane[i + half] ? a.lane[i] : a.lane[i + half];
+  return a.lane[0];
+}
+inline void reduce_add4(const Scalar &a, const Scalar &b, const Scalar &c, const Scalar &d, float *out) {
+  out[0] = reduce_add(a);
+  out[1] = reduce_add(b);
+  out[2] = reduce_add(c);
+  out[3] = reduce_add(d);
+}
+
+}  // namespace
+}  // namespace kvsift
