@@ -12,8 +12,10 @@
 
 #include <cstdint>
 
+#include "balance/balance_kernels.h"
 #include "kernels/array_kernels.h"
 #include "kernels/attention_kernels.h"
+#include "predictor/conv_kernels.h"
 
 namespace kvsift {
 
@@ -23,6 +25,8 @@ constexpr std::uint32_t kLevels = 4;
 struct Kernels {
   ArrayKernels array;
   AttentionKernels attention;
+  BalanceKernels balance;
+  PredictorKernels predictor;
 };
 
 // Null where the level is not compiled in. Says nothing about what the machine can run.

@@ -16,6 +16,7 @@ namespace {
 
 struct Avx512 {
   static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 4, kDimTile = 4;
+  static constexpr std::uint32_t kConvColumns = 8, kConvHalves = 2;
   __m512 v;
 
   static Avx512 zero() { return {_mm512_setzero_ps()}; }

@@ -10,6 +10,7 @@ namespace {
 
 struct Neon {
   static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 1, kDimTile = 1;
+  static constexpr std::uint32_t kConvColumns = 4, kConvHalves = 1;
   float32x4_t v[4];
 
   template <class F>
