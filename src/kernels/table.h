@@ -11,7 +11,7 @@ namespace kvsift {
 namespace {
 
 template <class V>
-constexpr Kernels table = {array_kernels<V>, attention_kernels<V>, predictor_kernels<V>};
+constexpr Kernels table = {array_kernels<V>, attention_kernels<V>, balance_kernels<V>, predictor_kernels<V>};
 
 }  // namespace
 }  // namespace kvsift
