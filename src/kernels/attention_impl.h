@@ -27,10 +27,10 @@ float softmax(float *row, std::size_t count, float max) {
   return reduce_add(sum);
 }
 
-// f(block, row, n) for each block that tokens first .. first + count - 1 touch.
+// f(block, row, n) for each block that tokens first .. first + count - 1 touch, counted from the first one's.
 template <class F>
 void for_blocks(const float *row, std::uint32_t first, std::uint32_t count, std::uint32_t block_tokens, F f) {
-  std::uint32_t block = first / block_tokens, room = block_tokens - first % block_tokens;
+  std::uint32_t block = 0, room = block_tokens - first % block_tokens;
   while (count > 0) {
     const std::uint32_t n = count < room ? count : room;
     f(block, row, n);

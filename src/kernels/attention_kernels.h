@@ -18,8 +18,8 @@ struct AttentionKernels {
   // acc[g] = fma(weights[g * stride + i], row i, acc[g]), i ascending
   void (*weighted_sum)(const float *weights, std::size_t stride, std::uint32_t group, const Rows &rows,
                        std::uint32_t count, std::uint32_t dim, float *acc);
-  // For tokens first .. first + count - 1 of `row`, block token / block_tokens:
-  // out[block] = max(out[block], row), or out[block] + the sum of row.
+  // For tokens first .. first + count - 1 of `row`, cut into blocks at multiples of block_tokens; out[0] is the block that
+  // `first` lies in: out = max(out, row), or out + the block's sum of row.
   void (*block_max)(const float *row, std::uint32_t first, std::uint32_t count, std::uint32_t block_tokens,
                     float *out);
   void (*block_sum)(const float *row, std::uint32_t first, std::uint32_t count, std::uint32_t block_tokens,

@@ -15,6 +15,7 @@
 #include "balance/balance_kernels.h"
 #include "kernels/array_kernels.h"
 #include "kernels/attention_kernels.h"
+#include "kernels/page_kernels.h"
 #include "predictor/conv_kernels.h"
 
 namespace kvsift {
@@ -25,6 +26,7 @@ constexpr std::uint32_t kLevels = 4;
 struct Kernels {
   ArrayKernels array;
   AttentionKernels attention;
+  PageKernels page;
   BalanceKernels balance;
   PredictorKernels predictor;
 };

@@ -9,7 +9,7 @@ namespace kvsift {
 namespace {
 
 struct Avx2 {
-  static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 1, kDimTile = 1;
+  static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 1, kDimTile = 1, kPageTile = 2;
   static constexpr std::uint32_t kConvColumns = 6, kConvHalves = 1;
   __m256 lo, hi;
 
