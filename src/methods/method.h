@@ -46,23 +46,26 @@ struct Method {
   // Takes its state: layout->method[i] = layout->step<T>(...) or layout->lasting<T>(...). May be null.
   void (*layout)(UnitLayout *layout, const Settings &settings);
   // State after create, where all zeros will not do; may be null.
-  void (*reset)(const Head &head);
+  void (*reset)(const HeadState &head);
   // A prompt chunk begins (rows of an earlier chunk no longer are the prompt's last); may be null.
-  void (*begin_chunk)(const Head &head);
-  void (*observe)(const Head &head, const Row &row);
+  void (*begin_chunk)(const HeadState &head);
+  void (*observe)(const HeadState &head, const Row &row);
   // Ranking methods: scores[rows][stride] of all `blocks` blocks, one row for each query head where `needs` has the
   // query, else one for each list. Returns how many leading blocks have a score: the others are not candidates.
-  std::uint32_t (*score)(const Head &head, const QueryRows &query, std::uint32_t blocks, float *scores,
+  std::uint32_t (*score)(const HeadState &head, const QueryRows &query, std::uint32_t blocks, float *scores,
                          std::uint64_t stride);
   ScoreKind kind;
+  // Evicting methods that rank: `kept` (ascending) of all `blocks` were chosen, the others are gone.
+  void (*evict)(const HeadState &head, std::uint32_t list, std::uint32_t blocks, const std::uint32_t *kept,
+                std::uint32_t count);
   // Keeping methods: the surviving blocks of the prompt for list `list`, of the `head.unit->prompt_tokens` tokens it has.
   // Called once, at the first decode step after the prompt; tokens after the prompt are all kept.
-  void (*keep)(const Head &head, std::uint32_t list, Chosen *chosen);
+  void (*keep)(const HeadState &head, std::uint32_t list, Chosen *chosen);
   // AttentionPredictor: scores for the next token, ahead of its query.
-  void (*predict)(const Head &head);
+  void (*predict)(const HeadState &head);
   // Methods with their own way back; null: the undo ring restores `step` state.
-  bool (*can_truncate)(const Head &head, std::uint32_t tokens);
-  void (*truncate)(const Head &head, std::uint32_t tokens);
+  bool (*can_truncate)(const HeadState &head, std::uint32_t tokens);
+  void (*truncate)(const HeadState &head, std::uint32_t tokens);
 };
 
 extern const Method kFull, kStreaming, kH2o, kSnapKv, kPyramidKv, kQuest, kPageStats, kEma, kUniform,

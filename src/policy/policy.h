@@ -96,9 +96,10 @@ struct Unit {
   std::uint32_t keys_seen;      // tokens whose keys came
   std::uint32_t rows_seen;      // cache length of the last row observed
   std::uint32_t selected_for;   // cache length of the last selection
-  std::uint32_t prompt_tokens;  // keeping methods: the prompt they decided on; 0: not yet
-  std::uint32_t undo_next;      // slots of the ring used so far, modulo its size
-  std::uint32_t undo_count;
+  std::uint32_t prompt_tokens;  // keeping methods: the prompt they decided on
+  std::uint32_t decided;        //   and whether they have
+  std::uint32_t undo_next;      // the ring's slot that is written next
+  std::uint32_t undo_count;     // slots in use
   Counters counters;
 };
 
@@ -109,7 +110,7 @@ struct UnitPlaces {
   std::uint64_t open_page;      // float [3 or 5][dim16]: the open page's running statistics
   std::uint64_t key_mean, key_std, value_mean, key_min, key_max;
   std::uint64_t key_mean_scale, key_std_scale, value_mean_scale;
-  std::uint64_t kept;           // u32 [lists][list_blocks], keeping methods
+  std::uint64_t kept;           // u32 [lists][kept_blocks], keeping methods
   std::uint64_t kept_counts;    // u32 [lists]
   std::uint64_t undo;           // ring of rollback_tokens slots
   std::uint64_t undo_tokens;    // u32 [rollback_tokens]: the cache length each slot restores
@@ -122,10 +123,12 @@ struct Policy {
   std::uint64_t alive;
   std::uint64_t bytes;          // of the arena in use
   Settings s;
-  kernels::Level level;
+  Level level;
   std::uint32_t tokens;
   std::uint32_t decode_steps;
   std::uint32_t prompt_end;     // cache length after the last prompt chunk
+  std::uint32_t first_prompt;   // and before the first decode step
+  std::atomic<std::uint32_t> selected_for;  // cache length of the last selection of any head
   UnitPlaces places;
   Offset<char> units;
   Offset<float> scratch;
@@ -147,7 +150,7 @@ struct Policy {
 };
 
 // One KV head of one layer, as methods see it.
-struct Head {
+struct HeadState {
   Policy *policy;
   Unit *unit;
   std::uint32_t layer;
@@ -155,7 +158,7 @@ struct Head {
 
   const Settings &settings() const { return policy->s; }
   const UnitPlaces &places() const { return policy->places; }
-  const kernels::Kernels &k() const { return *kernels::kernels(policy->level); }
+  const Kernels &k() const { return *kernels(policy->level); }
   template <class T>
   T *at(std::uint64_t offset) const {
     return reinterpret_cast<T *>(reinterpret_cast<char *>(unit) + offset);
@@ -173,8 +176,13 @@ struct QueryRows {
   std::uint32_t tokens;
 };
 
-inline Head head_of(Policy *policy, std::uint32_t layer, std::uint32_t kv_head) {
-  return Head{policy, policy->unit(layer - policy->s.c.dense_layers, kv_head), layer, kv_head};
+// The prompt that keeping methods decide on.
+inline std::uint32_t prompt_of(const Policy &policy) {
+  return policy.decode_steps == 0 ? policy.tokens : policy.first_prompt;
+}
+
+inline HeadState head_of(Policy *policy, std::uint32_t layer, std::uint32_t kv_head) {
+  return HeadState{policy, policy->unit(layer - policy->s.c.dense_layers, kv_head), layer, kv_head};
 }
 
 }  // namespace kvsift

@@ -18,7 +18,9 @@ struct Settings {
   std::uint32_t max_blocks;    // at max_tokens
   std::uint32_t max_pages;
   std::uint32_t sparse_layers; // layers that keep state
-  std::uint32_t list_blocks;   // the most blocks, and ranges, in one list
+  std::uint32_t kept_blocks;   // the most blocks that survive of a prompt
+  std::uint32_t list_blocks;   // the most blocks in one list
+  std::uint32_t list_ranges;   // and ranges
   std::uint32_t needs;         // KVSIFT_NEEDS_*
   bool page_moments;           // key mean and deviation are kept
   bool value_moments;          // and value means

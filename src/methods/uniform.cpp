@@ -1,0 +1,49 @@
+// Uniform sampling: the control that a balanced or learned choice has to beat. Sinks, the prompt's newest tokens, and a
+// random sample between them; decoded tokens are kept.
+#include "core/philox.h"
+#include "methods/method.h"
+#include "policy/top_blocks.h"
+
+namespace kvsift {
+namespace {
+
+constexpr std::uint32_t kDraw = 0x756e69;  // keeps these numbers apart from BalanceKV's
+
+void defaults(kvsift_policy_config *c) {
+  c->block_tokens = 1;
+  c->sink_tokens = 32;
+  c->local_tokens = 32;
+  c->budget_tokens = 1024;
+}
+
+void keep(const HeadState &head, std::uint32_t list, Chosen *chosen) {
+  const Settings &s = head.settings();
+  const std::uint32_t size = s.c.block_tokens, prompt = head.unit->prompt_tokens;
+  const std::uint32_t blocks = blocks_of(prompt, size);
+  const std::uint32_t sinks = blocks_of(s.c.sink_tokens, size), local = blocks_of(s.c.local_tokens, size);
+  const std::uint32_t fixed = s.c.sink_tokens + s.c.local_tokens, budget = budget_at(s.c, prompt);
+  const std::uint32_t end = blocks > local ? blocks - local : 0;
+  float *draws = head.scratch();
+  const std::uint32_t query_head = head.kv_head * s.lists + list;
+  for (std::uint32_t i = 0; i < blocks; ++i) {
+    draws[i] = uniform_of(philox_at(s.c.seed, head.layer, query_head, i, kDraw).word[0]);
+  }
+  for (std::uint32_t i = 0; i < sinks && i < blocks; ++i) chosen->blocks[chosen->count++] = i;
+  if (end > sinks) {
+    chosen->count += top_blocks(draws, sinks, end - sinks, (budget - fixed) / size, chosen->blocks + chosen->count);
+  }
+  for (std::uint32_t i = end > sinks ? end : sinks; i < blocks; ++i) chosen->blocks[chosen->count++] = i;
+}
+
+}  // namespace
+
+constexpr Method kUniform = [] {
+  Method m{};
+  m.name = "uniform";
+  m.defaults = defaults;
+  m.evicts = true;
+  m.keep = keep;
+  return m;
+}();
+
+}  // namespace kvsift

@@ -1,0 +1,11 @@
+// The arena of a policy, walked once: counts for the size query, gives offsets for create.
+#pragma once
+
+#include "policy/policy.h"
+
+namespace kvsift {
+
+// Fills the places of `policy` (which need not lie in the arena) and walks all buffers through `layout`.
+kvsift_status lay_out(const Settings &settings, Layout *layout, Policy *policy, kvsift_error *error);
+
+}  // namespace kvsift

@@ -1,0 +1,226 @@
+#include "policy/select.h"
+
+#include <cmath>
+
+#include "methods/method.h"
+#include "methods/page_stats.h"
+#include "policy/group.h"
+#include "policy/lists.h"
+#include "policy/target.h"
+#include "policy/top_blocks.h"
+
+namespace kvsift {
+namespace {
+
+// Scratch of one KV head: two score rows for each query head, one row for the choice, the queries.
+struct Scratch {
+  std::uint64_t stride;
+  float *scores, *spare, *choice;
+
+  explicit Scratch(const HeadState &head) {
+    const Settings &s = head.settings();
+    stride = (s.max_blocks + 15) / 16 * 16;
+    scores = head.scratch();
+    spare = scores + s.group * stride;
+    choice = spare + s.group * stride;
+  }
+};
+
+void count_list(const HeadState &head, std::uint32_t kept, std::uint32_t tokens) {
+  Counters &counters = head.unit->counters;
+  ++counters.selections;
+  counters.tokens_kept += kept;
+  counters.tokens_total += tokens;
+}
+
+std::uint32_t drop_evicted(const float *scores, std::uint32_t *blocks, std::uint32_t count) {
+  std::uint32_t kept = 0;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    if (scores[blocks[i]] != -INFINITY) blocks[kept++] = blocks[i];
+  }
+  return kept;
+}
+
+// Blocks that the page statistics rank among the best `k` and that were not chosen, at most `cap`, best first taken.
+// `choice` is overwritten; the late blocks are merged into `blocks`.
+std::uint32_t add_late(const HeadState &head, std::uint32_t list, float *late, float *choice, Crop crop, std::uint32_t k,
+                       std::uint32_t *blocks, std::uint32_t count) {
+  Policy *policy = head.policy;
+  const std::uint32_t cap = policy->s.c.verify_blocks;
+  const std::uint64_t index = std::uint64_t{head.kv_head} * policy->s.lists + list;
+  std::uint32_t *missed = policy->missed.in(policy) + index * cap;
+  auto *best = reinterpret_cast<std::uint32_t *>(choice);
+  const std::uint32_t best_count = top_blocks(late, crop.begin, crop.end - crop.begin, k, best);
+  // Only blocks of `best` that are not chosen keep their score.
+  std::uint32_t b = 0, c = 0;
+  for (std::uint32_t i = crop.begin; i < crop.end; ++i) {
+    while (c < count && blocks[c] < i) ++c;
+    const bool chosen = c < count && blocks[c] == i;
+    const bool wanted = b < best_count && best[b] == i;
+    b += wanted;
+    if (!wanted || chosen) late[i] = -INFINITY;
+  }
+  std::uint32_t added = top_blocks(late, crop.begin, crop.end - crop.begin, cap, missed);
+  added = drop_evicted(late, missed, added);
+  policy->missed_counts.in(policy)[index] = added;
+  head.unit->counters.missed_blocks += added;
+  // Merge from the back; the two lists have no block in common.
+  std::uint32_t from = added, to = count + added;
+  while (from > 0) {
+    if (count > 0 && blocks[count - 1] > missed[from - 1]) {
+      blocks[--to] = blocks[--count];
+    } else {
+      blocks[--to] = missed[--from];
+    }
+  }
+  return added;
+}
+
+struct Ranking {
+  std::uint32_t tokens, budget, local;
+  Crop crop;
+  std::uint32_t k;
+};
+
+Ranking rank_for(const Settings &s, std::uint32_t tokens, std::uint32_t scored) {
+  Ranking r{};
+  r.tokens = tokens;
+  r.budget = budget_at(s.c, tokens);
+  r.local = local_tokens_of(s, r.budget);
+  r.crop = crop_of(s, scored, r.local);
+  const std::uint32_t fixed = s.c.sink_tokens + r.local;
+  r.k = r.budget > fixed ? (r.budget - fixed) / s.c.block_tokens : 0;
+  return r;
+}
+
+std::uint32_t write_ranked(const HeadState &head, std::uint32_t list, const Ranking &r, const std::uint32_t *blocks,
+                           std::uint32_t count) {
+  const std::uint32_t sinks = head.settings().c.sink_tokens;
+  const std::uint32_t local_begin = r.tokens > r.local ? r.tokens - r.local : 0;
+  return write_list(head, list,
+                    ListParts{blocks, count, sinks < r.tokens ? sinks : r.tokens, local_begin, r.tokens});
+}
+
+// Scores of all lists in scratch.scores; returns how many blocks have one.
+std::uint32_t score_lists(const HeadState &head, const Method &method, const QueryRows &query, std::uint32_t blocks,
+                          const Scratch &scratch, ScoreKind *kind) {
+  *kind = method.kind;
+  if (method.score == nullptr) return blocks;
+  const std::uint32_t scored = method.score(head, query, blocks, scratch.scores, scratch.stride);
+  if ((method.needs & KVSIFT_NEEDS_QUERY) != 0) {
+    *kind = reduce_group(head, method.kind, scored, scratch.scores, scratch.stride);
+  }
+  return scored;
+}
+
+void select_ranked(const HeadState &head, const Method &method, const Step &step, const QueryRows &query) {
+  const Settings &s = head.settings();
+  const Scratch scratch(head);
+  const std::uint32_t blocks = blocks_of(step.tokens, s.c.block_tokens);
+  ScoreKind kind;
+  const std::uint32_t scored = score_lists(head, method, query, blocks, scratch, &kind);
+  const Ranking r = rank_for(s, step.tokens, scored);
+  const bool verify = s.c.verify_blocks > 0 && (method.needs & KVSIFT_NEEDS_QUERY) == 0;
+  if (verify) {
+    page_scores(head, query, blocks, scratch.spare, scratch.stride);
+    reduce_group(head, ScoreKind::kLog, blocks, scratch.spare, scratch.stride);
+  }
+  auto *chosen = reinterpret_cast<std::uint32_t *>(scratch.choice);
+  const std::uint32_t candidates = method.score == nullptr || r.crop.end <= r.crop.begin ? 0 : r.crop.end - r.crop.begin;
+  for (std::uint32_t list = 0; list < s.lists; ++list) {
+    float *scores = scratch.scores + list * scratch.stride;
+    std::uint32_t count = 0;
+    if (candidates > 0) {
+      const std::uint32_t k = s.c.target_mass > 0
+                                  ? blocks_for_target(head, kind, scores, scored, r.crop, r.k, chosen)
+                                  : r.k;
+      count = top_blocks(scores, r.crop.begin, candidates, k, chosen);
+      count = drop_evicted(scores, chosen, count);
+      if (verify) {
+        // The scores of this list are spent: their row is the room for the page statistics' best.
+        count += add_late(head, list, scratch.spare + list * scratch.stride, scores, r.crop, k, chosen, count);
+      }
+    }
+    const std::uint32_t kept = write_ranked(head, list, r, chosen, count);
+    count_list(head, kept, step.tokens);
+  }
+}
+
+void decide(const HeadState &head, const Method &method) {
+  const Settings &s = head.settings();
+  head.unit->prompt_tokens = prompt_of(*head.policy);
+  for (std::uint32_t list = 0; list < s.lists; ++list) {
+    Chosen chosen{head.at<std::uint32_t>(head.places().kept) + std::uint64_t{list} * s.kept_blocks, 0, s.kept_blocks};
+    if (head.unit->prompt_tokens > 0) method.keep(head, list, &chosen);
+    head.at<std::uint32_t>(head.places().kept_counts)[list] = chosen.count;
+  }
+  head.unit->decided = 1;
+}
+
+void select_kept(const HeadState &head, const Method &method, const Step &step) {
+  const Settings &s = head.settings();
+  if (head.unit->decided == 0) decide(head, method);
+  for (std::uint32_t list = 0; list < s.lists; ++list) {
+    const std::uint32_t *kept = head.at<std::uint32_t>(head.places().kept) + std::uint64_t{list} * s.kept_blocks;
+    const std::uint32_t count = head.at<std::uint32_t>(head.places().kept_counts)[list];
+    const std::uint32_t tokens =
+        write_list(head, list, ListParts{kept, count, 0, head.unit->prompt_tokens, step.tokens});
+    count_list(head, tokens, step.tokens);
+  }
+}
+
+}  // namespace
+
+Step step_at(const Policy &policy, std::uint32_t tokens) {
+  const kvsift_policy_config &c = policy.s.c;
+  const Method &method = *method_of(c.method);
+  Step step{tokens, budget_at(c, tokens) >= tokens, false};
+  if (method.keep != nullptr) {
+    const std::uint32_t prompt = prompt_of(policy);
+    step.everything = budget_at(c, prompt) >= prompt;
+  }
+  const bool learns = (policy.s.needs & KVSIFT_NEEDS_ATTENTION) != 0;
+  const std::uint64_t decode_step = std::uint64_t{policy.decode_steps} + tokens - policy.tokens;
+  step.calibration = learns && !method.evicts && c.calibration_period > 0 && decode_step % c.calibration_period == 0;
+  return step;
+}
+
+void select_head(const HeadState &head, const Step &step, const float *queries) {
+  const Settings &s = head.settings();
+  const Method &method = *method_of(s.c.method);
+  Policy *policy = head.policy;
+  for (std::uint32_t list = 0; list < s.lists; ++list) {
+    const std::uint64_t index = std::uint64_t{head.kv_head} * s.lists + list;
+    policy->block_counts.in(policy)[index] = 0;
+    policy->missed_counts.in(policy)[index] = 0;
+  }
+  if (method.keep != nullptr && !step.everything) {
+    select_kept(head, method, step);
+  } else if (!step.everything) {
+    select_ranked(head, method, step, QueryRows{queries, step.tokens});
+  }
+  const bool everything = step.everything || (step.calibration && s.c.calibration_dense != 0);
+  if (everything) {
+    for (std::uint32_t list = 0; list < s.lists; ++list) write_everything(head, list, step.tokens);
+  }
+  head.unit->selected_for = step.tokens;
+  head.unit->counters.tokens_read += union_of_lists(head);
+}
+
+Crop crop_of(const Settings &s, std::uint32_t blocks, std::uint32_t local_tokens) {
+  const std::uint32_t begin = s.c.sink_tokens / s.c.block_tokens;
+  const std::uint32_t local = local_tokens / s.c.block_tokens;
+  return Crop{begin, blocks > local ? blocks - local : 0};
+}
+
+std::uint32_t local_tokens_of(const Settings &s, std::uint32_t budget) {
+  // StreamingLLM spends all of it on the newest tokens.
+  const std::uint32_t room = budget - s.c.sink_tokens;
+  if (s.c.method == KVSIFT_METHOD_STREAMING) return room;
+  auto local = static_cast<std::uint32_t>(static_cast<double>(s.c.recent_share) * budget);
+  if (local < s.c.local_tokens) local = s.c.local_tokens;
+  if (local > room) local = room;
+  return local > 0 ? local : 1;
+}
+
+}  // namespace kvsift

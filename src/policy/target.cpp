@@ -1,0 +1,51 @@
+#include "policy/target.h"
+
+#include <algorithm>
+
+#include "policy/top_blocks.h"
+
+namespace kvsift {
+namespace {
+
+// Adds up the shares of scores[begin .. end).
+double mass_of(const Kernels &k, ScoreKind kind, float max, const float *scores, std::uint32_t begin,
+               std::uint32_t end) {
+  float part[64];
+  double mass = 0;
+  while (begin < end) {
+    const std::uint32_t count = end - begin < 64 ? end - begin : 64;
+    for (std::uint32_t i = 0; i < count; ++i) part[i] = scores[begin + i];
+    if (kind == ScoreKind::kLog) {
+      mass += static_cast<double>(k.attention.softmax(part, count, max));
+    } else {
+      for (std::uint32_t i = 0; i < count; ++i) mass += part[i] > 0 ? static_cast<double>(part[i]) : 0.0;
+    }
+    begin += count;
+  }
+  return mass;
+}
+
+}  // namespace
+
+std::uint32_t blocks_for_target(const HeadState &head, ScoreKind kind, const float *scores, std::uint32_t scored, Crop crop,
+                                std::uint32_t cap, std::uint32_t *room) {
+  const Kernels &k = head.k();
+  const float max = k.array.max(scores, scored);
+  const std::uint32_t end = crop.end < scored ? crop.end : scored;
+  const double fixed = mass_of(k, kind, max, scores, 0, crop.begin) + mass_of(k, kind, max, scores, end, scored);
+  const double total = fixed + mass_of(k, kind, max, scores, crop.begin, end);
+  const double wanted = static_cast<double>(head.settings().c.target_mass) * total;
+  const std::uint32_t count = top_blocks(scores, crop.begin, end - crop.begin, cap, room);
+  std::sort(room, room + count, [scores](std::uint32_t a, std::uint32_t b) {
+    return scores[a] > scores[b] || (scores[a] == scores[b] && a < b);
+  });
+  double mass = fixed;
+  std::uint32_t taken = 0;
+  while (taken < count && mass < wanted) {
+    mass += mass_of(k, kind, max, scores, room[taken], room[taken] + 1);
+    ++taken;
+  }
+  return taken;
+}
+
+}  // namespace kvsift

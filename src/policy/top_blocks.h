@@ -1,0 +1,12 @@
+// The k best of n scores, ties to the lower index, in ascending order of index.
+#pragma once
+
+#include <cstdint>
+
+namespace kvsift {
+
+// Writes min(k, count) of the indices begin .. begin + count - 1 of `scores` to `out`; returns how many.
+std::uint32_t top_blocks(const float *scores, std::uint32_t begin, std::uint32_t count, std::uint32_t k,
+                         std::uint32_t *out);
+
+}  // namespace kvsift
