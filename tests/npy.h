@@ -80,9 +80,10 @@ out:
 /* The file `name` of a case folder, as elements of `type`; null where it is missing or of another type. */
 static inline void *npy_load_as(const char *folder, const char *name, const char *type,
                                 npy_array *a) {
-  char path[1024];
-  snprintf(path, sizeof path, "%s/%s.npy", folder, name);
-  if (npy_load(path, a) != 0) return NULL;
+  char path[2048];
+  memset(a, 0, sizeof *a);
+  const int length = snprintf(path, sizeof path, "%s/%s.npy", folder, name);
+  if (length < 0 || (size_t)length >= sizeof path || npy_load(path, a) != 0) return NULL;
   if (strcmp(a->type, type) != 0) npy_free(a);
   return a->data;
 }

@@ -1,0 +1,183 @@
+// The kernels of conv_kernels.h over a vector class. `Columns` columns and `Halves` times 16 deep channels are computed
+// together; other shapes give the same bits.
+#pragma once
+
+#include "kernels/element.h"
+#include "predictor/conv_kernels.h"
+#include "predictor/history_impl.h"
+
+namespace kvsift {
+namespace {
+
+constexpr std::uint32_t kTile = 32;                        // columns of s computed from one tile
+constexpr std::uint32_t kTileShares = kTile + 2 * kReach;
+constexpr std::uint32_t kTileMiddle = kTile + 2;
+constexpr std::uint32_t kStripShares = kStripRows + 2 * kReach;
+constexpr std::uint32_t kStripMiddle = kStripRows + 2;
+
+// shares[i][x] is history row first + i - 2, column t - 2 + x; middle[i][x] is row first + i - 1, column t - 1 + x.
+struct ConvTile {
+  float shares[kStripShares][kTileShares + kLanes];
+  alignas(64) float middle[kStripMiddle][kTileMiddle][kMiddle];
+  std::uint64_t filled[kStripShares];  // bit x: shares[i][x] is not zero
+};
+
+inline std::uint64_t bits_below(std::uint32_t n) { return (1ull << n) - 1; }
+
+template <class V>
+void load_tile(const ConvStrip &strip, std::uint32_t t, ConvTile *tile) {
+  const std::uint32_t begin = t < strip.left + kReach ? strip.left : t - kReach;
+  const std::uint32_t before = begin + kReach - t;
+  const std::uint32_t end = strip.right - t < kTile + kReach ? strip.right : t + kTile + kReach;
+  for (std::uint32_t i = 0; i < strip.count + 2 * kReach; ++i) {
+    float *shares = tile->shares[i];
+    tile->filled[i] = 0;
+    if (strip.rows[i] == nullptr) continue;
+    for (std::uint32_t x = 0; x < before; ++x) shares[x] = 0;
+    load_shares<V>(strip.rows[i], strip.form, begin, end, strip.row_columns, shares + before);
+    const std::uint32_t used = before + end - begin;
+    for (std::uint32_t x = used; x < kTileShares; ++x) shares[x] = 0;
+    std::uint64_t filled = 0;
+    for (std::uint32_t x = 0; x < kTileShares; ++x) {
+      filled |= static_cast<std::uint64_t>(shares[x] != 0) << x;
+    }
+    tile->filled[i] = filled;
+  }
+}
+
+// First convolution of one row, at the columns of `wanted`; columns outside the crop are the second one's padding.
+template <class V>
+void convolve_middle(const ConvStrip &strip, std::uint32_t t, std::uint32_t row,
+                     std::uint64_t wanted, ConvTile *tile) {
+  const PredictorWeights &w = *strip.weights;
+  for (; wanted != 0; wanted &= wanted - 1) {
+    const auto x = static_cast<std::uint32_t>(__builtin_ctzll(wanted));
+    float *out = tile->middle[row][x];
+    if (t + x < strip.left + 1 || t + x > strip.right) {
+      store(out, V::zero());
+      continue;
+    }
+    V sum = V::load(w.bias1);
+    for (std::uint32_t dy = 0; dy < 3; ++dy) {
+      if (strip.rows[row + dy] == nullptr) continue;
+      for (std::uint32_t dx = 0; dx < 3; ++dx) {
+        sum = fma(V::load(w.conv1[3 * dy + dx]), V::broadcast(tile->shares[row + dy][x + dx]), sum);
+      }
+    }
+    store(out, max(sum, V::zero()));
+  }
+}
+
+// Columns whose s is to be computed; they share which rows their neighbourhoods lack.
+struct ConvBatch {
+  const float *middle[kStripRows * kTile];  // 3x3 neighbourhood's first middle vector
+  float *out[kStripRows * kTile];
+  std::uint32_t count;
+};
+
+template <class V, std::uint32_t Columns, std::uint32_t Halves>
+void convolve_deep(const PredictorWeights &w, const float *const *middle, std::uint32_t dy_begin,
+                   std::uint32_t dy_end, float *const *out) {
+  V s[Columns];
+  for (std::uint32_t c = 0; c < Columns; ++c) s[c] = V::zero();
+  for (std::uint32_t half = 0; half < 2; half += Halves) {
+    V sum[Columns][Halves];
+    for (std::uint32_t c = 0; c < Columns; ++c)
+      for (std::uint32_t h = 0; h < Halves; ++h) sum[c][h] = V::load(w.bias2 + kLanes * (half + h));
+    for (std::uint32_t dy = dy_begin; dy < dy_end; ++dy) {
+      const float *weights = w.conv2[3 * dy][0] + kLanes * half;
+      const std::uint32_t at = dy * kTileMiddle * kMiddle;
+      for (std::uint32_t i = 0; i < 3 * kMiddle; ++i, weights += kDeep) {
+        V x[Columns];
+        for (std::uint32_t c = 0; c < Columns; ++c) x[c] = V::broadcast(middle[c][at + i]);
+        for (std::uint32_t h = 0; h < Halves; ++h) {
+          const V weight = V::load(weights + kLanes * h);
+          for (std::uint32_t c = 0; c < Columns; ++c) sum[c][h] = fma(weight, x[c], sum[c][h]);
+        }
+      }
+    }
+    for (std::uint32_t h = 0; h < Halves; ++h) {
+      const V last = V::load(w.conv3 + kLanes * (half + h));
+      for (std::uint32_t c = 0; c < Columns; ++c) s[c] = fma(max(sum[c][h], V::zero()), last, s[c]);
+    }
+  }
+  for (std::uint32_t c = 0; c < Columns; ++c) *out[c] = reduce_add(s[c]);
+}
+
+template <class V>
+void flush(const PredictorWeights &w, std::uint32_t dy_begin, std::uint32_t dy_end, ConvBatch *batch) {
+  std::uint32_t i = 0;
+  constexpr std::uint32_t kColumns = V::kConvColumns;
+  for (; i + kColumns <= batch->count; i += kColumns) {
+    convolve_deep<V, kColumns, V::kConvHalves>(w, batch->middle + i, dy_begin, dy_end, batch->out + i);
+  }
+  for (; i + 2 <= batch->count; i += 2) {
+    convolve_deep<V, 2, V::kConvHalves>(w, batch->middle + i, dy_begin, dy_end, batch->out + i);
+  }
+  if (i < batch->count) {
+    convolve_deep<V, 1, V::kConvHalves>(w, batch->middle + i, dy_begin, dy_end, batch->out + i);
+  }
+  batch->count = 0;
+}
+
+// Fills in the constants of one row's empty neighbourhoods.
+inline void put_empty(const ConvStrip &strip, std::uint32_t t, std::uint32_t row,
+                      std::uint64_t columns) {
+  const std::uint32_t rows = (strip.rows[row + 1] == nullptr ? 1u : 0u) |
+                             (strip.rows[row + 3] == nullptr ? 2u : 0u);
+  for (; columns != 0; columns &= columns - 1) {
+    const std::uint32_t j = t + static_cast<std::uint32_t>(__builtin_ctzll(columns));
+    const std::uint32_t sides = (j == strip.left ? 1u : 0u) | (j + 1 == strip.right ? 2u : 0u);
+    strip.out[row][j] = strip.empty->s[rows][sides];
+  }
+}
+
+template <class V>
+std::uint64_t convolve_tile(const ConvStrip &strip, std::uint32_t t, ConvTile *tile) {
+  const std::uint32_t width = strip.end - t < kTile ? strip.end - t : kTile;
+  std::uint64_t active[kStripRows] = {}, wanted[kStripMiddle] = {}, computed = 0;
+  load_tile<V>(strip, t, tile);
+  for (std::uint32_t r = 0; r < strip.count; ++r) {
+    std::uint64_t any = 0;
+    for (std::uint32_t i = r; i <= r + 2 * kReach; ++i) any |= tile->filled[i];
+    active[r] = strip.empty == nullptr ? ~0ull : any | any >> 1 | any >> 2 | any >> 3 | any >> 4;
+    active[r] &= bits_below(width);
+    for (std::uint32_t i = r; i < r + 3; ++i) {
+      if (strip.rows[i + 1] != nullptr) wanted[i] |= active[r] | active[r] << 1 | active[r] << 2;
+    }
+  }
+  for (std::uint32_t i = 0; i < strip.count + 2; ++i) convolve_middle<V>(strip, t, i, wanted[i], tile);
+  ConvBatch batch;
+  batch.count = 0;
+  for (std::uint32_t r = 0; r < strip.count; ++r) {
+    put_empty(strip, t, r, bits_below(width) & ~active[r]);
+    for (std::uint64_t left = active[r]; left != 0; left &= left - 1) {
+      const auto x = static_cast<std::uint32_t>(__builtin_ctzll(left));
+      batch.middle[batch.count] = tile->middle[r][x];
+      batch.out[batch.count++] = strip.out[r] + t + x;
+    }
+    computed += static_cast<std::uint64_t>(__builtin_popcountll(active[r]));
+    const bool above = strip.rows[r + 1] != nullptr, below = strip.rows[r + 3] != nullptr;
+    const bool next_differs = r + 1 == strip.count || above != (strip.rows[r + 2] != nullptr) ||
+                              below != (strip.rows[r + 4] != nullptr);
+    if (next_differs) flush<V>(*strip.weights, above ? 0 : 1, below ? 3 : 2, &batch);
+  }
+  return computed;
+}
+
+template <class V>
+std::uint64_t conv_strip(const ConvStrip &strip) {
+  ConvTile tile;
+  std::uint64_t computed = 0;
+  for (std::uint32_t t = strip.begin; t < strip.end;) {
+    computed += convolve_tile<V>(strip, t, &tile);
+    t = strip.end - t <= kTile ? strip.end : t + kTile;
+  }
+  return computed;
+}
+
+template <class V>
+constexpr PredictorKernels predictor_kernels = {conv_strip<V>, mean_rows<V>, store_row<V>};
+
+}  // namespace
+}  // namespace kvsift

@@ -1,0 +1,61 @@
+// Kernels of the predictor's network.
+//
+// s[r][j] = sum_k conv3[k] * relu(conv2(relu(conv1(history))))[k][r][j] is one number for each history row and column;
+// a score is its mean over the rows, plus a bias. The arithmetic, the same on every level and in the plain form:
+//   middle channel: bias, then fma over taps (row by row, then column), then relu;
+//   deep channel: bias, then fma over taps and within a tap over middle channels, then relu;
+//   s: lane c is fma of deep[c] and conv3[c], then of deep[c + 16] and conv3[c + 16], from zero; then the tree;
+//   taps in rows outside the window are left out, columns outside the crop are zeros in both convolutions' inputs.
+// Both convolutions run over channels in lanes, so that any set of columns costs what it holds.
+#pragma once
+
+#include <cstdint>
+
+#include "predictor/weights.h"
+
+namespace kvsift {
+constexpr std::uint32_t kStripRows = 4;
+
+// How a history keeps its shares.
+enum class HistoryForm : std::uint32_t {
+  kFloat,
+  kHalf,
+  kRoot8  // round(255 sqrt(share)) - 128: a byte whose steps are fine where shares are small
+};
+
+// A history where no 5x5 neighbourhood holds anything gives a constant, which depends only on what zero padding the
+// deep channels touch: [row above missing, row below missing][left column missing, right column missing] as bits.
+struct EmptyScores {
+  float s[4][4];
+};
+
+// Up to kStripRows consecutive rows of s, for columns [begin, end) of the crop [left, right).
+struct ConvStrip {
+  const PredictorWeights *weights;
+  const EmptyScores *empty;      // null: compute empty neighbourhoods too
+  const void *rows[kStripRows + 2 * kReach];  // history rows from two before the first; null outside the window
+  std::uint32_t row_columns;     // readable columns of each
+  HistoryForm form;
+  std::uint32_t count;           // rows of s
+  std::uint32_t left, right, begin, end;
+  float *out[kStripRows];
+};
+
+// out[j] = fma(sum over rows in order of s[row][j], scale, bias), j in [0, columns).
+struct MeanRows {
+  const float *ring;             // s of `ring_rows` rows at a distance of `stride`, columns from `left`
+  std::uint32_t ring_rows, first, count;
+  std::uint64_t stride;
+  std::uint32_t left, columns;
+  float scale, bias;
+  float *out;
+};
+
+struct PredictorKernels {
+  std::uint64_t (*conv_strip)(const ConvStrip &strip);  // returns the (row, column) pairs computed
+  void (*mean_rows)(const MeanRows &mean);
+  // Writes `count` shares into a history row; those below `floor` become zero.
+  void (*store_row)(const float *shares, std::uint32_t count, float floor, HistoryForm form, void *row);
+};
+
+}  // namespace kvsift

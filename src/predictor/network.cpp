@@ -1,0 +1,214 @@
+#include "predictor/network.h"
+
+#include <cstring>
+
+#include "core/half.h"
+
+namespace kvsift {
+namespace {
+
+constexpr std::uint32_t kFewestColumns = 3;  // fewer cannot be predicted
+
+template <class T>
+T least(T a, T b) {
+  return a < b ? a : b;
+}
+template <class T>
+T most(T a, T b) {
+  return a > b ? a : b;
+}
+
+char *row_at(const PredictorHistory &h, std::uint64_t row) {
+  const std::uint64_t bytes = std::uint64_t{h.shape.columns} * share_bytes(h.shape.form);
+  return static_cast<char *>(h.ring) + row % h.shape.slots * bytes;
+}
+
+std::uint64_t window_begin(const PredictorHistory &h) {
+  const PredictorState &state = *h.state;
+  const std::uint64_t begin = state.end < h.shape.rows ? 0 : state.end - h.shape.rows;
+  return most(begin, state.oldest);
+}
+
+void zero_columns(const PredictorHistory &h, std::uint32_t begin, std::uint32_t end) {
+  const std::uint32_t bytes = share_bytes(h.shape.form);
+  const int zero = h.shape.form == HistoryForm::kRoot8 ? -128 : 0;
+  for (std::uint32_t slot = 0; slot < h.shape.slots; ++slot) {
+    std::memset(row_at(h, slot) + std::uint64_t{begin} * bytes, zero, std::uint64_t{end - begin} * bytes);
+  }
+}
+
+// Whether the s of `row` was computed from the same history rows, and the same padding, as it would be now.
+bool holds(const PredictorState &state, std::uint64_t begin, std::uint64_t row) {
+  if (row < state.s_begin || row >= state.s_end) return false;
+  const std::uint64_t above = row < kReach ? 0 : row - kReach, below = row + kReach + 1;
+  return most(above, state.s_top) == most(above, begin) &&
+         least(below, state.s_bottom) == least(below, state.end);
+}
+
+void compute_rows(const PredictorHistory &h, std::uint64_t begin, std::uint64_t row, std::uint32_t count,
+                  std::uint32_t first_column, std::uint32_t right, bool plain) {
+  ConvStrip strip;
+  strip.weights = h.weights;
+  strip.empty = plain ? nullptr : &h.state->empty;
+  for (std::uint32_t i = 0; i < count + 2 * kReach; ++i) {
+    const std::uint64_t r = row + i;  // kReach too high, so that it cannot be negative
+    const bool inside = r >= begin + kReach && r < h.state->end + kReach;
+    strip.rows[i] = inside ? row_at(h, r - kReach) : nullptr;
+  }
+  strip.row_columns = h.shape.columns;
+  strip.form = h.shape.form;
+  strip.count = count;
+  strip.left = h.shape.left;
+  strip.right = right;
+  strip.begin = first_column;
+  strip.end = right;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    strip.out[i] = h.s + (row + i) % h.shape.rows * h.shape.columns;
+  }
+  h.state->computed += h.kernels->conv_strip(strip);
+}
+
+// Brings s up to date for the window from `begin` and the crop up to `right`.
+void refresh(const PredictorHistory &h, std::uint64_t begin, std::uint32_t right, bool plain) {
+  PredictorState &state = *h.state;
+  std::uint32_t edge = right;
+  if (right != state.s_right) {
+    edge = least(right, state.s_right);
+    edge = edge < h.shape.left + kReach ? h.shape.left : edge - kReach;
+  }
+  for (std::uint64_t row = begin; row < state.end;) {
+    const bool keep = !plain && holds(state, begin, row);
+    std::uint32_t count = 1;
+    while (count < kStripRows && row + count < state.end &&
+           (!plain && holds(state, begin, row + count)) == keep) {
+      ++count;
+    }
+    const std::uint32_t first = keep ? edge : h.shape.left;
+    if (first < right) compute_rows(h, begin, row, count, first, right, plain);
+    row += count;
+  }
+  state.s_begin = state.s_top = begin;
+  state.s_end = state.s_bottom = state.end;
+  state.s_right = right;
+}
+
+// The s of empty neighbourhoods, by the kernel itself: crops of 1 and of 3 columns, with and without rows around.
+void find_empty(const PredictorHistory &h) {
+  static const float zeros[kFewestColumns] = {};
+  for (std::uint32_t missing = 0; missing < 4; ++missing) {
+    const void *above = (missing & 1) != 0 ? nullptr : zeros;
+    const void *below = (missing & 2) != 0 ? nullptr : zeros;
+    for (std::uint32_t width = 1; width <= 3; width += 2) {
+      float s[3];
+      ConvStrip strip{};
+      strip.weights = h.weights;
+      const void *rows[5] = {above, above, zeros, below, below};
+      for (int i = 0; i < 5; ++i) strip.rows[i] = rows[i];
+      strip.row_columns = kFewestColumns;
+      strip.form = HistoryForm::kFloat;
+      strip.count = 1;
+      strip.right = strip.end = width;
+      strip.out[0] = s;
+      h.kernels->conv_strip(strip);
+      float *empty = h.state->empty.s[missing];
+      if (width == 1) {
+        empty[3] = s[0];
+      } else {
+        empty[1] = s[0];
+        empty[0] = s[1];
+        empty[2] = s[2];
+      }
+    }
+  }
+}
+
+}  // namespace
+
+std::uint32_t share_bytes(HistoryForm form) {
+  switch (form) {
+    case HistoryForm::kHalf: return 2;
+    case HistoryForm::kRoot8: return 1;
+    default: return 4;
+  }
+}
+
+void predictor_reset(const PredictorHistory &h) {
+  *h.state = PredictorState{};
+  find_empty(h);
+}
+
+void predictor_append(const PredictorHistory &h, const float *shares, std::uint32_t columns) {
+  PredictorState &state = *h.state;
+  if (columns > state.columns) {
+    zero_columns(h, state.columns, columns);
+    state.columns = columns;
+  }
+  char *row = row_at(h, state.end);
+  h.kernels->store_row(shares, columns, h.shape.floor, h.shape.form, row);
+  ++state.end;
+  if (state.end - state.oldest > h.shape.slots) state.oldest = state.end - h.shape.slots;
+}
+
+bool predictor_can_truncate(const PredictorHistory &h, std::uint64_t rows) {
+  const PredictorState &state = *h.state;
+  if (rows > state.end - state.oldest) return false;
+  return state.oldest == 0 || state.end - rows - state.oldest >= h.shape.rows;
+}
+
+void predictor_truncate(const PredictorHistory &h, std::uint32_t rows, std::uint32_t columns) {
+  PredictorState &state = *h.state;
+  state.end -= rows;
+  state.columns = columns;
+  if (state.s_bottom <= state.end) return;
+  state.s_bottom = state.end;
+  state.s_end = least(state.s_end, state.end < kReach ? 0 : state.end - kReach);
+}
+
+std::uint32_t predictor_scores(const PredictorHistory &h, bool plain, float *scores) {
+  const PredictorState &state = *h.state;
+  const std::uint32_t left = h.shape.left;
+  const std::uint32_t right = state.columns < h.shape.local ? 0 : state.columns - h.shape.local;
+  if (right <= left) return left;
+  const std::uint32_t columns = right - left;
+  const std::uint64_t begin = window_begin(h);
+  const auto rows = static_cast<std::uint32_t>(state.end - begin);
+  if (columns < kFewestColumns || rows == 0) {
+    for (std::uint32_t j = left; j < right; ++j) scores[j] = 1.0f;
+    return right;
+  }
+  refresh(h, begin, right, plain);
+  h.state->total += std::uint64_t{rows} * columns;
+  MeanRows mean;
+  mean.ring = h.s;
+  mean.ring_rows = h.shape.rows;
+  mean.first = static_cast<std::uint32_t>(begin % h.shape.rows);
+  mean.count = rows;
+  mean.stride = h.shape.columns;
+  mean.left = left;
+  mean.columns = columns;
+  mean.scale = 1.0f / static_cast<float>(rows);
+  mean.bias = h.weights->bias3;
+  mean.out = scores + left;
+  h.kernels->mean_rows(mean);
+  return right;
+}
+
+std::uint32_t predictor_rows(const PredictorHistory &h) {
+  return static_cast<std::uint32_t>(h.state->end - window_begin(h));
+}
+
+float predictor_share(const PredictorHistory &h, std::uint32_t row, std::uint32_t column) {
+  const char *at = row_at(h, window_begin(h) + row);
+  switch (h.shape.form) {
+    case HistoryForm::kHalf:
+      return float_of_half(reinterpret_cast<const std::uint16_t *>(at)[column]);
+    case HistoryForm::kRoot8: {
+      const float root = (static_cast<float>(reinterpret_cast<const std::int8_t *>(at)[column]) + 128.0f) *
+                         (1.0f / 255.0f);
+      return root * root;
+    }
+    default: return reinterpret_cast<const float *>(at)[column];
+  }
+}
+
+}  // namespace kvsift

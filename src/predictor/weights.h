@@ -1,0 +1,57 @@
+// The predictor's 4,833 parameters: as files have them, and packed as the kernels read them.
+#pragma once
+
+#include <cstdint>
+
+#include "core/status.h"
+
+namespace kvsift {
+
+constexpr std::uint32_t kMiddle = 16;   // channels after the first convolution
+constexpr std::uint32_t kDeep = 32;     // channels after the second
+constexpr std::uint32_t kTaps = 9;      // of a 3x3 kernel; row (time) by row, oldest first
+constexpr std::uint32_t kReach = 2;     // rows and columns that two convolutions look to each side
+constexpr std::uint32_t kParameters =
+    kMiddle * kTaps + kMiddle + kDeep * kMiddle * kTaps + kDeep + kDeep + 1;
+
+struct alignas(64) PredictorWeights {
+  float conv1[kTaps][kMiddle];
+  float bias1[kMiddle];
+  float conv2[kTaps][kMiddle][kDeep];
+  float bias2[kDeep];
+  float conv3[kDeep];
+  float bias3;
+};
+
+// Packs parameters in file order: conv1.weight, conv1.bias, conv2.weight, conv2.bias, conv3.weight, conv3.bias, each
+// with output channels outermost.
+constexpr PredictorWeights pack_weights(const float *p) {
+  PredictorWeights w{};
+  for (std::uint32_t c = 0; c < kMiddle; ++c)
+    for (std::uint32_t t = 0; t < kTaps; ++t) w.conv1[t][c] = *p++;
+  for (std::uint32_t c = 0; c < kMiddle; ++c) w.bias1[c] = *p++;
+  for (std::uint32_t o = 0; o < kDeep; ++o)
+    for (std::uint32_t c = 0; c < kMiddle; ++c)
+      for (std::uint32_t t = 0; t < kTaps; ++t) w.conv2[t][c][o] = *p++;
+  for (std::uint32_t o = 0; o < kDeep; ++o) w.bias2[o] = *p++;
+  for (std::uint32_t o = 0; o < kDeep; ++o) w.conv3[o] = *p++;
+  w.bias3 = *p;
+  return w;
+}
+
+const PredictorWeights &default_weights();
+
+// A weight file, little-endian:
+//
+//     | "KVSIFTPW" | u32 version = 1 | u32 parameters = 4833 | u64 checksum of the floats | float32 [4833] |
+constexpr std::uint64_t kWeightHeaderBytes = 24;
+constexpr std::uint64_t kWeightFileBytes = kWeightHeaderBytes + sizeof(float) * kParameters;
+
+// Beyond this a score of a history within [0, 1] could leave float32.
+constexpr float kMostWeight = 1e6f;
+
+// Reads a weight file that nothing is known about; `weights` is written only on success.
+kvsift_status read_weights(const void *data, std::uint64_t size, PredictorWeights *weights,
+                           kvsift_error *error);
+
+}  // namespace kvsift
