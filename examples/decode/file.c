@@ -1,0 +1,34 @@
+#include "file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static bool map_open_file(mapped_file *file, int descriptor, const char *path, failure *why) {
+  struct stat status;
+  if (fstat(descriptor, &status) != 0) return fail(why, "%s: %s", path, strerror(errno));
+  if (!S_ISREG(status.st_mode)) return fail(why, "%s: not a regular file", path);
+  if (status.st_size == 0) return fail(why, "%s: the file is empty", path);
+  void *bytes = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0);
+  if (bytes == MAP_FAILED) return fail(why, "%s: cannot be mapped: %s", path, strerror(errno));
+  file->bytes = bytes;
+  file->size = (uint64_t)status.st_size;
+  return true;
+}
+
+bool file_map(mapped_file *file, const char *path, failure *why) {
+  memset(file, 0, sizeof *file);
+  int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return fail(why, "%s: %s", path, strerror(errno));
+  bool mapped = map_open_file(file, descriptor, path, why);
+  close(descriptor);
+  return mapped;
+}
+
+void file_unmap(mapped_file *file) {
+  if (file->bytes != NULL) munmap((void *)(uintptr_t)file->bytes, file->size);
+  memset(file, 0, sizeof *file);
+}
