@@ -19,4 +19,13 @@ struct Moments {
   float *mean_scale, *deviation_scale, *value_scale;  // KVSIFT_I8, else null
 };
 
+// One of the three arrays as rows, from page `first` on.
+inline Rows moment_rows(const Moments &moments, const void *data, const float *scales,
+                        std::uint32_t first) {
+  const std::uint64_t stride =
+      static_cast<std::uint64_t>(padded_dim(moments.dim)) * element_bytes(moments.type);
+  return Rows{static_cast<const std::uint8_t *>(data) + first * stride, moments.type, stride,
+              scales == nullptr ? nullptr : scales + first, sizeof(float)};
+}
+
 }  // namespace kvsift

@@ -1,0 +1,83 @@
+#include "attend/running.h"
+
+#include <cstring>
+
+#include "kernels/one.h"
+
+namespace kvsift {
+
+void ChunkWork::dot(const Head &head, const Run &run, std::uint32_t at) {
+  for (std::uint32_t done = 0; done < run.count;) {
+    std::uint32_t n = run.count - done;
+    const Rows rows = head.keys.stretch(run.first + done, &n);
+    head.kernels->attention.dot_rows(head.queries, head.group, rows, n, head.dim, head.scale,
+                                     logits + at + done, kChunk);
+    done += n;
+  }
+}
+
+void ChunkWork::soften(const Head &head, std::uint32_t count) {
+  for (std::uint32_t g = 0; g < head.group; ++g) {
+    max[g] = head.kernels->array.max(row(g), count);
+    sum[g] = head.kernels->attention.softmax(row(g), count, max[g]);
+  }
+}
+
+void ChunkWork::clear_values(const Head &head) {
+  std::memset(acc, 0, sizeof(float) * head.group * padded_dim(head.dim));
+}
+
+void ChunkWork::add_values(const Head &head, const HeadRows &values, const Run &run, std::uint32_t at) {
+  for (std::uint32_t done = 0; done < run.count;) {
+    std::uint32_t n = run.count - done;
+    const Rows rows = values.stretch(run.first + done, &n);
+    head.kernels->attention.weighted_sum(logits + at + done, kChunk, head.group, rows, n, head.dim, acc);
+    done += n;
+  }
+}
+
+void merge_chunk(const Kernels &kernels, std::uint32_t dim, float *max, float *sum, float *acc, float chunk_max,
+                 float chunk_sum, const float *chunk_acc) {
+  const float larger = *max > chunk_max ? *max : chunk_max;
+  const float a = exp1(*max - larger), b = exp1(chunk_max - larger);
+  *sum = __builtin_fmaf(a, *sum, b * chunk_sum);
+  *max = larger;
+  if (acc != nullptr) kernels.array.axpby(a, acc, b, chunk_acc, dim);
+}
+
+float log_sum_exp(float max, float sum) {
+  return sum > 0.0f ? max + log1(sum) : -__builtin_inff();
+}
+
+float log_add(float a, float b) {
+  const float larger = a > b ? a : b;
+  return larger + log1(exp1(a - larger) + exp1(b - larger));
+}
+
+void Running::start(const Head &head) {
+  for (std::uint32_t g = 0; g < head.group; ++g) {
+    max[g] = -__builtin_inff();
+    sum[g] = 0.0f;
+  }
+  std::memset(acc, 0, sizeof(float) * head.group * padded_dim(head.dim));
+}
+
+void Running::merge(const Head &head, const ChunkWork &work, bool values) {
+  const std::uint32_t dim16 = padded_dim(head.dim);
+  for (std::uint32_t g = 0; g < head.group; ++g) {
+    float *own = values ? acc + g * dim16 : nullptr;
+    merge_chunk(*head.kernels, dim16, &max[g], &sum[g], own, work.max[g], work.sum[g], work.acc + g * dim16);
+  }
+}
+
+void Running::finish(const Head &head, float *out, float *log_sums) const {
+  const std::uint32_t dim16 = padded_dim(head.dim);
+  for (std::uint32_t g = 0; g < head.group; ++g) {
+    if (log_sums != nullptr) log_sums[g] = log_sum_exp(max[g], sum[g]);
+    if (out == nullptr) continue;
+    const float inverse = sum[g] > 0.0f ? 1.0f / sum[g] : 0.0f;
+    for (std::uint32_t c = 0; c < head.dim; ++c) out[g * head.dim + c] = acc[g * dim16 + c] * inverse;
+  }
+}
+
+}  // namespace kvsift
