@@ -1,0 +1,91 @@
+#include "balance/compress.h"
+
+#include <algorithm>
+
+#include "core/philox.h"
+
+namespace kvsift {
+
+namespace {
+
+// Draw numbers above the halvings'.
+constexpr std::uint32_t kPermutationDraw = 1u << 16;
+
+// Weights times what makes them sum to `total`.
+void normalise(float *weight, std::uint32_t count, std::uint32_t total) {
+  double sum = 0.0;
+  for (std::uint32_t i = 0; i < count; ++i) sum += static_cast<double>(weight[i]);
+  const double factor = static_cast<double>(total) / sum;
+  for (std::uint32_t i = 0; i < count; ++i)
+    weight[i] = static_cast<float>(static_cast<double>(weight[i]) * factor);
+}
+
+// The `keep` tokens with the smallest random numbers, to the front.
+void permute(const CompressJob &job, std::uint32_t *index, float *weight, std::uint32_t count, std::uint32_t keep) {
+  std::uint64_t *order = job.places.order.in(job.scratch);
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const std::uint32_t token = job.source.token(index[i]);
+    const Philox drawn =
+        philox_at(job.plan.c.seed, job.plan.c.layer, job.source.head, token, kPermutationDraw);
+    order[i] = std::uint64_t{drawn.word[0]} << 32 | index[i];
+  }
+  std::nth_element(order, order + keep, order + count);
+  for (std::uint32_t i = 0; i < keep; ++i) {
+    index[i] = static_cast<std::uint32_t>(order[i]);
+    weight[i] = static_cast<float>(1u << job.plan.c.halvings);
+  }
+}
+
+std::uint32_t halve_all(const CompressJob &job, std::uint32_t *index, float *weight, std::uint32_t count,
+                        std::uint32_t group) {
+  Halver halver(job.plan, job.kernels, job.places.halver, job.scratch, job.counters);
+  const float *uniforms = job.plan.c.uniforms;
+  for (std::uint32_t t = 0; t < job.plan.c.halvings; ++t) {
+    const std::uint32_t before = count;
+    count = halver.halve(job.source, index, weight, count, group, t, uniforms);
+    if (uniforms != nullptr) uniforms += std::uint64_t{(before + group - 1) / group} * group;
+  }
+  return count;
+}
+
+}  // namespace
+
+CompressPlaces lay_out_compress(Layout *layout, const BalancePlan &plan, std::uint32_t tokens) {
+  CompressPlaces p{};
+  p.index = layout->take<std::uint32_t>(tokens, "tokens");
+  p.weight = layout->take<float>(tokens, "weights");
+  p.weight_of = layout->take<float>(tokens, "weights by token");
+  if (plan.c.form == KVSIFT_BALANCE_PERMUTATION) p.order = layout->take<std::uint64_t>(tokens, "order");
+  const std::uint32_t group = group_of(plan, tokens);
+  p.halver = lay_out_halver(layout, plan, tokens, group < tokens ? group : tokens);
+  return p;
+}
+
+std::uint32_t compress(const CompressJob &job) {
+  std::uint32_t *index = job.places.index.in(job.scratch);
+  float *weight = job.places.weight.in(job.scratch), *weight_of = job.places.weight_of.in(job.scratch);
+  const std::uint32_t tokens = job.range.end - job.range.begin;
+  std::uint32_t guarded = 0, count = 0;
+  for (std::uint32_t i = 0; i < tokens; ++i) weight_of[i] = 0.0f;
+  if (job.plan.c.guard != 0) guarded = guard_needles(job);
+  for (std::uint32_t i = 0; i < tokens; ++i) {
+    if (weight_of[i] != 0.0f) continue;
+    index[count] = job.range.begin + i;
+    weight[count++] = 1.0f;
+  }
+  job.counters->guarded += guarded;
+
+  const std::uint32_t rest = count;
+  if (job.plan.c.form == KVSIFT_BALANCE_PERMUTATION) {
+    count >>= job.plan.c.halvings;
+    if (count < 1 && rest > 0) count = 1;
+    if (count > 0) permute(job, index, weight, rest, count);
+  } else {
+    count = halve_all(job, index, weight, count, group_of(job.plan, tokens));
+  }
+  if (job.plan.c.weights == KVSIFT_BALANCE_NORMALISED && count > 0) normalise(weight, count, rest);
+  for (std::uint32_t i = 0; i < count; ++i) weight_of[index[i] - job.range.begin] = weight[i];
+  return guarded + count;
+}
+
+}  // namespace kvsift

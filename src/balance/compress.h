@@ -1,0 +1,39 @@
+// One head's tokens compressed once.
+#pragma once
+
+#include "balance/halver.h"
+
+namespace kvsift {
+
+struct CompressPlaces {
+  Offset<std::uint32_t> index;   // [tokens]
+  Offset<float> weight;          // [tokens], along with index
+  Offset<float> weight_of;       // [tokens], by token; zero: dropped
+  Offset<std::uint64_t> order;   // [tokens], permutation
+  HalverPlaces halver;
+};
+CompressPlaces lay_out_compress(Layout *layout, const BalancePlan &plan, std::uint32_t tokens);
+
+struct CompressJob {
+  const BalancePlan &plan;
+  const Kernels &kernels;
+  const CompressPlaces &places;
+  void *scratch;
+  BalanceSource source;
+  kvsift_range range;
+  BalanceCounters *counters;
+};
+
+// Fills places.weight_of; returns how many tokens stay.
+std::uint32_t compress(const CompressJob &job);
+
+// Needle guard: gives weight 1 to tokens unlike their group and to their neighbours, zero to the others. Returns how many
+// are guarded.
+std::uint32_t guard_needles(const CompressJob &job);
+
+// The size of a group when `tokens` tokens are compressed.
+inline std::uint32_t group_of(const BalancePlan &plan, std::uint32_t tokens) {
+  return plan.c.group_tokens == 0 ? tokens : plan.c.group_tokens;
+}
+
+}  // namespace kvsift
