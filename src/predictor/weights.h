@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "core/status.h"
+#include "kvsift/kvsift.h"
 
 namespace kvsift {
 
@@ -54,4 +55,12 @@ constexpr float kMostWeight = 1e6f;
 kvsift_status read_weights(const void *data, std::uint64_t size, PredictorWeights *weights,
                            kvsift_error *error);
 
+constexpr std::uint64_t kPredictorMagic = 0x3157504946495356ull;
+
 }  // namespace kvsift
+
+// What kvsift_predictor_load places in its arena.
+struct kvsift_predictor {
+  std::uint64_t magic;
+  kvsift::PredictorWeights weights;
+};

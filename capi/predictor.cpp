@@ -1,0 +1,42 @@
+// Predictor weights: from bytes to a handle.
+#include <new>
+
+#include "core/arena.h"
+#include "predictor/weights.h"
+
+using namespace kvsift;
+
+namespace {
+
+std::uint64_t arena_bytes(Layout *layout) {
+  layout->take<kvsift_predictor>(1, "predictor");
+  return layout->used();
+}
+
+}  // namespace
+
+kvsift_status kvsift_predictor_arena_size(uint64_t *bytes, uint64_t *alignment) {
+  if (bytes == nullptr || alignment == nullptr) return KVSIFT_INVALID_ARGUMENT;
+  Layout layout;
+  *bytes = arena_bytes(&layout);
+  *alignment = kAlign;
+  return KVSIFT_OK;
+}
+
+kvsift_status kvsift_predictor_load(const void *data, uint64_t size, void *arena, uint64_t bytes,
+                                    kvsift_predictor **predictor, kvsift_error *error) {
+  if (predictor == nullptr) return fail(error, KVSIFT_INVALID_ARGUMENT, "predictor is null");
+  *predictor = nullptr;
+  if (data == nullptr) return fail(error, KVSIFT_INVALID_ARGUMENT, "data is null");
+  if (arena == nullptr) return fail(error, KVSIFT_INVALID_ARGUMENT, "arena is null");
+  if (reinterpret_cast<std::uintptr_t>(arena) % kAlign != 0) {
+    return fail(error, KVSIFT_MISALIGNED, "arena must start at a multiple of ", kAlign);
+  }
+  Layout layout(bytes);
+  arena_bytes(&layout);
+  if (kvsift_status status = layout.check(error)) return status;
+  PredictorWeights weights;
+  if (kvsift_status status = read_weights(data, size, &weights, error)) return status;
+  *predictor = new (arena) kvsift_predictor{kPredictorMagic, weights};
+  return KVSIFT_OK;
+}
