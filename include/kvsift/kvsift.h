@@ -228,6 +228,7 @@ typedef struct kvsift_policy_config {
   kvsift_type moments_type;     /* KVSIFT_F16 or KVSIFT_I8: how page moments are kept */
   float softmax_scale;          /* 0: 1 / sqrt(head_dim) */
   uint32_t rollback_tokens;     /* how far kvsift_truncate reaches back */
+  uint32_t reserved;            /* 0 */
   uint64_t seed;                /* uniform sampling and BalanceKV */
   /* SnapKV and PyramidKV */
   uint32_t window;              /* last prompt queries that vote */
@@ -247,6 +248,7 @@ typedef struct kvsift_policy_config {
   uint32_t predictor_arithmetic; /* KVSIFT_F32 exact; KVSIFT_BF16 or KVSIFT_I8: cheaper second convolution */
   uint32_t predictor_plain;     /* 1: recompute the whole network each step (the reference) */
   uint32_t verify_blocks;       /* AttentionPredictor: late check by page statistics adds up to this many; 0: off */
+  uint32_t reserved_too;        /* 0 */
   const kvsift_predictor *predictor;
   /* BalanceKV, as method or tail */
   uint32_t balance_halvings;    /* T: 1/2^T of the prompt is kept */

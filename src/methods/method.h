@@ -63,6 +63,9 @@ struct Method {
   void (*keep)(const HeadState &head, std::uint32_t list, Chosen *chosen);
   // AttentionPredictor: scores for the next token, ahead of its query.
   void (*predict)(const HeadState &head);
+  // Snapshots come from outside: whether the counts and indices in a unit's image are in range. The image holds the unit up
+  // to the end of its step state. May be null.
+  bool (*sane)(const Settings &settings, const UnitPlaces &places, const void *image);
   // Methods with their own way back; null: the undo ring restores `step` state.
   bool (*can_truncate)(const HeadState &head, std::uint32_t tokens);
   void (*truncate)(const HeadState &head, std::uint32_t tokens);

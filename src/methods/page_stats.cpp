@@ -26,10 +26,11 @@ kvsift_status check_whole_pages(const kvsift_policy_config &c, kvsift_error *err
               c.page_tokens, ": this method chooses whole pages");
 }
 
-void page_scores(const HeadState &head, const QueryRows &query, std::uint32_t pages, float *scores, std::uint64_t stride) {
+void page_scores(const HeadState &head, const QueryRows &query, std::uint32_t pages, float *scores,
+                 std::uint64_t stride) {
   const Settings &s = head.settings();
-  const PageMoments moments = moments_of(head);
-  head.k().page.score_moments(query.rows, s.group, moments, pages, s.scale, scores, stride);
+  const Moments moments = moments_of(head, query.tokens);
+  moment_logits(head.k(), query.rows, s.group, s.scale, moments, 0, pages, nullptr, scores, stride);
   head.unit->counters.state_bytes_touched += std::uint64_t{pages} * s.dim16 * 2 * element_bytes(s.c.moments_type);
 }
 

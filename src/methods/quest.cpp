@@ -13,8 +13,10 @@ void defaults(kvsift_policy_config *c) {
 
 std::uint32_t score(const HeadState &head, const QueryRows &query, std::uint32_t pages, float *scores, std::uint64_t stride) {
   const Settings &s = head.settings();
-  head.k().page.score_bounds(query.rows, s.group, head.at<F16>(head.places().key_min),
-                             head.at<F16>(head.places().key_max), s.c.head_dim, pages, s.scale, scores, stride);
+  const std::uint64_t stride_bytes = std::uint64_t{s.dim16} * sizeof(F16);
+  const Rows low{head.at<std::uint8_t>(head.places().key_min), KVSIFT_F16, stride_bytes, nullptr, 0};
+  const Rows high{head.at<std::uint8_t>(head.places().key_max), KVSIFT_F16, stride_bytes, nullptr, 0};
+  head.k().page.bounds(query.rows, s.group, low, high, pages, s.c.head_dim, s.scale, scores, stride);
   head.unit->counters.state_bytes_touched += std::uint64_t{pages} * s.dim16 * 4;
   return pages;
 }

@@ -22,14 +22,9 @@ void lay_out_pages(UnitLayout *unit, const Settings &s, UnitPlaces *p) {
     }
   }
   if (s.page_bounds) {
-    p->key_min = unit->growing<std::uint16_t>(1, width, Grows::kPages, "page key minima");
-    p->key_max = unit->growing<std::uint16_t>(1, width, Grows::kPages, "page key maxima");
+    p->key_min = unit->growing<F16>(1, width, Grows::kPages, "page key minima");
+    p->key_max = unit->growing<F16>(1, width, Grows::kPages, "page key maxima");
   }
-}
-
-// Key mean, key sum of squares and value mean, then key minimum and maximum.
-std::uint64_t open_page_rows(const Settings &s) {
-  return (s.page_moments ? 3u : 0u) + (s.page_bounds ? 2u : 0u);
 }
 
 kvsift_status lay_out_unit(const Settings &s, UnitPlaces *p, kvsift_error *error) {
@@ -37,7 +32,8 @@ kvsift_status lay_out_unit(const Settings &s, UnitPlaces *p, kvsift_error *error
   UnitLayout unit(s);
   unit.lasting<Unit>(1, "unit");
   unit.begin_steps();
-  p->open_page = unit.step<float>(open_page_rows(s) * s.dim16, "open page");
+  p->open_page = unit.step<float>(s.page_moments ? 3 * s.dim16 : 0, "open page moments");
+  p->open_bounds = unit.step<F16>(s.page_bounds ? 2 * s.dim16 : 0, "open page bounds");
   if (method.layout != nullptr) method.layout(&unit, s);
   p->step_begin = unit.step_begin();
   p->step_end = unit.step_end();
@@ -58,7 +54,8 @@ kvsift_status lay_out_unit(const Settings &s, UnitPlaces *p, kvsift_error *error
 
 }  // namespace
 
-kvsift_status lay_out(const Settings &s, Layout *layout, Policy *policy, kvsift_error *error) {
+kvsift_status lay_out(const Settings &s, Layout *layout, PolicyPlaces *policy, kvsift_error *error) {
+  policy->s = s;
   if (kvsift_status status = lay_out_unit(s, &policy->places, error)) return status;
   const std::uint64_t lists = std::uint64_t{s.lists} * s.c.kv_heads;
   layout->take<Policy>(1, "policy");
@@ -72,6 +69,7 @@ kvsift_status lay_out(const Settings &s, Layout *layout, Policy *policy, kvsift_
   policy->coreset = layout->take<std::uint32_t>(s.c.kv_heads * coreset, "coreset tokens");
   policy->coreset_weights = layout->take<float>(s.c.kv_heads * coreset, "coreset weights");
   policy->coreset_counts = layout->take<std::uint32_t>(s.c.kv_heads, "coreset counts");
+  policy->marks = layout->take<HeadMarks>(s.c.kv_heads, "head marks");
   policy->units = layout->take<char>(
       policy->places.bytes * s.sparse_layers * s.c.kv_heads, "per-head state");
   // Two pooled rows or score rows for each query head, and one for the choice.

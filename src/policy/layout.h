@@ -5,7 +5,7 @@
 
 namespace kvsift {
 
-// Fills the places of `policy` (which need not lie in the arena) and walks all buffers through `layout`.
-kvsift_status lay_out(const Settings &settings, Layout *layout, Policy *policy, kvsift_error *error);
+// Fills `policy` and walks all buffers through `layout`.
+kvsift_status lay_out(const Settings &settings, Layout *layout, PolicyPlaces *policy, kvsift_error *error);
 
 }  // namespace kvsift

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "attend/moments.h"
 #include "core/arena.h"
 #include "kernels/kernels.h"
 #include "policy/settings.h"
@@ -107,7 +108,8 @@ struct Unit {
 struct UnitPlaces {
   std::uint64_t bytes;
   std::uint64_t step_begin, step_end;
-  std::uint64_t open_page;      // float [3 or 5][dim16]: the open page's running statistics
+  std::uint64_t open_page;      // float [3][dim16]: the open page's key mean, sum of squared differences, value mean
+  std::uint64_t open_bounds;    // F16 [2][dim16]: its least and greatest keys
   std::uint64_t key_mean, key_std, value_mean, key_min, key_max;
   std::uint64_t key_mean_scale, key_std_scale, value_mean_scale;
   std::uint64_t kept;           // u32 [lists][kept_blocks], keeping methods
@@ -119,24 +121,35 @@ struct UnitPlaces {
   std::uint32_t field_count;
 };
 
-struct Policy {
-  std::uint64_t alive;
-  std::uint64_t bytes;          // of the arena in use
+// What the lists and the scratch of a KV head are for at the moment.
+struct HeadMarks {
+  std::uint32_t listed_layer, listed_tokens;  // of the lists
+  std::uint32_t tail_layer, tail_tokens;      // of the tail logits that select left in scratch; tokens 0: none
+};
+
+// The settings and where everything lies: the same for every policy of one configuration.
+struct PolicyPlaces {
   Settings s;
+  UnitPlaces places;
+  std::uint64_t bytes;          // of the arena in use
+  std::uint64_t scratch_floats; // of one KV head
+  Offset<char> units;
+  Offset<float> scratch;
+  Offset<kvsift_range> ranges;
+  Offset<std::uint32_t> range_counts, blocks, block_counts, missed, missed_counts;
+  Offset<std::uint32_t> coreset, coreset_counts;
+  Offset<float> coreset_weights;
+  Offset<HeadMarks> marks;
+};
+
+struct Policy : PolicyPlaces {
+  std::uint64_t alive;
   Level level;
   std::uint32_t tokens;
   std::uint32_t decode_steps;
   std::uint32_t prompt_end;     // cache length after the last prompt chunk
   std::uint32_t first_prompt;   // and before the first decode step
   std::atomic<std::uint32_t> selected_for;  // cache length of the last selection of any head
-  UnitPlaces places;
-  Offset<char> units;
-  Offset<float> scratch;
-  std::uint64_t scratch_floats; // of one KV head
-  Offset<kvsift_range> ranges;
-  Offset<std::uint32_t> range_counts, blocks, block_counts, missed, missed_counts;
-  Offset<std::uint32_t> coreset, coreset_counts;
-  Offset<float> coreset_weights;
   std::atomic<std::uint32_t> error_busy;
   kvsift_error error;
 
@@ -167,6 +180,7 @@ struct HeadState {
   T *state(std::uint32_t field) const {
     return at<T>(policy->places.method[field]);
   }
+  HeadMarks &marks() const { return policy->marks.in(policy)[kv_head]; }
   float *scratch() const { return policy->scratch.in(policy) + kv_head * policy->scratch_floats; }
 };
 

@@ -8,6 +8,7 @@
 #include "policy/lists.h"
 #include "policy/target.h"
 #include "policy/top_blocks.h"
+#include "policy/undo.h"
 
 namespace kvsift {
 namespace {
@@ -113,6 +114,13 @@ std::uint32_t score_lists(const HeadState &head, const Method &method, const Que
   return scored;
 }
 
+void evict_unlisted(const HeadState &head, const Method &method, std::uint32_t list, std::uint32_t blocks) {
+  const Policy *policy = head.policy;
+  const std::uint64_t index = std::uint64_t{head.kv_head} * policy->s.lists + list;
+  method.evict(head, list, blocks, policy->blocks.in(policy) + index * policy->s.list_blocks,
+               policy->block_counts.in(policy)[index]);
+}
+
 void select_ranked(const HeadState &head, const Method &method, const Step &step, const QueryRows &query) {
   const Settings &s = head.settings();
   const Scratch scratch(head);
@@ -143,6 +151,7 @@ void select_ranked(const HeadState &head, const Method &method, const Step &step
     }
     const std::uint32_t kept = write_ranked(head, list, r, chosen, count);
     count_list(head, kept, step.tokens);
+    if (method.evict != nullptr) evict_unlisted(head, method, list, blocks);
   }
 }
 
@@ -185,6 +194,20 @@ Step step_at(const Policy &policy, std::uint32_t tokens) {
   return step;
 }
 
+void select_dense(Policy *policy, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t tokens) {
+  const HeadState head{policy, nullptr, layer, kv_head};
+  for (std::uint32_t list = 0; list < policy->s.lists; ++list) {
+    policy->block_counts.in(policy)[kv_head * policy->s.lists + list] = 0;
+    write_everything(head, list, tokens);
+  }
+  head.marks() = HeadMarks{layer, tokens, 0, 0};
+}
+
+float *query_room(const HeadState &head) {
+  const Scratch scratch(head);
+  return scratch.choice + scratch.stride;
+}
+
 void select_head(const HeadState &head, const Step &step, const float *queries) {
   const Settings &s = head.settings();
   const Method &method = *method_of(s.c.method);
@@ -197,6 +220,7 @@ void select_head(const HeadState &head, const Step &step, const float *queries) 
   if (method.keep != nullptr && !step.everything) {
     select_kept(head, method, step);
   } else if (!step.everything) {
+    if (method.evict != nullptr) remember(head, step.tokens - 1);
     select_ranked(head, method, step, QueryRows{queries, step.tokens});
   }
   const bool everything = step.everything || (step.calibration && s.c.calibration_dense != 0);
@@ -204,6 +228,8 @@ void select_head(const HeadState &head, const Step &step, const float *queries) 
     for (std::uint32_t list = 0; list < s.lists; ++list) write_everything(head, list, step.tokens);
   }
   head.unit->selected_for = step.tokens;
+  head.marks().listed_layer = head.layer;
+  head.marks().listed_tokens = step.tokens;
   head.unit->counters.tokens_read += union_of_lists(head);
 }
 

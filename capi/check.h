@@ -1,0 +1,51 @@
+// What the ABI's edge checks before anything else runs.
+#pragma once
+
+#include "core/view.h"
+#include "policy/policy.h"
+
+namespace kvsift {
+
+// Leaves the sentence in the policy. Calls on different heads may fail at once: then one of them is heard.
+template <class... Words>
+kvsift_status fail_in(const Policy *policy, kvsift_status status, Words... words) {
+  auto *owner = const_cast<Policy *>(policy);
+  if (owner->error_busy.exchange(1, std::memory_order_acquire) == 0) {
+    fail(&owner->error, status, words...);
+    owner->error_busy.store(0, std::memory_order_release);
+  }
+  return status;
+}
+
+inline Policy *policy_of(kvsift_policy *handle) { return reinterpret_cast<Policy *>(handle); }
+inline const Policy *policy_of(const kvsift_policy *handle) { return reinterpret_cast<const Policy *>(handle); }
+
+// A handle that create or fork made and destroy has not marked.
+bool is_policy(const kvsift_policy *handle);
+
+// The KV heads a call works on.
+struct HeadSpan {
+  std::uint32_t begin, end;
+};
+
+kvsift_status check_layer(const Policy *policy, std::uint32_t layer);
+// `query` may be null: all heads.
+kvsift_status check_heads(const Policy *policy, const kvsift_query *query, HeadSpan *span);
+kvsift_status check_view(const Policy *policy, const char *name, const kvsift_view &view);
+kvsift_status check_cache(const Policy *policy, const kvsift_cache *cache, std::uint32_t tokens);
+// Queries are read with their rows: view, row count, finite values are checked.
+kvsift_status check_query(const Policy *policy, const kvsift_query *query, HeadSpan span);
+
+// Rows of one head of a cache.
+HeadRows head_rows(const kvsift_cache &cache, const kvsift_view &view, std::uint32_t head);
+
+// Query row `row` of the group of one KV head as [group][dim16] float32, padded with zeros.
+void widen_queries(const Policy *policy, const kvsift_query &query, std::uint32_t kv_head, std::uint32_t row, float *out);
+
+// Whether two stretches of memory share a byte.
+inline bool overlap(const void *a, std::uint64_t a_bytes, const void *b, std::uint64_t b_bytes) {
+  const auto x = reinterpret_cast<std::uintptr_t>(a), y = reinterpret_cast<std::uintptr_t>(b);
+  return x < y + b_bytes && y < x + a_bytes;
+}
+
+}  // namespace kvsift

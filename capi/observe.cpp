@@ -1,0 +1,138 @@
+// Attention fed back, steps counted.
+#include <cmath>
+
+#include "check.h"
+#include "methods/method.h"
+#include "policy/observe.h"
+
+using namespace kvsift;
+
+static kvsift_status check_block_form(const Policy *p, const kvsift_observation &o, HeadSpan span) {
+  const std::uint32_t blocks = blocks_of(o.tokens, p->s.c.block_tokens);
+  if (o.block_max == nullptr || o.log_sum_exp == nullptr || o.block_stride < blocks) {
+    return fail_in(p, KVSIFT_INVALID_ARGUMENT, "observation: block_max and log_sum_exp must be set, block_stride is ",
+                   o.block_stride, ", at least ", blocks, " is needed");
+  }
+  if ((p->s.needs & KVSIFT_NEEDS_MASS) != 0 && o.block_mass == nullptr) {
+    return fail_in(p, KVSIFT_INVALID_ARGUMENT, "observation->block_mass is null, this method needs it");
+  }
+  for (std::uint32_t q = span.begin * p->s.group; q < span.end * p->s.group; ++q) {
+    const float lse = o.log_sum_exp[q];
+    if (!std::isfinite(lse)) {
+      return fail_in(p, KVSIFT_NOT_FINITE, "observation->log_sum_exp[", q, "] is ", lse);
+    }
+    for (std::uint32_t i = 0; i < blocks; ++i) {
+      const float max = o.block_max[q * o.block_stride + i];
+      const float mass = o.block_mass == nullptr ? 0 : o.block_mass[q * o.block_stride + i];
+      if (max == -INFINITY || (std::isfinite(max) && max <= lse + 1e-2f * (1 + std::fabs(lse)))) {
+        if (mass >= 0 && mass <= 1.01f) continue;
+        return fail_in(p, KVSIFT_NOT_FINITE, "observation->block_mass of query head ", q, ", block ", i, " is ", mass);
+      }
+      return fail_in(p, KVSIFT_NOT_FINITE, "observation->block_max of query head ", q, ", block ", i, " is ", max,
+                     ", the log-sum-exp ", lse);
+    }
+  }
+  return KVSIFT_OK;
+}
+
+static kvsift_status check_row_form(const Policy *p, const kvsift_observation &o, HeadSpan span) {
+  if (o.row_stride < o.tokens) {
+    return fail_in(p, KVSIFT_INVALID_ARGUMENT, "observation->row_stride is ", o.row_stride, ", less than tokens ",
+                   o.tokens);
+  }
+  for (std::uint32_t q = span.begin * p->s.group; q < span.end * p->s.group; ++q) {
+    for (std::uint32_t t = 0; t < o.tokens; ++t) {
+      const float share = o.rows[q * o.row_stride + t];
+      if (share >= 0 && share <= 1.01f) continue;
+      return fail_in(p, KVSIFT_NOT_FINITE, "observation->rows of query head ", q, ", token ", t, " is ", share,
+                     ", no probability");
+    }
+  }
+  return KVSIFT_OK;
+}
+
+extern "C" kvsift_status kvsift_observe_attention(kvsift_policy *policy, uint32_t layer, const kvsift_query *heads,
+                                                  const kvsift_observation *observation) {
+  if (!is_policy(policy)) return KVSIFT_INVALID_ARGUMENT;
+  Policy *p = policy_of(policy);
+  HeadSpan span;
+  if (observation == nullptr) return fail_in(p, KVSIFT_INVALID_ARGUMENT, "observation is null");
+  if (observation->struct_size < sizeof *observation) {
+    return fail_in(p, KVSIFT_INVALID_STRUCT_SIZE, "observation->struct_size is ", observation->struct_size);
+  }
+  if (kvsift_status s = check_layer(p, layer)) return s;
+  if (kvsift_status s = check_heads(p, heads, &span)) return s;
+  const kvsift_observation &o = *observation;
+  if (o.tokens == 0 || o.tokens > p->s.c.max_tokens) {
+    return fail_in(p, KVSIFT_CAPACITY, "observation->tokens is ", o.tokens, ", not in 1 .. max_tokens ",
+                   p->s.c.max_tokens);
+  }
+  if (layer < p->s.c.dense_layers) return KVSIFT_OK;
+  if (kvsift_status s = o.rows == nullptr ? check_block_form(p, o, span) : check_row_form(p, o, span)) return s;
+  for (std::uint32_t i = span.begin; i < span.end; ++i) {
+    const Unit *unit = head_of(p, layer, i).unit;
+    if (o.tokens > p->tokens && o.tokens > unit->rows_seen) continue;
+    return fail_in(p, KVSIFT_OUT_OF_ORDER, "observation->tokens is ", o.tokens, ", KV head ", i, " of layer ", layer,
+                   " has rows up to ", unit->rows_seen > p->tokens ? unit->rows_seen : p->tokens);
+  }
+  for (std::uint32_t i = span.begin; i < span.end; ++i) {
+    const HeadState head = head_of(p, layer, i);
+    const bool prompt = head.unit->selected_for != o.tokens;
+    const std::uint64_t first = std::uint64_t{i} * p->s.group;
+    if (o.rows != nullptr) {
+      observe_rows(head, o.rows + first * o.row_stride, o.row_stride, o.tokens, o.full != 0, prompt);
+    } else {
+      observe_pooled(head, PooledRows{o.tokens, o.full != 0, prompt, o.block_max + first * o.block_stride,
+                                      o.block_mass == nullptr ? nullptr : o.block_mass + first * o.block_stride,
+                                      o.log_sum_exp + first, o.block_stride});
+    }
+  }
+  return KVSIFT_OK;
+}
+
+// Every layer must have seen the keys of a step that ends.
+static kvsift_status check_layers(const Policy *p, std::uint32_t tokens) {
+  if ((p->s.needs & KVSIFT_NEEDS_KEYS) == 0) return KVSIFT_OK;
+  for (std::uint32_t layer = 0; layer < p->s.sparse_layers; ++layer) {
+    const std::uint32_t seen = p->unit(layer, 0)->keys_seen;
+    if (seen == tokens) continue;
+    return fail_in(p, KVSIFT_OUT_OF_ORDER, "the step ends at ", tokens, " tokens, layer ",
+                   layer + p->s.c.dense_layers, " has keys of ", seen);
+  }
+  return KVSIFT_OK;
+}
+
+extern "C" kvsift_status kvsift_advance(kvsift_policy *policy, uint32_t tokens) {
+  if (!is_policy(policy)) return KVSIFT_INVALID_ARGUMENT;
+  Policy *p = policy_of(policy);
+  if (tokens > p->s.c.max_tokens - p->tokens) {
+    return fail_in(p, KVSIFT_CAPACITY, "tokens is ", tokens, ", the policy is at ", p->tokens, " of max_tokens ",
+                   p->s.c.max_tokens);
+  }
+  if (kvsift_status s = check_layers(p, p->tokens + tokens)) return s;
+  const bool decoding = p->selected_for.load(std::memory_order_relaxed) > p->tokens;
+  if (decoding) {
+    if (p->decode_steps == 0) p->first_prompt = p->tokens;
+    p->decode_steps += tokens;
+  } else {
+    p->prompt_end = p->tokens + tokens;
+  }
+  p->tokens += tokens;
+  return KVSIFT_OK;
+}
+
+extern "C" kvsift_status kvsift_predict_next(kvsift_policy *policy, uint32_t layer, const kvsift_query *heads) {
+  if (!is_policy(policy)) return KVSIFT_INVALID_ARGUMENT;
+  Policy *p = policy_of(policy);
+  const Method &method = *method_of(p->s.c.method);
+  HeadSpan span;
+  if (method.predict == nullptr) {
+    return fail_in(p, KVSIFT_UNSUPPORTED, "method ", method.name, " predicts nothing ahead of the query");
+  }
+  if (kvsift_status s = check_layer(p, layer)) return s;
+  if (kvsift_status s = check_heads(p, heads, &span)) return s;
+  for (std::uint32_t i = span.begin; layer >= p->s.c.dense_layers && i < span.end; ++i) {
+    method.predict(head_of(p, layer, i));
+  }
+  return KVSIFT_OK;
+}

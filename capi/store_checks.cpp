@@ -1,0 +1,114 @@
+#include "store_checks.h"
+
+#include <cstring>
+
+#include "core/view.h"
+
+namespace kvsift {
+namespace {
+
+constexpr std::uint64_t kPathMost = 4095;
+
+kvsift_status check_slow_tier(const kvsift_store_config &c) {
+  switch (c.backend) {
+    case KVSIFT_STORE_FILE:
+      if (c.path == nullptr || c.path[0] == '\0') {
+        return fail(c.error, KVSIFT_INVALID_ARGUMENT, "store config: path is null or empty");
+      }
+      if (std::strlen(c.path) > kPathMost) {
+        return fail(c.error, KVSIFT_INVALID_ARGUMENT, "store config: path is longer than ", kPathMost, " bytes");
+      }
+      return KVSIFT_OK;
+    case KVSIFT_STORE_CUSTOM:
+      if (c.device != nullptr && c.device->read != nullptr && c.device->write != nullptr) return KVSIFT_OK;
+      return fail(c.error, KVSIFT_INVALID_ARGUMENT, "store config: device, or its read or write, is null");
+    case KVSIFT_STORE_HOST:
+      return KVSIFT_OK;
+    default:
+      return fail(c.error, KVSIFT_INVALID_ARGUMENT, "store config: backend is ", c.backend, ", must be KVSIFT_STORE_FILE, "
+                  "HOST or CUSTOM");
+  }
+}
+
+bool divisible(const void *data, std::uint64_t a, std::uint64_t b, std::uint64_t unit) {
+  return (reinterpret_cast<std::uintptr_t>(data) | a | b) % unit == 0;
+}
+
+kvsift_status check_list(Store *store, const kvsift_selection &selection, std::uint32_t list) {
+  const std::uint32_t count = selection.range_counts[list];
+  if (count > selection.range_stride && selection.lists > 1) {
+    return fail(&store->error, KVSIFT_INVALID_ARGUMENT, "selection: list ", list, " has ", count,
+                " ranges, more than range_stride ", selection.range_stride);
+  }
+  const kvsift_range *ranges = selection.ranges + std::uint64_t{list} * selection.range_stride;
+  std::uint32_t end = 0;
+  for (std::uint32_t r = 0; r < count; ++r) {
+    if (ranges[r].begin < end || ranges[r].end <= ranges[r].begin || ranges[r].end > selection.tokens) {
+      return fail(&store->error, KVSIFT_INVALID_ARGUMENT, "selection: list ", list, ", range [", ranges[r].begin, ", ",
+                  ranges[r].end, ") is empty, out of order or beyond its ", selection.tokens, " tokens");
+    }
+    end = ranges[r].end;
+  }
+  return KVSIFT_OK;
+}
+
+}  // namespace
+
+bool is_store(const kvsift_store *handle) {
+  if (handle == nullptr || reinterpret_cast<std::uintptr_t>(handle) % kAlign != 0) return false;
+  return store_of(handle)->magic == kStoreMagic;
+}
+
+kvsift_status check_config(const kvsift_store_config *config) {
+  if (config == nullptr) return KVSIFT_INVALID_ARGUMENT;
+  if (config->struct_size < sizeof *config) {
+    // The error pointer lies beyond what a shorter struct has.
+    return KVSIFT_INVALID_STRUCT_SIZE;
+  }
+  return check_slow_tier(*config);
+}
+
+kvsift_status check_store_layer(Store *store, std::uint32_t layer) {
+  if (layer < store->g.layers) return KVSIFT_OK;
+  return fail(&store->error, KVSIFT_INVALID_ARGUMENT, "layer is ", layer, ", the store has ", store->g.layers);
+}
+
+kvsift_status check_rows(Store *store, const char *name, const kvsift_view *view) {
+  kvsift_error *error = &store->error;
+  if (view == nullptr || view->data == nullptr) return fail(error, KVSIFT_INVALID_ARGUMENT, name, " is null");
+  if (view->type != store->g.type) {
+    return fail(error, KVSIFT_INVALID_ARGUMENT, name, "->type is ", view->type, ", the store's is ", store->g.type);
+  }
+  const std::uint64_t unit = element_bytes(view->type);
+  if (!divisible(view->data, view->token_stride, view->head_stride, unit)) {
+    return fail(error, KVSIFT_MISALIGNED, name, ": data or a stride is no multiple of the element's ", unit, " bytes");
+  }
+  if ((view->type == KVSIFT_I8) != (view->scales != nullptr)) {
+    return fail(error, KVSIFT_INVALID_ARGUMENT, name, "->scales must be set for KVSIFT_I8, and only then");
+  }
+  if (view->scales == nullptr || divisible(view->scales, view->scale_token_stride, view->scale_head_stride, 4)) {
+    return KVSIFT_OK;
+  }
+  return fail(error, KVSIFT_MISALIGNED, name, ": scales or a scale stride is no multiple of 4 bytes");
+}
+
+kvsift_status check_selection(Store *store, const kvsift_selection *selection) {
+  kvsift_error *error = &store->error;
+  if (kvsift_status s = check_size(error, "selection", selection)) return s;
+  const Geometry &g = store->g;
+  const std::uint32_t expected = selection->per_query_head != 0 ? g.query_heads : g.kv_heads;
+  if (selection->lists != expected) {
+    return fail(error, KVSIFT_INVALID_ARGUMENT, "selection: lists is ", selection->lists, ", the store's heads make ",
+                expected);
+  }
+  if (selection->ranges == nullptr || selection->range_counts == nullptr) {
+    return fail(error, KVSIFT_INVALID_ARGUMENT, "selection: ranges or range_counts is null");
+  }
+  if (selection->block_tokens == 0) return fail(error, KVSIFT_INVALID_ARGUMENT, "selection: block_tokens is 0");
+  for (std::uint32_t list = 0; list < selection->lists; ++list) {
+    if (kvsift_status s = check_list(store, *selection, list)) return s;
+  }
+  return KVSIFT_OK;
+}
+
+}  // namespace kvsift

@@ -1,0 +1,32 @@
+// Checks that the entries of <kvsift/store.h> share. Sentences go to the store, but for those about a config.
+#pragma once
+
+#include "core/status.h"
+#include "store/store.h"
+
+namespace kvsift {
+
+inline Store *store_of(kvsift_store *handle) { return reinterpret_cast<Store *>(handle); }
+inline const Store *store_of(const kvsift_store *handle) { return reinterpret_cast<const Store *>(handle); }
+
+// A handle that create or open made and close has not marked.
+bool is_store(const kvsift_store *handle);
+
+kvsift_status check_config(const kvsift_store_config *config);
+kvsift_status check_store_layer(Store *store, std::uint32_t layer);
+
+// Rows as append takes them: the configured type, aligned elements, scales where they are needed.
+kvsift_status check_rows(Store *store, const char *name, const kvsift_view *view);
+
+// Lists for the store's heads, ranges ascending and disjoint, within the tokens that the selection says.
+kvsift_status check_selection(Store *store, const kvsift_selection *selection);
+
+template <class T>
+kvsift_status check_size(kvsift_error *error, const char *name, const T *object) {
+  if (object == nullptr) return fail(error, KVSIFT_INVALID_ARGUMENT, name, " is null");
+  if (object->struct_size >= sizeof(T)) return KVSIFT_OK;
+  return fail(error, KVSIFT_INVALID_STRUCT_SIZE, name, "->struct_size is ", object->struct_size, ", less than ",
+              static_cast<std::uint64_t>(sizeof(T)));
+}
+
+}  // namespace kvsift

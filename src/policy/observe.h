@@ -1,0 +1,31 @@
+// Attention rows on their way into a method: pooled over blocks, reduced to the KV head's choices.
+#pragma once
+
+#include "policy/policy.h"
+
+namespace kvsift {
+
+// Two rows of block figures for each query head, in the KV head's scratch.
+struct RowRoom {
+  std::uint64_t stride;
+  float *peak, *mass;
+};
+RowRoom row_room(const HeadState &head);
+
+// Pooled rows of the group's query heads, as kvsift_attend and the prefill give them.
+struct PooledRows {
+  std::uint32_t tokens;
+  bool full, prompt;
+  const float *block_max;    // [group][stride] logits
+  const float *block_mass;   // [group][stride]; may be null
+  const float *log_sum_exp;  // [group]
+  std::uint64_t stride;
+};
+// The rows may lie in the head's own row room.
+void observe_pooled(const HeadState &head, const PooledRows &rows);
+
+// Whole softmax rows, [group][stride].
+void observe_rows(const HeadState &head, const float *rows, std::uint64_t stride, std::uint32_t tokens, bool full,
+                  bool prompt);
+
+}  // namespace kvsift
