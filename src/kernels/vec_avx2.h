@@ -10,7 +10,7 @@ namespace {
 
 struct Avx2 {
   static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 1, kDimTile = 1, kPageTile = 2;
-  static constexpr std::uint32_t kConvColumns = 6, kConvHalves = 1;
+  static constexpr std::uint32_t kConvColumns = 4, kConvHalves = 1;
   __m256 lo, hi;
 
   static Avx2 zero() { return broadcast(0.0f); }

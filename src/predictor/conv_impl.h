@@ -75,8 +75,9 @@ struct ConvBatch {
   std::uint32_t count;
 };
 
+// Not inlined: the columns' addresses need all registers.
 template <class V, std::uint32_t Columns, std::uint32_t Halves>
-void convolve_deep(const PredictorWeights &w, const float *const *middle, std::uint32_t dy_begin,
+__attribute__((noinline)) void convolve_deep(const PredictorWeights &w, const float *const *middle, std::uint32_t dy_begin,
                    std::uint32_t dy_end, float *const *out) {
   V s[Columns];
   for (std::uint32_t c = 0; c < Columns; ++c) s[c] = V::zero();
@@ -88,11 +89,11 @@ void convolve_deep(const PredictorWeights &w, const float *const *middle, std::u
       const float *weights = w.conv2[3 * dy][0] + kLanes * half;
       const std::uint32_t at = dy * kTileMiddle * kMiddle;
       for (std::uint32_t i = 0; i < 3 * kMiddle; ++i, weights += kDeep) {
-        V x[Columns];
-        for (std::uint32_t c = 0; c < Columns; ++c) x[c] = V::broadcast(middle[c][at + i]);
-        for (std::uint32_t h = 0; h < Halves; ++h) {
-          const V weight = V::load(weights + kLanes * h);
-          for (std::uint32_t c = 0; c < Columns; ++c) sum[c][h] = fma(weight, x[c], sum[c][h]);
+        V weight[Halves];
+        for (std::uint32_t h = 0; h < Halves; ++h) weight[h] = V::load(weights + kLanes * h);
+        for (std::uint32_t c = 0; c < Columns; ++c) {
+          const V x = V::broadcast(middle[c][at + i]);
+          for (std::uint32_t h = 0; h < Halves; ++h) sum[c][h] = fma(weight[h], x, sum[c][h]);
         }
       }
     }

@@ -103,10 +103,10 @@ static void test_network(void **state) {
     }
     for (uint32_t level = 0; level < PROBE_LEVELS; ++level) {
       if (probe_level_name(level) == NULL) continue;
-      for (int plain = 0; plain < 2; ++plain) {
-        for (uint32_t head = 0; head < kCases[i].heads; ++head) {
-          run_head(&kCases[i], &g, level, plain, head);
-        }
+      for (uint32_t head = 0; head < kCases[i].heads; ++head) {
+        run_head(&kCases[i], &g, level, 0, head);
+        /* The plain form takes seconds a head where multiply-add is a library call. */
+        if (level > 0 || head == 0) run_head(&kCases[i], &g, level, 1, head);
       }
     }
     golden_free(&g);

@@ -1,0 +1,81 @@
+/* The predictor's network as nested loops, in the order of operations that src/predictor/conv_kernels.h states. */
+#ifndef KVSIFT_TESTS_NAIVE_PREDICTOR_H
+#define KVSIFT_TESTS_NAIVE_PREDICTOR_H
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+/* Parameters in file order. */
+typedef struct naive_net {
+  const float *w1, *b1, *w2, *b2, *w3, *b3;
+} naive_net;
+
+static inline naive_net naive_net_of(const float *p) {
+  const naive_net net = {p, p + 144, p + 160, p + 160 + 4608, p + 4800, p + 4832};
+  return net;
+}
+
+static inline float naive_relu(float x) { return x > 0 ? x : 0; }
+
+/* Middle channels of one place; rows above or below the window are left out, columns beside the crop are zeros. */
+static inline void naive_middle(const naive_net *net, const float *in, int rows, int columns, int r, int j, float *out) {
+  for (int c = 0; c < 16; ++c) {
+    float sum = net->b1[c];
+    for (int dy = 0; dy < 3; ++dy) {
+      if (r + dy - 1 < 0 || r + dy - 1 >= rows) continue;
+      for (int dx = 0; dx < 3; ++dx) {
+        const int x = j + dx - 1;
+        const float share = x < 0 || x >= columns ? 0 : in[(r + dy - 1) * columns + x];
+        sum = fmaf(net->w1[c * 9 + 3 * dy + dx], share, sum);
+      }
+    }
+    out[c] = naive_relu(sum);
+  }
+}
+
+static inline float naive_deep(const naive_net *net, const float *middle, int rows, int columns, int r, int j, int o) {
+  float sum = net->b2[o];
+  for (int dy = 0; dy < 3; ++dy) {
+    if (r + dy - 1 < 0 || r + dy - 1 >= rows) continue;
+    for (int dx = 0; dx < 3; ++dx) {
+      const int x = j + dx - 1;
+      for (int c = 0; c < 16; ++c) {
+        const float m = x < 0 || x >= columns ? 0 : middle[((r + dy - 1) * columns + x) * 16 + c];
+        sum = fmaf(net->w2[(o * 16 + c) * 9 + 3 * dy + dx], m, sum);
+      }
+    }
+  }
+  return naive_relu(sum);
+}
+
+static inline float naive_place(const naive_net *net, const float *middle, int rows, int columns, int r, int j) {
+  float lane[16];
+  for (int c = 0; c < 16; ++c) {
+    lane[c] = fmaf(naive_deep(net, middle, rows, columns, r, j, c), net->w3[c], 0.0f);
+    lane[c] = fmaf(naive_deep(net, middle, rows, columns, r, j, c + 16), net->w3[c + 16], lane[c]);
+  }
+  for (int half = 8; half > 0; half /= 2) {
+    for (int c = 0; c < half; ++c) lane[c] += lane[c + half];
+  }
+  return lane[0];
+}
+
+/* scores[columns] of a crop of `rows` by `columns` shares, oldest row first. */
+static inline void naive_scores(const float *parameters, const float *in, int rows, int columns, float *scores) {
+  const naive_net net = naive_net_of(parameters);
+  float *middle = malloc(sizeof(float) * 16 * (size_t)rows * (size_t)columns);
+  for (int r = 0; r < rows; ++r) {
+    for (int j = 0; j < columns; ++j) {
+      naive_middle(&net, in, rows, columns, r, j, middle + (r * columns + j) * 16);
+    }
+  }
+  for (int j = 0; j < columns; ++j) {
+    float sum = 0;
+    for (int r = 0; r < rows; ++r) sum += naive_place(&net, middle, rows, columns, r, j);
+    scores[j] = fmaf(sum, 1.0f / (float)rows, net.b3[0]);
+  }
+  free(middle);
+}
+
+#endif
