@@ -115,6 +115,6 @@ kvsift_cache cache_layer(const cache *from, uint32_t layer, uint32_t tokens) {
                         .values = view_of(from, from->values, from->value_scales, first)};
 }
 
-uint64_t cache_token_bytes(const cache *from) {
-  return 2 * (from->row_bytes + (from->type == KVSIFT_I8 ? sizeof(float) : 0));
+uint64_t cache_row_bytes(const cache *from) {
+  return from->row_bytes + (from->type == KVSIFT_I8 ? sizeof(float) : 0);
 }

@@ -26,7 +26,7 @@ void cache_read_value(const cache *from, uint32_t layer, uint32_t head, uint32_t
 /* One layer as kvsift takes it, with `tokens` rows present. */
 kvsift_cache cache_layer(const cache *from, uint32_t layer, uint32_t tokens);
 
-/* Bytes of one token's key and value in one KV head, scales included. */
-uint64_t cache_token_bytes(const cache *from);
+/* Bytes of one key, or one value, its scale included. */
+uint64_t cache_row_bytes(const cache *from);
 
 #endif

@@ -1,0 +1,62 @@
+#include "json.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+static void write_string(json *j, const char *text) {
+  fputc('"', j->to);
+  for (const unsigned char *c = (const unsigned char *)text; *c != 0; c++) {
+    if (*c == '"' || *c == '\\') {
+      fprintf(j->to, "\\%c", *c);
+    } else if (*c < 0x20 || *c == 0x7f) {
+      fprintf(j->to, "\\u%04x", *c);
+    } else {
+      fputc(*c, j->to);
+    }
+  }
+  fputc('"', j->to);
+}
+
+static void begin(json *j, const char *key) {
+  if (j->started) fputc(',', j->to);
+  if (j->depth > 0) fprintf(j->to, "\n%*s", (int)(2 * j->depth), "");
+  if (key != NULL) {
+    write_string(j, key);
+    fputs(": ", j->to);
+  }
+  j->started = 1;
+}
+
+void json_open(json *j, const char *key, char bracket) {
+  begin(j, key);
+  fputc(bracket, j->to);
+  j->depth++;
+  j->started = 0;
+}
+
+void json_close(json *j, char bracket) {
+  j->depth--;
+  if (j->started) fprintf(j->to, "\n%*s", (int)(2 * j->depth), "");
+  fputc(bracket, j->to);
+  if (j->depth == 0) fputc('\n', j->to);
+  j->started = 1;
+}
+
+void json_text(json *j, const char *key, const char *text) {
+  begin(j, key);
+  write_string(j, text);
+}
+
+void json_number(json *j, const char *key, double number) {
+  begin(j, key);
+  if (isfinite(number)) {
+    fprintf(j->to, "%.9g", number);
+  } else {
+    fputs("null", j->to);
+  }
+}
+
+void json_whole(json *j, const char *key, uint64_t number) {
+  begin(j, key);
+  fprintf(j->to, "%" PRIu64, number);
+}

@@ -1,0 +1,28 @@
+/* How good a choice of tokens is: each decode step's attention held against full attention. */
+#ifndef DECODE_MEASURE_H
+#define DECODE_MEASURE_H
+
+#include "sift.h"
+
+/* Means over heads and steps of one layer are these sums over `count`. */
+typedef struct layer_quality {
+  uint64_t count;
+  double recovery; /* share of full attention's mass on the tokens kept */
+  double ceiling;  /* the same for the best choice of as many whole blocks */
+  double error;    /* |out - full| / |full| */
+  double kept;     /* share of the tokens kept */
+} layer_quality;
+
+typedef struct measure {
+  uint32_t layers;
+  layer_quality *layer; /* [layers], only steps that left something out */
+  float *weights;       /* scratch, [KV heads] times what a head needs */
+  uint64_t head_floats;
+} measure;
+
+bool measure_create(measure *out, const model *m, uint32_t capacity, failure *why);
+void measure_release(measure *out);
+sift_listener measure_listener(measure *with);
+layer_quality measure_total(const measure *of);
+
+#endif

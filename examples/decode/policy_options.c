@@ -1,0 +1,48 @@
+/* From options to a policy's configuration. */
+#include <string.h>
+
+#include "options.h"
+
+static void set(uint32_t *field, uint32_t value) {
+  if (value != UNSET) *field = value;
+}
+
+/* The library wants what is always kept to fit the budget in tokens; a share governs longer contexts. */
+static void set_budget(const options *from, kvsift_policy_config *out) {
+  bool votes = out->method == KVSIFT_METHOD_SNAPKV || out->method == KVSIFT_METHOD_PYRAMIDKV;
+  uint32_t fixed = out->sink_tokens + out->local_tokens;
+  if (votes && fixed < out->window) fixed = out->window;
+  if (fixed < out->block_tokens) fixed = out->block_tokens;
+  out->budget_share = from->budget_share;
+  out->budget_tokens = from->budget_tokens > fixed ? from->budget_tokens : fixed;
+}
+
+bool options_config(const options *from, kvsift_policy_config *out, failure *why) {
+  memset(out, 0, sizeof *out);
+  out->struct_size = sizeof *out;
+  kvsift_status status = kvsift_policy_config_init(out, from->method);
+  if (status != KVSIFT_OK) {
+    return fail(why, "method %u: %s", from->method, kvsift_status_string(status));
+  }
+  bool whole_pages = out->block_tokens == out->page_tokens;
+  set(&out->block_tokens, from->block);
+  if (whole_pages) out->page_tokens = out->block_tokens;
+  set(&out->sink_tokens, from->sink);
+  set(&out->local_tokens, from->local);
+  set(&out->dense_layers, from->dense_layers);
+  set(&out->grouping, from->grouping);
+  if (from->method == KVSIFT_METHOD_PAGE_STATS) out->tail = KVSIFT_TAIL_MOMENTS;
+  set(&out->tail, from->tail);
+  if (from->target_mass > 0) out->target_mass = from->target_mass;
+  out->seed = from->seed;
+  set_budget(from, out);
+  return true;
+}
+
+void options_describe(const options *from, char *text, uint32_t room) {
+  kvsift_policy_config config;
+  failure ignored;
+  bool tail = options_config(from, &config, &ignored) && config.tail != KVSIFT_TAIL_NONE;
+  const char *tail_name = config.tail == KVSIFT_TAIL_MOMENTS ? " + moments" : " + coreset";
+  snprintf(text, room, "%s%s", kvsift_method_name(from->method), tail ? tail_name : "");
+}
