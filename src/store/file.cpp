@@ -1,0 +1,62 @@
+// Opening the file of a store. O_DIRECT is asked for by fcntl, so that a file system without it only costs the flag.
+#include <cerrno>
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/status.h"
+#include "store/device.h"
+
+namespace kvsift {
+namespace {
+
+kvsift_status fail_file(kvsift_error *error, const Device &device, const char *what, int code) {
+  return fail(error, KVSIFT_IO, device.name, ": ", what, ": ", errno_text(code), " (errno ", code, ")");
+}
+
+kvsift_status reserve(Device *device, kvsift_error *error) {
+  if (ftruncate(device->fd, 0) != 0) return fail_file(error, *device, "emptying", errno);
+  const auto bytes = static_cast<off_t>(device->bytes);
+  // posix_fallocate would write zeros where the file system cannot reserve; a sparse file is the better answer there.
+  if (fallocate(device->fd, 0, 0, bytes) == 0) return KVSIFT_OK;
+  if (errno != EOPNOTSUPP) return fail_file(error, *device, "reserving its size", errno);
+  return ftruncate(device->fd, bytes) == 0 ? KVSIFT_OK : fail_file(error, *device, "setting its size", errno);
+}
+
+kvsift_status check_size(const Device &device, kvsift_error *error) {
+  struct stat info;
+  if (fstat(device.fd, &info) != 0) return fail_file(error, device, "fstat", errno);
+  if (!S_ISREG(info.st_mode)) return fail(error, KVSIFT_INVALID_ARGUMENT, device.name, ": not a regular file");
+  return KVSIFT_OK;
+}
+
+}  // namespace
+
+kvsift_status open_file(Device *device, bool create, bool direct, kvsift_error *error) {
+  device->fd = open(device->name, O_RDWR | O_CLOEXEC | (create ? O_CREAT : 0), 0600);
+  if (device->fd < 0) return fail_file(error, *device, "open", errno);
+  kvsift_status status = check_size(*device, error);
+  if (status == KVSIFT_OK && flock(device->fd, LOCK_EX | LOCK_NB) != 0) {
+    status = fail_file(error, *device, "lock", errno);
+  }
+  if (status == KVSIFT_OK && create) status = reserve(device, error);
+  if (status != KVSIFT_OK) {
+    close_file(device);
+    return status;
+  }
+#ifdef O_DIRECT
+  device->direct = direct && fcntl(device->fd, F_SETFL, O_DIRECT) == 0;
+#else
+  device->direct = 0;
+#endif
+  return KVSIFT_OK;
+}
+
+void close_file(Device *device) {
+  if (device->fd >= 0) close(device->fd);
+  device->fd = -1;
+}
+
+}  // namespace kvsift

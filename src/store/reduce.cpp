@@ -1,0 +1,87 @@
+// A selection without the blocks that a late cap left out.
+#include "core/status.h"
+#include "store/fetch.h"
+
+namespace kvsift {
+namespace {
+
+// One list's way from the selection to the store's copy.
+class Writer {
+ public:
+  Writer(kvsift_range *ranges, std::uint32_t *blocks, std::uint32_t room, std::uint32_t block_tokens)
+      : ranges_(ranges), blocks_(blocks), room_(room), block_tokens_(block_tokens) {}
+
+  // False where the list is full.
+  bool add(std::uint32_t begin, std::uint32_t end) {
+    if (range_count > 0 && ranges_[range_count - 1].end == begin) {
+      ranges_[range_count - 1].end = end;
+    } else {
+      if (range_count == room_) return false;
+      ranges_[range_count++] = kvsift_range{begin, end};
+    }
+    for (std::uint32_t b = begin / block_tokens_; b <= (end - 1) / block_tokens_; ++b) {
+      if (block_count > 0 && blocks_[block_count - 1] >= b) continue;
+      if (block_count == room_) return false;
+      blocks_[block_count++] = b;
+    }
+    return true;
+  }
+
+  std::uint32_t range_count = 0, block_count = 0;
+
+ private:
+  kvsift_range *ranges_;
+  std::uint32_t *blocks_;
+  std::uint32_t room_, block_tokens_;
+};
+
+// Copies the resident parts of a range; counts the others' blocks.
+bool copy_range(const Store &store, const std::int32_t *table, kvsift_range range, Writer *writer,
+                std::uint64_t *dropped, std::uint32_t *last_dropped) {
+  for (std::uint32_t begin = range.begin; begin < range.end;) {
+    const std::uint32_t block = begin >> store.g.block_shift;
+    const std::uint32_t next = (block + 1) << store.g.block_shift;
+    const std::uint32_t end = next < range.end ? next : range.end;
+    if (table[block] >= 0) {
+      if (!writer->add(begin, end)) return false;
+    } else if (*last_dropped != block) {
+      *last_dropped = block;
+      ++*dropped;
+    }
+    begin = end;
+  }
+  return true;
+}
+
+}  // namespace
+
+kvsift_status reduce(Store *store, std::uint32_t index, kvsift_selection *selection) {
+  const Geometry &g = store->g;
+  const std::uint32_t group = selection->lists / g.kv_heads;
+  std::uint64_t dropped = 0;
+  for (std::uint32_t list = 0; list < selection->lists; ++list) {
+    const kvsift_range *ranges = selection->ranges + std::uint64_t{list} * selection->range_stride;
+    const std::int32_t *table = store->table(index) + std::uint64_t{list / group} * g.blocks;
+    const std::uint64_t at = std::uint64_t{list} * store->max_ranges;
+    Writer writer(store->ranges + at, store->blocks + at, store->max_ranges, selection->block_tokens);
+    std::uint32_t last_dropped = kNone;
+    for (std::uint32_t r = 0; r < selection->range_counts[list]; ++r) {
+      if (!copy_range(*store, table, ranges[r], &writer, &dropped, &last_dropped)) {
+        return fail(&store->error, KVSIFT_CAPACITY, "resolve: list ", list,
+                    " of the reduced selection has more than max_ranges ", store->max_ranges, " entries");
+      }
+    }
+    store->range_counts[list] = writer.range_count;
+    store->block_counts[list] = writer.block_count;
+  }
+  store->counts.dropped += dropped;
+  selection->ranges = store->ranges;
+  selection->range_counts = store->range_counts;
+  selection->blocks = store->blocks;
+  selection->block_counts = store->block_counts;
+  selection->range_stride = selection->block_stride = store->max_ranges;
+  selection->everything = 0;
+  return KVSIFT_OK;
+}
+
+}  // namespace kvsift
