@@ -16,15 +16,24 @@ V balance_load(const BalanceRow &row, std::uint32_t first, std::uint32_t dim) {
   return max(min(x, V::broadcast(kMostCoordinate)), V::broadcast(-kMostCoordinate));
 }
 
+// Columns first .. first + 16 * Chunks.
+template <class V, class T, std::uint32_t Chunks>
+void mean_columns(const BalanceRows &rows, std::uint32_t first, float share, float *mean) {
+  V sum[Chunks];
+  for (V &s : sum) s = V::zero();
+  for (std::uint32_t i = 0; i < rows.count; ++i)
+    for (std::uint32_t c = 0; c < Chunks; ++c)
+      sum[c] = add(sum[c], balance_load<V, T>(rows.rows[i], first + c * kLanes, rows.dim));
+  for (std::uint32_t c = 0; c < Chunks; ++c) store(mean + first + c * kLanes, mul(sum[c], V::broadcast(share)));
+}
+
 template <class V>
 void balance_mean(const BalanceRows &rows, float share, float *mean) {
   with_type(rows.type, [&](auto element) {
     using T = decltype(element);
-    for (std::uint32_t c = 0; c < rows.dim; c += kLanes) {
-      V sum = V::zero();
-      for (std::uint32_t i = 0; i < rows.count; ++i) sum = add(sum, balance_load<V, T>(rows.rows[i], c, rows.dim));
-      store(mean + c, mul(sum, V::broadcast(share)));
-    }
+    std::uint32_t c = 0;
+    for (; c + 8 * kLanes <= rows.dim; c += 8 * kLanes) mean_columns<V, T, 8>(rows, c, share, mean);
+    for (; c < rows.dim; c += kLanes) mean_columns<V, T, 1>(rows, c, share, mean);
   });
 }
 
@@ -40,10 +49,11 @@ void pack_panel(const BalanceRows &rows, std::uint32_t first, const float *centr
       in[r] = V::zero();
       if (first + r < rows.count) in[r] = sub(balance_load<V, T>(rows.rows[first + r], c, rows.dim), middle);
     }
-    transpose16<V>(in, panel + c * kLanes);
+    V out[kLanes];
+    transpose16<V>(in, out);
     for (std::uint32_t r = 0; r < kLanes; ++r) {
-      const V x = V::load(panel + (c + r) * kLanes);
-      squares = fma(x, x, squares);
+      store(panel + (c + r) * kLanes, out[r]);
+      squares = fma(out[r], out[r], squares);
     }
   }
   store(square_norms, squares);
