@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import copy_init
+
 QUERY_CHUNK = 256
 
 
@@ -22,7 +24,7 @@ class Config:
     head_dim: int = 32
     hidden: int = 512
     context: int = 2048
-    rope_base: float = 10000.0
+    rope_base: float = 1000000.0
     norm_eps: float = 1e-5
 
     def as_dict(self) -> dict:
@@ -30,35 +32,39 @@ class Config:
 
 
 def init_params(config: Config, seed: int) -> dict:
-    """Weights are [in][out], layers stacked in front; output projections start at zero."""
+    """Weights are [in][out], layers stacked in front; most output projections start at 0."""
     rng = np.random.default_rng(seed)
 
-    def normal(*shape: int, std: float | None = None) -> jnp.ndarray:
-        std = shape[-2] ** -0.5 if std is None else std
-        return jnp.asarray(rng.normal(0, std, shape), jnp.float32)
+    def normal(*shape: int, std: float | None = None) -> np.ndarray:
+        return rng.normal(0, shape[-2] ** -0.5 if std is None else std, shape)
 
     c, n = config, config.layers
     inner, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
-    return {
+    weights = {
         "embed": normal(c.vocab, c.width, std=0.05),
-        "final_norm": jnp.ones(c.width),
-        "attn_norm": jnp.ones((n, c.width)),
-        "ffn_norm": jnp.ones((n, c.width)),
+        "final_norm": np.ones(c.width),
+        "attn_norm": np.ones((n, c.width)),
+        "ffn_norm": np.ones((n, c.width)),
         "wq": normal(n, c.width, inner), "wk": normal(n, c.width, kv),
-        "wv": normal(n, c.width, kv), "wo": jnp.zeros((n, inner, c.width)),
+        "wv": normal(n, c.width, kv), "wo": np.zeros((n, inner, c.width)),
         "gate": normal(n, c.width, c.hidden), "up": normal(n, c.width, c.hidden),
-        "down": jnp.zeros((n, c.hidden, c.width)),
+        "down": np.zeros((n, c.hidden, c.width)),
     }
+    weights = copy_init.apply(config, weights, rope_rates(config), rng)
+    return {name: jnp.asarray(w, jnp.float32) for name, w in weights.items()}
 
 
 def rms_norm(x: jnp.ndarray, gain: jnp.ndarray, eps: float) -> jnp.ndarray:
     return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + eps) * gain
 
 
-def rope_tables(config: Config, length: int) -> tuple[jnp.ndarray, jnp.ndarray]:
+def rope_rates(config: Config) -> np.ndarray:
     half = config.head_dim // 2
-    rates = config.rope_base ** (-np.arange(half) / half)
-    angles = np.arange(length)[:, None] * rates[None, :]
+    return config.rope_base ** (-np.arange(half) / half)
+
+
+def rope_tables(config: Config, length: int) -> tuple[jnp.ndarray, jnp.ndarray]:
+    angles = np.arange(length)[:, None] * rope_rates(config)[None, :]
     return jnp.asarray(np.cos(angles), jnp.float32), jnp.asarray(np.sin(angles), jnp.float32)
 
 

@@ -41,5 +41,5 @@ def update(params: dict, grads: dict, state: dict, step: jnp.ndarray, rate: jnp.
             second[name] = v = 0.98 * state["second"][name] + 0.02 * g * g
             change = (m / (1 - 0.9 ** (step + 1))) / (
                 jnp.sqrt(v / (1 - 0.98 ** (step + 1))) + 1e-8)
-            new_params[name] = p - rate * change
+            new_params[name] = p - 0.5 * rate * change
     return new_params, {"first": first, "second": second}, norm

@@ -29,7 +29,6 @@ FACT = " The {attr} of the {key} is {value}."
 QUESTION = " Question: the {attr} of the {key} is"
 ANSWER = " {value}."
 
-TEXT_WEIGHT = 0.4
 FRAME_WEIGHT = 0.1
 ANSWER_WEIGHT = 2.0
 
@@ -85,8 +84,8 @@ class Sequence:
 class TaskMaker:
     """Builds sequences. `encode` maps words to token ids, as if a space stood before them."""
 
-    def __init__(self, encode, bos: int, corpus: Corpus) -> None:
-        self.bos = bos
+    def __init__(self, encode, bos: int, corpus: Corpus, text_weight: float = 0.4) -> None:
+        self.bos, self.text_weight = bos, text_weight
         self.corpus = corpus
         self.ids = {w: encode(w) for w in
                     ADJECTIVES + NOUNS + VALUES + "The Question: the of is code word list".split()}
@@ -146,7 +145,7 @@ class TaskMaker:
     def text(self, length: int, rng: np.random.Generator) -> Sequence:
         seq = Sequence(self.bos)
         start = int(self.corpus.starts[self.corpus.cursor(rng)])
-        seq.add(self.corpus.span(start, length - 1), 1.0)
+        seq.add(self.corpus.span(start, length - 1), 2.5 * self.text_weight)
         return seq
 
     def repeat(self, length: int, rng: np.random.Generator, vocab: int) -> Sequence:
@@ -188,7 +187,7 @@ class TaskMaker:
             roll = rng.random()
             if roll < filler:
                 ids, cursor = self.corpus.sentence(cursor)
-                seq.add(ids, TEXT_WEIGHT)
+                seq.add(ids, self.text_weight)
             elif not waiting or (len(waiting) < pending and rng.random() < 0.6):
                 if rng.random() < 0.04:
                     self.counting(rng, seq)
@@ -231,7 +230,7 @@ class TaskMaker:
             ids, cursor = self.corpus.sentence(cursor)
             if text + len(ids) > room:
                 break
-            seq.add(ids, TEXT_WEIGHT)
+            seq.add(ids, self.text_weight)
             text += len(ids)
         for i in order[next_fact:]:
             seq.add(planted[i].statement, 0.03)

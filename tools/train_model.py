@@ -2,7 +2,7 @@
 
 One run is one phase (a context length and a mix); the next continues with --resume. The recipe
 of the shipped model is in examples/model/README.md. Batches depend on the seed and the step
-alone, so a run that was interrupted goes on as if it had not been.
+alone, so a run that was interrupted goes on as if it had not been; SIGTERM saves and ends.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import pickle
 import queue
+import signal
 import sys
 import threading
 import time
@@ -53,6 +54,8 @@ def parse_arguments() -> argparse.Namespace:
     phase.add_argument("--warmup", type=int, default=50, help="steps, at the very beginning only")
     phase.add_argument("--mix", type=float, nargs=4, default=[0.3, 0.1, 0.4, 0.2],
                        metavar=("TEXT", "REPEAT", "INTERLEAVED", "HAYSTACK"))
+    phase.add_argument("--text-weight", type=float, default=0.4,
+                       help="loss weight of text in tasks; 2.5 times that elsewhere")
     phase.add_argument("--pending", type=int, default=4, help="most facts waiting at once")
     phase.add_argument("--filler", type=float, default=0.3, help="share of text between facts")
     phase.add_argument("--similar", type=float, default=0.0, help="share of look-alike keys")
@@ -162,7 +165,7 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(args.tokenizer))
     train, valid, held_out = corpus.load(args.text, tokenizer)
-    maker = TaskMaker(tokenizer.encode, tokenizer.bos_id(), train)
+    maker = TaskMaker(tokenizer.encode, tokenizer.bos_id(), train, args.text_weight)
     judge = TaskMaker(tokenizer.encode, tokenizer.bos_id(), valid)
     checkpoint = args.output / "checkpoint.pkl"
     if args.resume:
@@ -191,6 +194,8 @@ def main() -> None:
     print(f"{sum(p.size for p in params.values())} parameters, from step {first}", flush=True)
     rate_end = args.rate if args.rate_end is None else args.rate_end
     micros = args.batch // args.micro
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     losses: list[float] = []
     began = saved_at = time.time()
     for step in range(first, args.until):
@@ -210,7 +215,7 @@ def main() -> None:
         if step % 20 == 0:
             print(f"step {step} loss {np.mean(losses[-20:]):.3f} norm {float(norm):.2f} rate "
                   f"{rate:.5f} tokens {seen / 1e6:.2f}M {time.time() - began:.0f}s", flush=True)
-        last = step + 1 == args.until
+        last = step + 1 == args.until or stop.is_set()
         if (step + 1) % args.evaluate_every == 0 or last:
             record = {"step": step + 1, "tokens": seen, "loss": float(np.mean(losses[-100:])),
                       "seconds": time.time() - began, "length": args.length,
@@ -226,6 +231,8 @@ def main() -> None:
             saved_at = time.time()
             save(checkpoint, {"config": config.as_dict(), "params": params, "state": state,
                               "step": step + 1, "tokens": seen})
+        if last:
+            break
 
 
 if __name__ == "__main__":
