@@ -1,0 +1,3 @@
+module kvsift.dev/kvsift
+
+go 1.19
