@@ -100,6 +100,7 @@ kvsift_status append(Store *store, std::uint32_t index, std::uint32_t tokens, co
     const std::uint64_t limit = (std::uint64_t{stretch.last_block} + 1) << g.block_shift;
     if (limit < stretch.end) stretch.end = static_cast<std::uint32_t>(limit);
     stretch.last_block = (stretch.end - 1) >> g.block_shift;
+    ++store->call;
     if (kvsift_status s = reserve(store, index, stretch)) return s;
     fill(store, index, stretch, keys, values, stretch.begin - first);
   }

@@ -96,6 +96,10 @@ static void live(uint32_t backend, uint32_t io, uint32_t direct, uint64_t seed, 
   fake_open(&w->device, slow);
   w->device.most = pick(w, 2) == 0 ? 0 : 1 + pick(w, 5000);
   fixture_create(&w->f);
+  if (pick(w, 3) > 0) {
+    w->tokens = pick(w, w->f.config.max_tokens);
+    fixture_append(&w->f, 0, w->tokens);
+  }
   for (uint32_t i = 0; i < steps; ++i) step(w);
   check_everything(&w->f, w->tokens);
   const kvsift_store_stats stats = fixture_stats(&w->f);

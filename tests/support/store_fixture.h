@@ -53,6 +53,7 @@ static inline void fixture_config(fixture *f, uint32_t backend) {
   c->fast_blocks = 16;
   c->sink_tokens = 4;
   c->local_tokens = 8;
+  if (backend != KVSIFT_STORE_FILE) c->alignment = 64;
   c->error = &f->error;
   if (backend == KVSIFT_STORE_FILE) {
     const char *folder = getenv("TMPDIR");
