@@ -60,10 +60,12 @@ static void consider(work *w, uint32_t left, uint32_t right) {
   heap_push(w, (merge){w->with->scores[token], left, right, length});
 }
 
+/* One UTF-8 character, or the bytes that begin like one: a space after a broken character stays a space. */
 static uint32_t character_bytes(const char *text, uint32_t left) {
   uint8_t first = (uint8_t)text[0];
-  uint32_t bytes = first < 0xc0 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
-  return bytes < left ? bytes : left;
+  uint32_t expected = first < 0xc0 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4, bytes = 1;
+  while (bytes < expected && bytes < left && ((uint8_t)text[bytes] & 0xc0) == 0x80) bytes++;
+  return bytes;
 }
 
 static void split_characters(work *w, uint32_t length) {
