@@ -139,7 +139,8 @@ kvsift_status kvsift_store_close(kvsift_store *store);
 
 /* Adds tokens [first_token, first_token + tokens) of `layer`, all KV heads, as views indexed from 0; they must follow on.
  * Completed blocks are written behind the caller's back, in order. Waits only where every slot of the layer holds a block
- * whose write is under way (a long prompt outruns the disk). Where it fails, tokens before the failure are kept
+ * whose write is under way (a long prompt outruns the disk). While writes fail no new
+ * block is begun: IO, until a flush has written what waits. Where it fails, tokens before the failure are kept
  * (kvsift_store_get_info). OUT_OF_ORDER, CAPACITY, NOT_FINITE (I8 storage), IO. */
 kvsift_status kvsift_store_append(kvsift_store *store, uint32_t layer, uint32_t first_token, uint32_t tokens,
                                   const kvsift_view *keys, const kvsift_view *values);

@@ -19,6 +19,14 @@ std::uint32_t stretch_blocks(const Store &store, std::uint32_t layer) {
   return quarter < 1 ? 1 : quarter < kRunMost ? quarter : kRunMost;
 }
 
+// While writes fail new blocks would fill the fast tier, and leave none for what is to be attended to.
+bool writes_fail(Store *store) {
+  pthread_mutex_lock(&store->mutex);
+  const bool fail = store->writes_failed > 0 || store->commit_failed != 0;
+  pthread_mutex_unlock(&store->mutex);
+  return fail;
+}
+
 // A slot for every head and block, before anything is written: a failure then leaves the cache as it was.
 kvsift_status reserve(Store *store, std::uint32_t index, const Stretch &stretch) {
   Layer *layer = store->layers + index;
@@ -28,7 +36,7 @@ kvsift_status reserve(Store *store, std::uint32_t index, const Stretch &stretch)
       std::int32_t *entry = entry_of(*store, index, h, b);
       if (*entry >= 0) continue;
       std::uint32_t local = kNone;
-      status = obtain_slot(store, index, &local);
+      status = writes_fail(store) ? report_write_error(store) : obtain_slot(store, index, &local);
       if (status != KVSIFT_OK) break;
       Slot &slot = slot_of(store, *layer, local);
       slot.block = b;

@@ -31,6 +31,8 @@ int sync(const Device &device);
 
 // Opens, locks and, for a new store, empties and preallocates the file at device->name.
 kvsift_status open_file(Device *device, bool create, bool direct, kvsift_error *error);
+// A file that was cut short gets its size back.
+kvsift_status restore_size(const Device &device, kvsift_error *error);
 void close_file(Device *device);
 
 // "no space left on device (errno 28)" without the C library's locale and buffers.

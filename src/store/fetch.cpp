@@ -120,7 +120,7 @@ kvsift_status obtain_slot(Store *store, std::uint32_t index, std::uint32_t *loca
     pthread_mutex_unlock(&store->mutex);
     *local = take_slot(store, layer, index);
     if (*local != kNone) return KVSIFT_OK;
-    if (!busy && failed) return report_worker_error(store);
+    if (!busy && failed) return report_write_error(store);
     if (!busy) {
       return fail(&store->error, KVSIFT_CAPACITY, "layer ", index, ": all ", layer->slots,
                   " slots of the fast tier are pinned or wanted at once");
@@ -185,7 +185,7 @@ kvsift_status wait_ticket(Store *store, kvsift_ticket ticket) {
   const bool failed = layer->fetch_failed != 0;
   layer->fetch_failed = 0;
   pthread_mutex_unlock(&store->mutex);
-  return failed ? report_worker_error(store) : KVSIFT_OK;
+  return failed ? report_read_error(store) : KVSIFT_OK;
 }
 
 kvsift_status fetch_selection(Store *store, std::uint32_t index, const kvsift_selection &selection,
@@ -209,7 +209,7 @@ kvsift_status fetch_selection(Store *store, std::uint32_t index, const kvsift_se
   }
   add_call(store, KVSIFT_STORE_EVENT_RESOLVE, begin_ns, index, 0,
            static_cast<std::uint32_t>(store->counts.late - late_before));
-  if (outcome.failed != 0) return report_worker_error(store);
+  if (outcome.failed != 0) return report_read_error(store);
   *missing = outcome.missing != 0;
   return KVSIFT_OK;
 }

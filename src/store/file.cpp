@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/status.h"
@@ -32,15 +33,24 @@ kvsift_status check_size(const Device &device, kvsift_error *error) {
   return KVSIFT_OK;
 }
 
+// A killed process's io_uring holds the file until the kernel has wound it up: worth a moment's patience.
+int lock(int fd) {
+  for (int attempt = 0;; ++attempt) {
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0) return 0;
+    if (errno != EWOULDBLOCK || attempt == 50) return errno;
+    const timespec pause = {0, 10000000};
+    nanosleep(&pause, nullptr);
+  }
+}
+
 }  // namespace
 
 kvsift_status open_file(Device *device, bool create, bool direct, kvsift_error *error) {
   device->fd = open(device->name, O_RDWR | O_CLOEXEC | (create ? O_CREAT : 0), 0600);
   if (device->fd < 0) return fail_file(error, *device, "open", errno);
   kvsift_status status = check_size(*device, error);
-  if (status == KVSIFT_OK && flock(device->fd, LOCK_EX | LOCK_NB) != 0) {
-    status = fail_file(error, *device, "lock", errno);
-  }
+  const int locked = status == KVSIFT_OK ? lock(device->fd) : 0;
+  if (locked != 0) status = fail_file(error, *device, "lock", locked);
   if (status == KVSIFT_OK && create) status = reserve(device, error);
   if (status != KVSIFT_OK) {
     close_file(device);
@@ -52,6 +62,14 @@ kvsift_status open_file(Device *device, bool create, bool direct, kvsift_error *
   device->direct = 0;
 #endif
   return KVSIFT_OK;
+}
+
+kvsift_status restore_size(const Device &device, kvsift_error *error) {
+  struct stat info;
+  if (fstat(device.fd, &info) != 0) return fail_file(error, device, "fstat", errno);
+  if (static_cast<std::uint64_t>(info.st_size) >= device.bytes) return KVSIFT_OK;
+  if (ftruncate(device.fd, static_cast<off_t>(device.bytes)) == 0) return KVSIFT_OK;
+  return fail_file(error, device, "setting its size", errno);
 }
 
 void close_file(Device *device) {

@@ -131,6 +131,9 @@ kvsift_status recover(Store *store, bool verify, kvsift_error *error) {
       if (kvsift_status s = check_records(store, l, h, &found, error)) return s;
     }
   }
+  if (store->device.kind == KVSIFT_STORE_FILE) {
+    if (kvsift_status s = restore_size(store->device, error)) return s;
+  }
   if (found.blocks < claimed) {
     if (kvsift_status s = erase_entry(store, found.blocks)) {
       if (error != nullptr) *error = store->error;

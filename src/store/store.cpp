@@ -183,7 +183,7 @@ kvsift_status flush_store(Store *store) {
   store->waiting_any = 0;
   const bool still = store->writes_failed > 0 || store->commit_failed != 0;
   pthread_mutex_unlock(&store->mutex);
-  if (still) return report_worker_error(store);
+  if (still) return report_write_error(store);
   const int result = sync(store->device);
   if (result == 0) return KVSIFT_OK;
   return fail(&store->error, KVSIFT_IO, store->device.name, ": sync: ", errno_text(-result), " (errno ", -result,
@@ -196,11 +196,14 @@ kvsift_status close_store(Store *store) {
   return status;
 }
 
-kvsift_status report_worker_error(Store *store) {
+static kvsift_status report(Store *store, const kvsift_error &error) {
   pthread_mutex_lock(&store->mutex);
-  store->error = store->worker_error;
+  store->error = error;
   pthread_mutex_unlock(&store->mutex);
   return store->error.status;
 }
+
+kvsift_status report_read_error(Store *store) { return report(store, store->read_error); }
+kvsift_status report_write_error(Store *store) { return report(store, store->write_error); }
 
 }  // namespace kvsift

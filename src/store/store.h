@@ -125,7 +125,7 @@ struct Store {
   std::uint32_t reads_under_way;
   std::uint64_t reads_began_ns;
   kvsift_store_stats worker_counts;
-  kvsift_error worker_error;
+  kvsift_error read_error, write_error;  // of the last transfer that failed
   kvsift_store_event *events;  // ring
   std::uint32_t event_capacity, event_first, event_count;
   Worker *workers;
@@ -165,6 +165,7 @@ kvsift_status flush_store(Store *store);
 kvsift_status close_store(Store *store);
 
 // Copies the workers' sentence to the caller's; returns its status.
-kvsift_status report_worker_error(Store *store);
+kvsift_status report_read_error(Store *store);
+kvsift_status report_write_error(Store *store);
 
 }  // namespace kvsift

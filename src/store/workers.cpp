@@ -50,13 +50,14 @@ void describe_commit(Store *store, Job *job) {
 
 void note_failure(Store *store, const Job &job) {
   ++store->worker_counts.io_errors;
-  fail_transfer(&store->worker_error, store->device, job.kind != kJobRead, job.offset, job.result);
+  const bool write = job.kind != kJobRead;
+  fail_transfer(write ? &store->write_error : &store->read_error, store->device, write, job.offset, job.result);
 }
 
 void note_corrupt(Store *store, const Job &job) {
   const Slot &slot = store->slots[job.bad];
   ++store->worker_counts.corrupt_records;
-  fail(&store->worker_error, KVSIFT_CORRUPT, store->device.name, ": offset ",
+  fail(&store->read_error, KVSIFT_CORRUPT, store->device.name, ": offset ",
        store->g.record_at(slot.layer, slot.head, slot.block), ": the record of layer ", slot.layer,
        ", KV head ", slot.head, ", block ", slot.block, " does not match its checksum");
 }

@@ -1,0 +1,331 @@
+/* What goes wrong with slow tiers: no wrong row is ever given out, completed blocks are there, and the sentence names the
+ * place. */
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "fake_device.h"
+#include "random.h"
+#include "store_fixture.h"
+
+static fake_device device;
+static kvsift_store_device calls;
+
+static void custom(fixture *f) {
+  uint64_t slow = 0;
+  fixture_config(f, KVSIFT_STORE_CUSTOM);
+  assert_int_equal(kvsift_store_slow_size(&f->config, &slow), KVSIFT_INVALID_ARGUMENT); /* no device yet */
+  calls = fake_calls(&device);
+  f->config.device = &calls;
+  assert_int_equal(kvsift_store_slow_size(&f->config, &slow), KVSIFT_OK);
+  fake_open(&device, slow);
+}
+
+static void end(fixture *f) {
+  fixture_end(f);
+  fake_close(&device);
+}
+
+static void expect_text(const char *message, const char *part) {
+  if (strstr(message, part) == NULL) fail_msg("no \"%s\" in \"%s\"", part, message);
+}
+
+static uint64_t bytes_read(const fixture *f) { return fixture_stats(f).bytes_read; }
+
+/* Every transfer comes in dribs and drabs. */
+static void test_short_transfers(void **state) {
+  (void)state;
+  for (uint64_t most = 1; most < 300; most = most * 7 + 2) {
+    fixture f;
+    custom(&f);
+    device.most = most;
+    fixture_create(&f);
+    fixture_append(&f, 0, 256);
+    check_everything(&f, 256);
+    fixture_reopen(&f);
+    assert_int_equal(fixture_info(&f).tokens, 256);
+    check_everything(&f, 256);
+    assert_true(bytes_read(&f) > 0);
+    end(&f);
+  }
+}
+
+static void test_read_error(void **state) {
+  (void)state;
+  fixture f;
+  fixture_lists s;
+  kvsift_ticket ticket;
+  custom(&f);
+  fixture_create(&f);
+  fixture_append(&f, 0, 256);
+  assert_int_equal(kvsift_store_flush(f.store), KVSIFT_OK);
+  lists_init(&s, &f, 256, 0);
+  lists_add_all(&s, 40, 60);
+  fake_break(&device, EIO, 0, 1);
+  assert_int_equal(fixture_resolve(&f, 0, &s), KVSIFT_IO);
+  expect_text(kvsift_store_last_error(f.store), "device: read at offset ");
+  expect_text(kvsift_store_last_error(f.store), "input/output error (errno 5)");
+  assert_int_equal(kvsift_store_prefetch(f.store, 0, &s.selection, &ticket), KVSIFT_OK);
+  assert_int_equal(kvsift_store_wait(f.store, ticket), KVSIFT_IO);
+  fake_break(&device, 0, 0, 0);
+  assert_int_equal(fixture_resolve(&f, 0, &s), KVSIFT_OK);
+  assert_true(fixture_stats(&f).io_errors >= 2);
+  /* Failed once ahead of use, and well when resolve tries again. */
+  lists_init(&s, &f, 256, 0);
+  lists_add_all(&s, 100, 120);
+  fake_break(&device, EIO, 0, 0);
+  assert_int_equal(kvsift_store_prefetch(f.store, 0, &s.selection, &ticket), KVSIFT_OK);
+  fake_sleep_until(fake_now() + 20000000);
+  fake_break(&device, 0, 0, 0);
+  assert_int_equal(fixture_resolve(&f, 0, &s), KVSIFT_OK);
+  check_everything(&f, 256);
+  end(&f);
+}
+
+/* The disk is full for a while: appending stops, what is there can be read, and a later flush writes it all. */
+static void test_full_disk(void **state) {
+  (void)state;
+  fixture f;
+  custom(&f);
+  fixture_create(&f);
+  fixture_append(&f, 0, 20);
+  assert_int_equal(kvsift_store_flush(f.store), KVSIFT_OK);
+  assert_int_equal(fixture_info(&f).durable_tokens, 20);
+  fake_break(&device, 0, ENOSPC, 3);
+  uint32_t tokens = 20;
+  kvsift_status status = KVSIFT_OK;
+  while (tokens < 256 && status == KVSIFT_OK) {
+    for (uint32_t l = 0; l < f.config.layers && status == KVSIFT_OK; ++l) {
+      if (kvsift_store_layer_tokens(f.store, l) == tokens) status = fixture_append_layer(&f, l, tokens, 1);
+    }
+    if (status == KVSIFT_OK) ++tokens;
+    fake_sleep_until(fake_now() + 1000000);
+  }
+  assert_int_equal(status, KVSIFT_IO);
+  if (tokens < 24 || tokens > 48) fail_msg("stopped at %u tokens", tokens);
+  expect_text(kvsift_store_last_error(f.store), "write at offset ");
+  expect_text(kvsift_store_last_error(f.store), "no space left (errno 28)");
+  assert_int_equal(kvsift_store_flush(f.store), KVSIFT_IO);
+  assert_true(fixture_info(&f).durable_tokens <= 24);
+  check_everything(&f, tokens);
+  fake_break(&device, 0, 0, 0);
+  assert_int_equal(kvsift_store_flush(f.store), KVSIFT_OK);
+  assert_int_equal(fixture_info(&f).durable_tokens, tokens / 4 * 4);
+  for (uint32_t l = 0; l < f.config.layers; ++l) {
+    if (kvsift_store_layer_tokens(f.store, l) == tokens) fixture_append_layer(&f, l, tokens, 1);
+  }
+  fixture_append(&f, tokens + 1, 255 - tokens);
+  check_everything(&f, 256);
+  fixture_reopen(&f);
+  assert_int_equal(fixture_info(&f).tokens, 256);
+  check_everything(&f, 256);
+  end(&f);
+}
+
+/* A device that says it did more than it was asked to. */
+static int64_t boast(void *context, uint64_t offset, const kvsift_store_span *spans, uint32_t count) {
+  const int64_t done = fake_read(context, offset, spans, count);
+  return offset > 30000 ? done + 1 : done;
+}
+
+static void test_lying_device(void **state) {
+  (void)state;
+  fixture f;
+  fixture_lists s;
+  custom(&f);
+  calls.read = boast;
+  fixture_create(&f);
+  fixture_append(&f, 0, 256);
+  lists_init(&s, &f, 256, 0);
+  lists_add_all(&s, 100, 110);
+  assert_int_equal(fixture_resolve(&f, 1, &s), KVSIFT_IO);
+  end(&f);
+}
+
+/* In a child, since the limit holds for the process: the file cannot be made, or cannot grow as far as it must. */
+static void test_no_room_for_the_file(void **state) {
+  (void)state;
+  const pid_t child = fork();
+  if (child == 0) {
+    fixture f;
+    const struct rlimit limit = {65536, 65536};
+    fixture_config(&f, KVSIFT_STORE_FILE);
+    fixture_arena(&f);
+    signal(SIGXFSZ, SIG_IGN);
+    if (setrlimit(RLIMIT_FSIZE, &limit) != 0) _exit(2);
+    const kvsift_status status = kvsift_store_create(&f.config, f.arena, f.arena_bytes, &f.store);
+    unlink(f.path);
+    _exit(status == KVSIFT_IO && strstr(f.error.message, f.path) != NULL ? 0 : 1);
+  }
+  int status = 0;
+  assert_int_equal(waitpid(child, &status, 0), child);
+  assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void test_bad_paths(void **state) {
+  (void)state;
+  fixture f;
+  fixture_config(&f, KVSIFT_STORE_FILE);
+  f.config.path = "/nonexistent/kvsift";
+  fixture_arena(&f);
+  assert_int_equal(kvsift_store_create(&f.config, f.arena, f.arena_bytes, &f.store), KVSIFT_IO);
+  expect_text(f.error.message, "/nonexistent/kvsift: open: no such file or directory");
+  f.config.path = "/tmp";
+  assert_int_equal(kvsift_store_create(&f.config, f.arena, f.arena_bytes, &f.store), KVSIFT_IO);
+  f.config.path = "/dev/null";
+  assert_int_equal(kvsift_store_create(&f.config, f.arena, f.arena_bytes, &f.store), KVSIFT_INVALID_ARGUMENT);
+  f.config.path = f.path;
+  free(f.arena);
+  fixture_create(&f);
+  fixture second = f;
+  second.arena = NULL;
+  fixture_arena(&second);
+  assert_int_equal(kvsift_store_open(&second.config, second.arena, second.arena_bytes, &second.store), KVSIFT_IO);
+  expect_text(f.error.message, "in use by another store");
+  free(second.arena);
+  fixture_end(&f);
+}
+
+static void flip(const char *path, uint64_t offset, uint8_t bits) {
+  uint8_t byte = 0;
+  const int fd = open(path, O_RDWR);
+  assert_true(fd >= 0);
+  assert_int_equal(pread(fd, &byte, 1, (off_t)offset), 1);
+  byte ^= bits;
+  assert_int_equal(pwrite(fd, &byte, 1, (off_t)offset), 1);
+  close(fd);
+}
+
+/* A small file that is quick to damage in many ways. */
+static void small_file(fixture *f) {
+  fixture_config(f, KVSIFT_STORE_FILE);
+  f->config.alignment = 512;
+  f->config.max_tokens = 64;
+  f->config.fast_blocks = 8;
+  fixture_create(f);
+  fixture_append(f, 0, 64);
+  assert_int_equal(kvsift_store_close(f->store), KVSIFT_OK);
+  f->store = NULL;
+}
+
+/* One bit wrong anywhere: opening finds the blocks before it, or refuses; without verifying, the bad block is refused when it
+ * is fetched. Never a wrong row. */
+static void test_bit_errors(void **state) {
+  (void)state;
+  test_random random = {5};
+  fixture f;
+  small_file(&f);
+  struct stat info;
+  assert_int_equal(stat(f.path, &info), 0);
+  uint32_t refused = 0, shorter = 0, late = 0, whole = 0;
+  for (uint32_t run = 0; run < 300; ++run) {
+    const uint64_t at = run < 100 ? random_below(&random, 512 * 17) : random_below(&random, (uint32_t)info.st_size);
+    const uint8_t bit = (uint8_t)(1u << random_below(&random, 8));
+    flip(f.path, at, bit);
+    f.config.verify = run % 2;
+    const kvsift_status opened = kvsift_store_open(&f.config, f.arena, f.arena_bytes, &f.store);
+    if (opened != KVSIFT_OK) {
+      ++refused;
+      assert_true(opened == KVSIFT_CORRUPT || opened == KVSIFT_VERSION_MISMATCH);
+      expect_text(f.error.message, f.path);
+    } else {
+      const uint32_t tokens = fixture_info(&f).tokens;
+      uint16_t rows[2][16 * 64];
+      for (uint32_t l = 0; l < 2; ++l) {
+        for (uint32_t h = 0; h < 2; ++h) {
+          const kvsift_status status = kvsift_store_read(f.store, l, h, 0, tokens, rows[0], rows[1], NULL, NULL);
+          if (status != KVSIFT_OK) {
+            assert_int_equal(status, KVSIFT_CORRUPT);
+            assert_int_equal(f.config.verify, 0);
+            expect_text(kvsift_store_last_error(f.store), "offset ");
+            expect_text(kvsift_store_last_error(f.store), f.path);
+            ++late;
+            continue;
+          }
+          for (uint32_t i = 0; i < 2 * tokens * 16; ++i) {
+            const uint32_t v = i / (tokens * 16), t = i / 16 % tokens;
+            assert_int_equal(rows[v][t * 16 + i % 16], fixture_element(0, l, h, t, v, i % 16));
+          }
+        }
+      }
+      shorter += tokens < 64;
+      whole += tokens == 64;
+      assert_int_equal(tokens % 4, 0);
+      kvsift_store_close(f.store);
+      f.store = NULL;
+    }
+    /* Opening may have erased the entry of a block that did not hold: make the file anew. */
+    fixture_end(&f);
+    small_file(&f);
+  }
+  assert_true(refused > 0 && shorter > 0 && late > 0 && whole > 0);
+  fixture_end(&f);
+}
+
+static void test_cut_file(void **state) {
+  (void)state;
+  test_random random = {7};
+  for (uint32_t run = 0; run < 60; ++run) {
+    fixture f;
+    struct stat info;
+    small_file(&f);
+    assert_int_equal(stat(f.path, &info), 0);
+    const uint32_t length = random_below(&random, run < 20 ? 512 * 18 : (uint32_t)info.st_size);
+    assert_int_equal(truncate(f.path, (off_t)length), 0);
+    const kvsift_status status = kvsift_store_open(&f.config, f.arena, f.arena_bytes, &f.store);
+    if (length < 512) {
+      assert_int_equal(status, KVSIFT_CORRUPT);
+    } else {
+      if (status != KVSIFT_OK) fail_msg("cut to %u: %s", length, f.error.message);
+      const uint32_t tokens = fixture_info(&f).tokens;
+      assert_true(tokens < 64);
+      check_everything(&f, tokens);
+      fixture_append(&f, tokens, 64 - tokens); /* and it can be filled again */
+      fixture_reopen(&f);
+      assert_int_equal(fixture_info(&f).tokens, 64);
+      check_everything(&f, 64);
+    }
+    fixture_end(&f);
+  }
+}
+
+/* What an older store left in the same file or memory is never taken for the new one's. */
+static void test_old_content(void **state) {
+  (void)state;
+  fixture f;
+  custom(&f);
+  fixture_create(&f);
+  fixture_append(&f, 0, 256);
+  assert_int_equal(kvsift_store_close(f.store), KVSIFT_OK);
+  f.generation = 1;
+  assert_int_equal(kvsift_store_create(&f.config, f.arena, f.arena_bytes, &f.store), KVSIFT_OK);
+  fixture_append(&f, 0, 32);
+  fixture_reopen(&f);
+  assert_int_equal(fixture_info(&f).tokens, 32);
+  /* Back to 10 and on with other rows: the old 11 .. 32 must not come back, whatever of them is still on the device. */
+  assert_int_equal(kvsift_store_truncate(f.store, 10), KVSIFT_OK);
+  fixture_reopen(&f);
+  assert_int_equal(fixture_info(&f).tokens, 8);
+  check_everything(&f, 8);
+  f.generation = 2;
+  assert_int_equal(kvsift_store_truncate(f.store, 0), KVSIFT_OK);
+  fixture_append(&f, 0, 16);
+  fixture_reopen(&f);
+  assert_int_equal(fixture_info(&f).tokens, 16);
+  check_everything(&f, 16);
+  end(&f);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_short_transfers), cmocka_unit_test(test_read_error),
+      cmocka_unit_test(test_full_disk),       cmocka_unit_test(test_lying_device),
+      cmocka_unit_test(test_no_room_for_the_file), cmocka_unit_test(test_bad_paths),
+      cmocka_unit_test(test_bit_errors),      cmocka_unit_test(test_cut_file),
+      cmocka_unit_test(test_old_content),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
