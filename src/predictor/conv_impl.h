@@ -24,6 +24,18 @@ struct ConvTile {
 
 inline std::uint64_t bits_below(std::uint32_t n) { return (1ull << n) - 1; }
 
+// Bit x: shares[x] is not zero. Most stretches of a sparse row are zero altogether.
+template <class V>
+std::uint64_t filled_bits(const float *shares) {
+  const V ends = max(V::load(shares), V::load(shares + kTileShares - kLanes));
+  if (reduce_max(max(ends, V::load(shares + kLanes))) == 0) return 0;
+  std::uint64_t filled = 0;
+  for (std::uint32_t x = 0; x < kTileShares; ++x) {
+    filled |= static_cast<std::uint64_t>(shares[x] != 0) << x;
+  }
+  return filled;
+}
+
 template <class V>
 void load_tile(const ConvStrip &strip, std::uint32_t t, ConvTile *tile) {
   const std::uint32_t begin = t < strip.left + kReach ? strip.left : t - kReach;
@@ -37,11 +49,7 @@ void load_tile(const ConvStrip &strip, std::uint32_t t, ConvTile *tile) {
     load_shares<V>(strip.rows[i], strip.form, begin, end, strip.row_columns, shares + before);
     const std::uint32_t used = before + end - begin;
     for (std::uint32_t x = used; x < kTileShares; ++x) shares[x] = 0;
-    std::uint64_t filled = 0;
-    for (std::uint32_t x = 0; x < kTileShares; ++x) {
-      filled |= static_cast<std::uint64_t>(shares[x] != 0) << x;
-    }
-    tile->filled[i] = filled;
+    tile->filled[i] = filled_bits<V>(shares);
   }
 }
 
@@ -107,30 +115,31 @@ __attribute__((noinline)) void convolve_deep(const PredictorWeights &w, const fl
 
 template <class V>
 void flush(const PredictorWeights &w, std::uint32_t dy_begin, std::uint32_t dy_end, ConvBatch *batch) {
+  constexpr std::uint32_t kMost = V::kConvColumns, kLeast = kMost < 4 ? kMost : 4;
   std::uint32_t i = 0;
-  constexpr std::uint32_t kColumns = V::kConvColumns;
-  for (; i + kColumns <= batch->count; i += kColumns) {
-    convolve_deep<V, kColumns, V::kConvHalves>(w, batch->middle + i, dy_begin, dy_end, batch->out + i);
+  for (; i + kMost <= batch->count; i += kMost) {
+    convolve_deep<V, kMost, V::kConvHalves>(w, batch->middle + i, dy_begin, dy_end, batch->out + i);
   }
-  for (; i + 2 <= batch->count; i += 2) {
-    convolve_deep<V, 2, V::kConvHalves>(w, batch->middle + i, dy_begin, dy_end, batch->out + i);
+  // Fewer columns at once take as long as kLeast do: the last one is repeated.
+  for (std::uint32_t last = batch->count; last > 0 && last % kLeast != 0; ++last) {
+    batch->middle[last] = batch->middle[last - 1];
+    batch->out[last] = batch->out[last - 1];
   }
-  if (i < batch->count) {
-    convolve_deep<V, 1, V::kConvHalves>(w, batch->middle + i, dy_begin, dy_end, batch->out + i);
+  for (; i < batch->count; i += kLeast) {
+    convolve_deep<V, kLeast, V::kConvHalves>(w, batch->middle + i, dy_begin, dy_end, batch->out + i);
   }
   batch->count = 0;
 }
 
-// Fills in the constants of one row's empty neighbourhoods.
-inline void put_empty(const ConvStrip &strip, std::uint32_t t, std::uint32_t row,
-                      std::uint64_t columns) {
+// The constants of one row's empty neighbourhoods, in all columns.
+inline void put_empty(const ConvStrip &strip, std::uint32_t t, std::uint32_t row, std::uint32_t width) {
   const std::uint32_t rows = (strip.rows[row + 1] == nullptr ? 1u : 0u) |
                              (strip.rows[row + 3] == nullptr ? 2u : 0u);
-  for (; columns != 0; columns &= columns - 1) {
-    const std::uint32_t j = t + static_cast<std::uint32_t>(__builtin_ctzll(columns));
-    const std::uint32_t sides = (j == strip.left ? 1u : 0u) | (j + 1 == strip.right ? 2u : 0u);
-    strip.out[row][j] = strip.empty->s[rows][sides];
-  }
+  const float *empty = strip.empty->s[rows];
+  float *out = strip.out[row] + t;
+  for (std::uint32_t x = 0; x < width; ++x) out[x] = empty[0];
+  if (t == strip.left) out[0] = empty[1];
+  if (t + width == strip.right) out[width - 1] = empty[2];
 }
 
 template <class V>
@@ -151,7 +160,7 @@ std::uint64_t convolve_tile(const ConvStrip &strip, std::uint32_t t, ConvTile *t
   ConvBatch batch;
   batch.count = 0;
   for (std::uint32_t r = 0; r < strip.count; ++r) {
-    put_empty(strip, t, r, bits_below(width) & ~active[r]);
+    if (active[r] != bits_below(width)) put_empty(strip, t, r, width);
     for (std::uint64_t left = active[r]; left != 0; left &= left - 1) {
       const auto x = static_cast<std::uint32_t>(__builtin_ctzll(left));
       batch.middle[batch.count] = tile->middle[r][x];

@@ -23,16 +23,16 @@ enum class HistoryForm : std::uint32_t {
   kRoot8  // round(255 sqrt(share)) - 128: a byte whose steps are fine where shares are small
 };
 
-// A history where no 5x5 neighbourhood holds anything gives a constant, which depends only on what zero padding the
-// deep channels touch: [row above missing, row below missing][left column missing, right column missing] as bits.
+// A 5x5 neighbourhood that holds nothing gives a constant, which depends only on the padding that the deep channels touch:
+// [1: no row above, 2: no row below, 3: neither][0: amid the crop, 1: its first column, 2: its last]
 struct EmptyScores {
-  float s[4][4];
+  float s[4][3];
 };
 
 // Up to kStripRows consecutive rows of s, for columns [begin, end) of the crop [left, right).
 struct ConvStrip {
   const PredictorWeights *weights;
-  const EmptyScores *empty;      // null: compute empty neighbourhoods too
+  const EmptyScores *empty;      // null: compute empty neighbourhoods too; else a crop of 3 or more
   const void *rows[kStripRows + 2 * kReach];  // history rows from two before the first; null outside the window
   std::uint32_t row_columns;     // readable columns of each
   HistoryForm form;

@@ -92,33 +92,27 @@ void refresh(const PredictorHistory &h, std::uint64_t begin, std::uint32_t right
   state.s_right = right;
 }
 
-// The s of empty neighbourhoods, by the kernel itself: crops of 1 and of 3 columns, with and without rows around.
+// The s of empty neighbourhoods, by the kernel itself: a crop of 3 columns, with and without rows around.
 void find_empty(const PredictorHistory &h) {
   static const float zeros[kFewestColumns] = {};
   for (std::uint32_t missing = 0; missing < 4; ++missing) {
     const void *above = (missing & 1) != 0 ? nullptr : zeros;
     const void *below = (missing & 2) != 0 ? nullptr : zeros;
-    for (std::uint32_t width = 1; width <= 3; width += 2) {
-      float s[3];
-      ConvStrip strip{};
-      strip.weights = h.weights;
-      const void *rows[5] = {above, above, zeros, below, below};
-      for (int i = 0; i < 5; ++i) strip.rows[i] = rows[i];
-      strip.row_columns = kFewestColumns;
-      strip.form = HistoryForm::kFloat;
-      strip.count = 1;
-      strip.right = strip.end = width;
-      strip.out[0] = s;
-      h.kernels->conv_strip(strip);
-      float *empty = h.state->empty.s[missing];
-      if (width == 1) {
-        empty[3] = s[0];
-      } else {
-        empty[1] = s[0];
-        empty[0] = s[1];
-        empty[2] = s[2];
-      }
-    }
+    const void *rows[5] = {above, above, zeros, below, below};
+    float s[kFewestColumns];
+    ConvStrip strip{};
+    strip.weights = h.weights;
+    for (int i = 0; i < 5; ++i) strip.rows[i] = rows[i];
+    strip.row_columns = kFewestColumns;
+    strip.form = HistoryForm::kFloat;
+    strip.count = 1;
+    strip.right = strip.end = kFewestColumns;
+    strip.out[0] = s;
+    h.kernels->conv_strip(strip);
+    float *empty = h.state->empty.s[missing];
+    empty[0] = s[1];
+    empty[1] = s[0];
+    empty[2] = s[2];
   }
 }
 
