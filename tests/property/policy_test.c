@@ -1,0 +1,262 @@
+/* What holds for every method on random shapes and steps. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "cases.h"
+#include "lists.h"
+#include "session.h"
+#include "shapes.h"
+
+static const toy_form plain = {KVSIFT_F32, 0, false, false, 0};
+
+typedef struct subject {
+  test_random random;
+  kvsift_policy_config config;
+  toy *toy;
+  uint32_t prompt, steps;
+} subject;
+
+static void begin(subject *x, uint64_t seed, kvsift_method method) {
+  x->random = (test_random){seed * 1000 + method};
+  x->config = shape_config(&x->random, method);
+  x->toy = toy_new(seed, &x->config, plain);
+  x->prompt = 1 + random_below(&x->random, x->config.max_tokens - 12);
+  x->steps = 1 + random_below(&x->random, x->config.max_tokens - x->prompt - 8);
+  if (x->steps > 40) x->steps = 40;
+  const kvsift_policy_config *c = &x->config;
+  cases_name("%s: %u layers (%u dense), %u/%u heads, d %u, %u tokens, block %u, page %u, budget %u share %g mass %g, "
+             "sinks %u, local %u, grouping %u, tail %u, rollback %u, prompt %u, steps %u",
+             kvsift_method_name(method), c->layers, c->dense_layers, c->query_heads, c->kv_heads, c->head_dim,
+             c->max_tokens, c->block_tokens, c->page_tokens, c->budget_tokens, (double)c->budget_share,
+             (double)c->target_mass, c->sink_tokens, c->local_tokens, c->grouping, c->tail, c->rollback_tokens,
+             x->prompt, x->steps);
+}
+
+/* Runs `property` on `count` random subjects of every method. */
+static void each_case(uint32_t count, void (*property)(subject *x)) {
+  for (kvsift_method m = 0; m < KVSIFT_METHOD_COUNT; ++m) {
+    if (!shape_supported(m)) continue;
+    for (cases c = cases_begin(count); cases_next(&c);) {
+      subject x;
+      begin(&x, c.seed, m);
+      property(&x);
+      toy_free(x.toy);
+    }
+  }
+}
+
+static void look_lists(session *s, const session_answer *a) {
+  lists_check(&s->config, *(const uint32_t *)s->context, a);
+}
+
+static void lists_property(subject *x) {
+  session *s = session_new(&x->config, x->toy);
+  s->look = look_lists;
+  s->context = &x->prompt;
+  session_prompt(s, x->prompt);
+  session_steps(s, x->steps);
+  session_free(s);
+}
+
+static void test_lists(void **state) {
+  (void)state;
+  each_case(25, lists_property);
+}
+
+static void look_outputs(session *s, const session_answer *a) {
+  float **out = s->context;
+  const size_t bytes = 4 * s->config.query_heads * s->config.head_dim;
+  expect(s->config.method == KVSIFT_METHOD_FULL || a->selection->everything == 1, "the budget covers the context, but "
+         "not everything is selected");
+  memcpy(*out, a->out, bytes);
+  *out += bytes / 4;
+}
+
+/* The outputs of all layers and steps. */
+static float *outputs_of(const kvsift_policy_config *c, const subject *x) {
+  float *all = calloc((size_t)x->steps * c->layers * c->query_heads * c->head_dim, sizeof(float)), *at = all;
+  session *s = session_new(c, x->toy);
+  s->look = look_outputs;
+  s->context = &at;
+  session_prompt(s, x->prompt);
+  session_steps(s, x->steps);
+  session_free(s);
+  return all;
+}
+
+static void identity_property(subject *x) {
+  kvsift_policy_config full = {.struct_size = sizeof full}, wide = x->config;
+  must(NULL, kvsift_policy_config_init(&full, KVSIFT_METHOD_FULL));
+  full.layers = wide.layers;
+  full.query_heads = wide.query_heads;
+  full.kv_heads = wide.kv_heads;
+  full.head_dim = wide.head_dim;
+  full.max_tokens = wide.max_tokens;
+  full.softmax_scale = wide.softmax_scale;
+  wide.budget_tokens = wide.max_tokens;
+  wide.target_mass = 0;
+  float *expected = outputs_of(&full, x), *out = outputs_of(&wide, x);
+  const size_t bytes = 4 * (size_t)x->steps * wide.layers * wide.query_heads * wide.head_dim;
+  expect(memcmp(expected, out, bytes) == 0, "outputs are not those of full attention");
+  free(expected);
+  free(out);
+}
+
+static void test_identity(void **state) {
+  (void)state;
+  each_case(8, identity_property);
+}
+
+static void same(const session *a, const session *b, const char *what) {
+  expect(a->digest == b->digest, "%s: another answer", what);
+}
+
+static void fork_property(subject *x) {
+  const uint32_t half = x->steps / 2;
+  session *straight = session_new(&x->config, x->toy), *s = session_new(&x->config, x->toy);
+  session_prompt(straight, x->prompt);
+  session_steps(straight, half);
+  session_prompt(s, x->prompt);
+  session_steps(s, half);
+  session *copy = session_fork(s);
+  /* The original goes another way, with other queries, before the copy goes on. */
+  toy *other = toy_new(x->toy->seed + 1, &x->config, plain);
+  s->toy = other;
+  session_steps(s, x->steps - half);
+  session_steps(straight, x->steps - half);
+  session_steps(copy, x->steps - half);
+  same(straight, copy, "a fork");
+  session *apart = session_new(&x->config, x->toy);
+  session_prompt(apart, x->prompt);
+  session_steps(apart, half);
+  apart->toy = other;
+  session_steps(apart, x->steps - half);
+  same(apart, s, "the original of a fork");
+  toy_free(other);
+  session_free(straight);
+  session_free(s);
+  session_free(copy);
+  session_free(apart);
+}
+
+static void test_fork(void **state) {
+  (void)state;
+  each_case(8, fork_property);
+}
+
+static void reload_property(subject *x) {
+  const uint32_t half = random_below(&x->random, x->steps + 1);
+  session *s = session_new(&x->config, x->toy);
+  if (random_below(&x->random, 8) != 0) session_prompt(s, x->prompt);
+  session_steps(s, half);
+  session *copy = session_reload(s);
+  session_steps(s, x->steps - half);
+  session_steps(copy, x->steps - half);
+  same(s, copy, "a saved and loaded policy");
+  session_free(s);
+  session_free(copy);
+}
+
+static void test_snapshot(void **state) {
+  (void)state;
+  each_case(15, reload_property);
+}
+
+/* Whether the method can go back to `tokens`; answers other than OK and ROLLBACK fail the test. */
+static bool cut(session *s, uint32_t tokens) {
+  const kvsift_status status = kvsift_truncate(s->policy, tokens);
+  expect(status == KVSIFT_OK || status == KVSIFT_ROLLBACK, "truncate: %s", kvsift_last_error(s->policy));
+  if (status == KVSIFT_OK) s->tokens = tokens;
+  return status == KVSIFT_OK;
+}
+
+static void truncate_property(subject *x) {
+  session *s = session_new(&x->config, x->toy), *straight = session_new(&x->config, x->toy);
+  const uint32_t steps = x->steps;
+  const uint32_t far = steps < x->config.rollback_tokens ? steps : x->config.rollback_tokens;
+  const uint32_t back = random_below(&x->random, far + 1);
+  session_prompt(s, x->prompt);
+  session_steps(s, steps - back);
+  const uint64_t before = s->digest;
+  toy *other = toy_new(x->toy->seed + 1, &x->config, plain);
+  s->toy = other;
+  session_steps(s, back);
+  expect(cut(s, s->tokens - back), "%u of %u rollback tokens back: %s", back, x->config.rollback_tokens,
+         kvsift_last_error(s->policy));
+  s->toy = x->toy;
+  s->digest = before;
+  session_steps(s, 5);
+  session_prompt(straight, x->prompt);
+  session_steps(straight, steps - back + 5);
+  same(straight, s, "truncate and replay");
+  toy_free(other);
+  session_free(s);
+  session_free(straight);
+}
+
+static void test_truncate(void **state) {
+  (void)state;
+  each_case(20, truncate_property);
+}
+
+/* Beyond the rollback the policy may refuse, and must then go on as if never asked. */
+static void refused_property(subject *x) {
+  session *s = session_new(&x->config, x->toy), *straight = session_new(&x->config, x->toy);
+  session_prompt(s, x->prompt);
+  session_prompt(straight, x->prompt);
+  session_steps(s, x->steps);
+  session_steps(straight, x->steps);
+  const uint32_t target = random_below(&x->random, s->tokens);
+  session *probe = session_fork(s);
+  if (cut(probe, target)) {
+    session_free(probe);
+  } else {
+    session_free(s);
+    s = probe;
+  }
+  session_steps(s, 4);
+  session_steps(straight, 4);
+  same(straight, s, "after a refused truncate");
+  session_free(s);
+  session_free(straight);
+}
+
+static void test_refused_truncate(void **state) {
+  (void)state;
+  each_case(6, refused_property);
+}
+
+static void reset_property(subject *x) {
+  session *s = session_new(&x->config, x->toy), *fresh = session_new(&x->config, x->toy);
+  session_prompt(s, x->prompt / 2);
+  session_steps(s, x->steps);
+  must(s->policy, kvsift_policy_reset(s->policy));
+  s->tokens = 0;
+  s->digest = 0;
+  session_prompt(s, x->prompt);
+  session_prompt(fresh, x->prompt);
+  session_steps(s, x->steps);
+  session_steps(fresh, x->steps);
+  same(fresh, s, "after reset");
+  session_free(s);
+  session_free(fresh);
+}
+
+static void test_reset(void **state) {
+  (void)state;
+  each_case(6, reset_property);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_lists),    cmocka_unit_test(test_identity),         cmocka_unit_test(test_fork),
+      cmocka_unit_test(test_snapshot), cmocka_unit_test(test_truncate),         cmocka_unit_test(test_refused_truncate),
+      cmocka_unit_test(test_reset),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
