@@ -16,32 +16,24 @@ struct List {
   std::uint32_t count;
 };
 
-void add_chunk(const Head &head, const Chunk &chunk, bool values, BlockObserver *observer,
-               ChunkWork *work) {
-  std::uint32_t at = 0;
-  for (std::uint32_t r = 0; r < chunk.runs; at += chunk.run[r++].count)
-    work->dot(head, chunk.run[r], at);
-  observer->logits(chunk, work);
-  work->soften(head, chunk.size);
-  observer->weights(chunk, work);
-  if (!values) return;
-  work->clear_values(head);
-  at = 0;
-  for (std::uint32_t r = 0; r < chunk.runs; at += chunk.run[r++].count)
-    work->add_values(head, head.values, chunk.run[r], at);
-}
-
 // At most kHeads query heads that share a list.
 void attend_list(const Head &head, const List &list, const Tail &tail, const Attended &result) {
-  Chunk chunk;
+  Chunk chunks[2];
   ChunkWork work;
   Running running;
   BlockObserver observer(head, result);
   const bool values = result.out != nullptr;
   running.start(head);
   KeptWalk walk(list.ranges, list.count);
-  while (walk.next(&chunk)) {
-    add_chunk(head, chunk, values, &observer, &work);
+  walk.next(&chunks[0]);
+  for (std::uint32_t c = 0; chunks[c].size > 0; c ^= 1) {
+    const Chunk &chunk = chunks[c];
+    walk.next(&chunks[c ^ 1]);
+    work.dot(head, chunk);
+    observer.logits(chunk, &work);
+    work.soften(head, chunk.size);
+    observer.weights(chunk, &work);
+    if (values) work.weigh(head, chunk, chunks[c ^ 1]);
     running.merge(head, work, values);
   }
   add_tail(head, list.ranges, list.count, tail, &work, &running);

@@ -42,10 +42,12 @@ void take_chunk(const Prefill &job, Block *block, std::uint32_t item, std::uint3
                 ChunkWork *work, float *queries) {
   load_queries(job, *block, item, count, queries);
   const Head head = head_of(job, queries, count);
-  work->dot(head, run, 0);
+  Chunk chunk;
+  const Chunk none{};
+  chunk.take(run.first, run.count);
+  work->dot(head, chunk);
   work->soften(head, run.count);
-  work->clear_values(head);
-  work->add_values(head, job.values, run, 0);
+  work->weigh(head, chunk, none);
   const std::uint32_t dim16 = padded_dim(job.dim);
   for (std::uint32_t i = 0; i < count; ++i) {
     merge_chunk(*job.kernels, job.dim, &block->max[item + i], &block->sum[item + i],

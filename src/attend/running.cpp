@@ -6,13 +6,44 @@
 
 namespace kvsift {
 
-void ChunkWork::dot(const Head &head, const Run &run, std::uint32_t at) {
-  for (std::uint32_t done = 0; done < run.count;) {
-    std::uint32_t n = run.count - done;
-    const Rows rows = head.keys.stretch(run.first + done, &n);
-    head.kernels->attention.dot_rows(head.queries, head.group, rows, n, head.dim, head.scale,
-                                     logits + at + done, kChunk);
-    done += n;
+namespace {
+
+// The start of a run in another view.
+Ahead rows_ahead(const HeadRows &rows, std::uint32_t dim, std::uint32_t first, std::uint32_t count) {
+  if (count == 0) return Ahead{};
+  const Rows start = rows.stretch(first, &count);
+  return Ahead{start, count, dim * element_bytes(start.type)};
+}
+
+}  // namespace
+
+void ChunkWork::dot(const Head &head, const Chunk &chunk) {
+  float *out = logits;
+  for (std::uint32_t r = 0; r < chunk.runs; ++r) {
+    const Run run = chunk.run[r];
+    for (std::uint32_t done = 0, n; done < run.count; done += n, out += n) {
+      n = run.count - done;
+      const Rows rows = head.keys.stretch(run.first + done, &n);
+      const Ahead ahead = rows_ahead(head.values, head.dim, run.first + done, n);
+      head.kernels->attention.dot_rows_ahead(head.queries, head.group, rows, n, head.dim, head.scale,
+                                             out, kChunk, ahead);
+    }
+  }
+}
+
+void ChunkWork::weigh(const Head &head, const Chunk &chunk, const Chunk &next) {
+  clear_values(head);
+  const float *weights = logits;
+  for (std::uint32_t r = 0; r < chunk.runs; ++r) {
+    const Run run = chunk.run[r], coming = r < next.runs ? next.run[r] : Run{0, 0};
+    for (std::uint32_t done = 0, n; done < run.count; done += n, weights += n) {
+      n = run.count - done;
+      const Rows rows = head.values.stretch(run.first + done, &n);
+      const Ahead ahead = rows_ahead(head.keys, head.dim, coming.first + done,
+                                     done < coming.count ? coming.count - done : 0);
+      head.kernels->attention.weighted_sum_ahead(weights, kChunk, head.group, rows, n, head.dim, acc,
+                                                 ahead);
+    }
   }
 }
 
@@ -25,15 +56,6 @@ void ChunkWork::soften(const Head &head, std::uint32_t count) {
 
 void ChunkWork::clear_values(const Head &head) {
   std::memset(acc, 0, sizeof(float) * head.group * padded_dim(head.dim));
-}
-
-void ChunkWork::add_values(const Head &head, const HeadRows &values, const Run &run, std::uint32_t at) {
-  for (std::uint32_t done = 0; done < run.count;) {
-    std::uint32_t n = run.count - done;
-    const Rows rows = values.stretch(run.first + done, &n);
-    head.kernels->attention.weighted_sum(logits + at + done, kChunk, head.group, rows, n, head.dim, acc);
-    done += n;
-  }
 }
 
 void merge_chunk(const Kernels &kernels, std::uint32_t dim, float *max, float *sum, float *acc, float chunk_max,

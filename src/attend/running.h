@@ -18,11 +18,12 @@ struct ChunkWork {
   float acc[kHeads * KVSIFT_MAX_HEAD_DIM];
 
   float *row(std::uint32_t g) { return logits + g * kChunk; }
-  // Logits of a run of tokens, from entry `at` on.
-  void dot(const Head &head, const Run &run, std::uint32_t at);
+  // Logits of the chunk's tokens; their values are asked for on the way.
+  void dot(const Head &head, const Chunk &chunk);
   void soften(const Head &head, std::uint32_t count);
+  // Weighted values of the chunk's tokens; the keys of `next`, which may be empty, are asked for on the way.
+  void weigh(const Head &head, const Chunk &chunk, const Chunk &next);
   void clear_values(const Head &head);
-  void add_values(const Head &head, const HeadRows &values, const Run &run, std::uint32_t at);
 };
 
 // acc (dim elements) joined by chunk_acc, each relative to its maximum.

@@ -36,19 +36,16 @@ class CoresetWalk {
 void add_coreset(const Head &head, const kvsift_range *ranges, std::uint32_t count, const Tail &tail,
                  ChunkWork *work, Running *running) {
   Chunk chunk;
+  const Chunk none{};
   float weights[kChunk];
   CoresetWalk walk(ranges, count, tail);
   while (walk.next(&chunk, weights)) {
-    std::uint32_t at = 0;
-    for (std::uint32_t r = 0; r < chunk.runs; at += chunk.run[r++].count) work->dot(head, chunk.run[r], at);
+    work->dot(head, chunk);
     head.kernels->array.log(weights, weights, chunk.size);
     for (std::uint32_t g = 0; g < head.group; ++g)
       head.kernels->array.axpby(1.0f, work->row(g), 1.0f, weights, chunk.size);
     work->soften(head, chunk.size);
-    work->clear_values(head);
-    at = 0;
-    for (std::uint32_t r = 0; r < chunk.runs; at += chunk.run[r++].count)
-      work->add_values(head, head.values, chunk.run[r], at);
+    work->weigh(head, chunk, none);
     running->merge(head, *work, true);
   }
 }

@@ -75,8 +75,9 @@ void block_sum(const float *row, std::uint32_t first, std::uint32_t count, std::
 }
 
 template <class V>
-constexpr AttentionKernels attention_kernels = {dot_rows<V>, softmax<V>, weighted_sum<V>, block_max<V>,
-                                                block_sum<V>};
+constexpr AttentionKernels attention_kernels = {
+    dot_rows<V>,           dot_rows_ahead<V>, softmax<V>,   weighted_sum<V>,
+    weighted_sum_ahead<V>, block_max<V>,      block_sum<V>};
 
 }  // namespace
 }  // namespace kvsift

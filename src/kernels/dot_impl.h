@@ -9,80 +9,114 @@ namespace {
 struct DotJob {
   const float *queries;
   std::uint32_t dim, dim16;
-  float scale;
   float *logits;
   std::size_t stride;
 };
 
 template <class V, std::uint32_t Q, std::uint32_t N>
-void accumulate(const DotJob &job, const float *queries, std::uint32_t c, const V (&keys)[N], V (&acc)[Q][N]) {
-  for (std::uint32_t q = 0; q < Q; ++q) {
-    const V x = V::load(queries + q * job.dim16 + c);
-    for (std::uint32_t n = 0; n < N; ++n) acc[q][n] = fma(x, keys[n], acc[q][n]);
-  }
-}
-
-// Sums of the accumulators into sums[q][n].
-template <class V, std::uint32_t Q, std::uint32_t N>
-void reduce_tile(const V (&acc)[Q][N], float (&sums)[Q][N]) {
+void put_sums(const V (&sum)[Q][N], float *out, std::size_t stride) {
   if constexpr (N == 4) {
-    for (std::uint32_t q = 0; q < Q; ++q)
-      reduce_add4(acc[q][0], acc[q][1], acc[q][2], acc[q][3], sums[q]);
-  } else if constexpr (Q == 4 && N == 1) {
-    reduce_add4(acc[0][0], acc[1][0], acc[2][0], acc[3][0], sums[0]);
+    for (std::uint32_t k = 0; k < Q; ++k)
+      reduce_add4(sum[k][0], sum[k][1], sum[k][2], sum[k][3], out + k * stride);
+  } else if constexpr (Q == 4) {
+    for (std::uint32_t n = 0; n < N; ++n) {
+      float column[4];
+      reduce_add4(sum[0][n], sum[1][n], sum[2][n], sum[3][n], column);
+      for (std::uint32_t k = 0; k < 4; ++k) out[k * stride + n] = column[k];
+    }
   } else {
-    for (std::uint32_t q = 0; q < Q; ++q)
-      for (std::uint32_t n = 0; n < N; ++n) sums[q][n] = reduce_add(acc[q][n]);
+    for (std::uint32_t k = 0; k < Q; ++k)
+      for (std::uint32_t n = 0; n < N; ++n) out[k * stride + n] = reduce_add(sum[k][n]);
   }
 }
 
-// Queries q .. q + Q - 1 with rows i .. i + N - 1.
-template <class V, class T, std::uint32_t Q, std::uint32_t N>
+// Queries q .. q + Q - 1 with rows i .. i + N - 1, not yet scaled, piece by piece of the vector so that the
+// accumulators fit the registers. Cut: dim is no multiple of 16.
+template <class V, class T, std::uint32_t Q, std::uint32_t N, bool Cut>
 void dot_tile(const DotJob &job, const Rows &rows, std::uint32_t q, std::uint32_t i) {
+  using Piece = typename V::Piece;
   const float *queries = job.queries + static_cast<std::size_t>(q) * job.dim16;
-  const T *row[N];
-  V acc[Q][N], keys[N];
-  for (std::uint32_t n = 0; n < N; ++n) row[n] = row_of<T>(rows, i + n);
-  for (auto &line : acc)
-    for (V &a : line) a = V::zero();
-  std::uint32_t c = 0;
-  for (; c + kLanes <= job.dim; c += kLanes) {
-    for (std::uint32_t n = 0; n < N; ++n) keys[n] = V::load(row[n] + c);
-    accumulate(job, queries, c, keys, acc);
-  }
-  if (c < job.dim) {
-    for (std::uint32_t n = 0; n < N; ++n) keys[n] = load_part<V>(row[n] + c, job.dim - c);
-    accumulate(job, queries, c, keys, acc);
-  }
-  float sums[Q][N];
-  reduce_tile(acc, sums);
-  for (std::uint32_t n = 0; n < N; ++n) {
-    const float row_scale = scale_of(rows, i + n);
+  const T *row = row_of<T>(rows, i);
+  const std::uint64_t row_step = rows.stride / sizeof(T);
+  const std::uint32_t whole = Cut ? job.dim - job.dim % kLanes : job.dim;
+  V sum[Q][N];
+  for (std::uint32_t p = 0; p < V::kPieces; ++p) {
+    Piece acc[Q][N];
     for (std::uint32_t k = 0; k < Q; ++k)
-      job.logits[(q + k) * job.stride + i + n] = sums[k][n] * row_scale * job.scale;
+      for (std::uint32_t n = 0; n < N; ++n) acc[k][n] = Piece::zero();
+    for (std::uint32_t c = p * (kLanes / V::kPieces); c < whole; c += kLanes) {
+      Piece key[N];
+      for (std::uint32_t n = 0; n < N; ++n) key[n] = Piece::load(row + n * row_step + c);
+      for (std::uint32_t k = 0; k < Q; ++k) {
+        const Piece x = Piece::load(queries + k * job.dim16 + c);
+        for (std::uint32_t n = 0; n < N; ++n) acc[k][n] = fma(x, key[n], acc[k][n]);
+      }
+    }
+    for (std::uint32_t k = 0; k < Q; ++k)
+      for (std::uint32_t n = 0; n < N; ++n) set_piece(sum[k][n], p, acc[k][n]);
   }
+  for (std::uint32_t n = 0; Cut && n < N; ++n) {
+    const V key = load_part<V>(row + n * row_step + whole, job.dim - whole);
+    for (std::uint32_t k = 0; k < Q; ++k)
+      sum[k][n] = fma(V::load(queries + k * job.dim16 + whole), key, sum[k][n]);
+  }
+  put_sums<V, Q, N>(sum, job.logits + q * job.stride + i, job.stride);
 }
 
 // All queries with N rows.
-template <class V, class T, std::uint32_t N>
+template <class V, class T, std::uint32_t N, bool Cut>
 void dot_tokens(const DotJob &job, const Rows &rows, std::uint32_t group, std::uint32_t i) {
-  constexpr std::uint32_t tile = V::kTokenTile < N ? V::kTokenTile : N;
+  constexpr std::uint32_t Q = V::kQueryTile, tile = V::kTokenTile < N ? V::kTokenTile : N;
   std::uint32_t q = 0;
-  for (; q + V::kQueryTile <= group; q += V::kQueryTile)
-    for (std::uint32_t n = 0; n < N; n += tile) dot_tile<V, T, V::kQueryTile, tile>(job, rows, q, i + n);
-  for (; q < group; ++q) dot_tile<V, T, 1, N>(job, rows, q, i);
+  for (; q + Q <= group; q += Q)
+    for (std::uint32_t n = 0; n < N; n += tile) dot_tile<V, T, Q, tile, Cut>(job, rows, q, i + n);
+  for (; q < group; ++q) dot_tile<V, T, 1, N, Cut>(job, rows, q, i);
+}
+
+template <class V, class T, bool Cut>
+void dot_run(const DotJob &job, const Rows &rows, std::uint32_t group, std::uint32_t count,
+             const Ahead &ahead) {
+  std::uint32_t i = 0;
+  for (; i + 4 <= count; i += 4) {
+    for (std::uint32_t n = 0; n < 4; ++n) ask_for(ahead, i + n);
+    dot_tokens<V, T, 4, Cut>(job, rows, group, i);
+  }
+  for (; i < count; ++i) {
+    ask_for(ahead, i);
+    dot_tokens<V, T, 1, Cut>(job, rows, group, i);
+  }
+}
+
+// Two products, the row's scale first.
+template <class V>
+void scale_logits(const Rows &rows, std::uint32_t count, float scale, float *logits) {
+  if (rows.scales != nullptr)
+    for (std::uint32_t i = 0; i < count; ++i) logits[i] *= scale_of(rows, i);
+  const V s = V::broadcast(scale);
+  std::uint32_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) store(logits + i, mul(V::load(logits + i), s));
+  for (; i < count; ++i) logits[i] *= scale;
+}
+
+template <class V>
+void dot_rows_ahead(const float *queries, std::uint32_t group, const Rows &rows, std::uint32_t count,
+              std::uint32_t dim, float scale, float *logits, std::size_t stride, const Ahead &ahead) {
+  const DotJob job{queries, dim, padded_dim(dim), logits, stride};
+  with_type(rows.type, [&](auto element) {
+    using T = decltype(element);
+    if (dim % kLanes == 0) {
+      dot_run<V, T, false>(job, rows, group, count, ahead);
+    } else {
+      dot_run<V, T, true>(job, rows, group, count, ahead);
+    }
+  });
+  for (std::uint32_t g = 0; g < group; ++g) scale_logits<V>(rows, count, scale, logits + g * stride);
 }
 
 template <class V>
 void dot_rows(const float *queries, std::uint32_t group, const Rows &rows, std::uint32_t count,
               std::uint32_t dim, float scale, float *logits, std::size_t stride) {
-  const DotJob job{queries, dim, padded_dim(dim), scale, logits, stride};
-  with_type(rows.type, [&](auto element) {
-    using T = decltype(element);
-    std::uint32_t i = 0;
-    for (; i + 4 <= count; i += 4) dot_tokens<V, T, 4>(job, rows, group, i);
-    for (; i < count; ++i) dot_tokens<V, T, 1>(job, rows, group, i);
-  });
+  dot_rows_ahead<V>(queries, group, rows, count, dim, scale, logits, stride, Ahead{});
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "core/view.h"
+#include "kernels/attention_kernels.h"
 #include "kernels/element.h"
 
 namespace kvsift {
@@ -55,6 +56,19 @@ inline float scale_of(const Rows &rows, std::uint64_t i) {
   const auto *bytes = reinterpret_cast<const std::uint8_t *>(rows.scales) + i * rows.scale_stride;
   return *reinterpret_cast<const float *>(bytes);
 }
+
+constexpr std::uint32_t kLineBytes = 64;
+
+// The lines that begin in bytes [from, to) of row i of what comes next.
+inline void ask_for(const Ahead &ahead, std::uint32_t i, std::size_t from, std::size_t to) {
+  if (i >= ahead.count) return;
+  const std::uint8_t *row = ahead.rows.data + i * ahead.rows.stride;
+  for (std::size_t byte = (from + kLineBytes - 1) / kLineBytes * kLineBytes; byte < to; byte += kLineBytes)
+    __builtin_prefetch(row + byte);
+  __asm__ volatile("");  // gcc takes a function that only prefetches for one without effect
+}
+
+inline void ask_for(const Ahead &ahead, std::uint32_t i) { ask_for(ahead, i, 0, ahead.bytes); }
 
 }  // namespace
 }  // namespace kvsift

@@ -8,31 +8,43 @@
 namespace kvsift {
 namespace {
 
+struct Avx2Half {
+  __m256 v;
+
+  static Avx2Half zero() { return {_mm256_setzero_ps()}; }
+  static Avx2Half load(const float *p) { return {_mm256_loadu_ps(p)}; }
+  static Avx2Half load(const F16 *p) {
+    return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)))};
+  }
+  static Avx2Half load(const BF16 *p) {
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16))};
+  }
+  static Avx2Half load(const std::int8_t *p) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(p));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))};
+  }
+};
+inline Avx2Half fma(Avx2Half a, Avx2Half b, Avx2Half c) {
+  return {_mm256_fmadd_ps(a.v, b.v, c.v)};
+}
+
 struct Avx2 {
-  static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 1, kDimTile = 1, kPageTile = 2;
+  static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 2, kDimTile = 1, kPageTile = 2;
+  using Piece = Avx2Half;
+  static constexpr std::uint32_t kPieces = 2;
   static constexpr std::uint32_t kConvColumns = 4, kConvHalves = 1;
   __m256 lo, hi;
 
   static Avx2 zero() { return broadcast(0.0f); }
   static Avx2 broadcast(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
-  static Avx2 load(const float *p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
-  static Avx2 load(const F16 *p) {
-    const auto *q = reinterpret_cast<const __m128i *>(p);
-    return {_mm256_cvtph_ps(_mm_loadu_si128(q)), _mm256_cvtph_ps(_mm_loadu_si128(q + 1))};
-  }
-  static Avx2 load(const BF16 *p) {
-    const auto *q = reinterpret_cast<const __m128i *>(p);
-    const __m256i a = _mm256_cvtepu16_epi32(_mm_loadu_si128(q));
-    const __m256i b = _mm256_cvtepu16_epi32(_mm_loadu_si128(q + 1));
-    return {_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
-  }
-  static Avx2 load(const std::int8_t *p) {
-    const __m128i a = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(p));
-    const __m128i b = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(p + 8));
-    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(a)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b))};
+  template <class T>
+  static Avx2 load(const T *p) {
+    return {Avx2Half::load(p).v, Avx2Half::load(p + 8).v};
   }
 };
 
+inline void set_piece(Avx2 &a, std::uint32_t piece, Avx2Half x) { (piece == 0 ? a.lo : a.hi) = x.v; }
 inline void store(float *p, Avx2 a) {
   _mm256_storeu_ps(p, a.lo);
   _mm256_storeu_ps(p + 8, a.hi);

@@ -16,6 +16,8 @@ namespace {
 
 struct Avx512 {
   static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 4, kDimTile = 4, kPageTile = 4;
+  using Piece = Avx512;
+  static constexpr std::uint32_t kPieces = 1;
   static constexpr std::uint32_t kConvColumns = 8, kConvHalves = 2;
   __m512 v;
 
@@ -35,6 +37,7 @@ struct Avx512 {
   }
 };
 
+inline void set_piece(Avx512 &a, std::uint32_t, Avx512 x) { a = x; }
 inline void store(float *p, Avx512 a) { _mm512_storeu_ps(p, a.v); }
 template <int Rounding>
 inline void store_half(F16 *p, Avx512 a) {

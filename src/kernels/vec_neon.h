@@ -10,6 +10,8 @@ namespace {
 
 struct Neon {
   static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 1, kDimTile = 1, kPageTile = 2;
+  using Piece = Neon;
+  static constexpr std::uint32_t kPieces = 1;
   static constexpr std::uint32_t kConvColumns = 4, kConvHalves = 1;
   float32x4_t v[4];
 
@@ -52,6 +54,7 @@ inline uint16x4_t half_below(uint16x4_t h) {
   return vbsl_u16(vceq_u16(h, vdup_n_u16(0)), vdup_n_u16(0x8001), next);
 }
 
+inline void set_piece(Neon &a, std::uint32_t, const Neon &x) { a = x; }
 inline void store(float *p, const Neon &a) {
   for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, a.v[i]);
 }

@@ -9,6 +9,8 @@ namespace {
 
 struct Scalar {
   static constexpr std::uint32_t kQueryTile = 1, kTokenTile = 4, kDimTile = 1, kPageTile = 1;
+  using Piece = Scalar;
+  static constexpr std::uint32_t kPieces = 1;
   static constexpr std::uint32_t kConvColumns = 1, kConvHalves = 1;
   float lane[kLanes];
 
@@ -37,6 +39,7 @@ struct Scalar {
   }
 };
 
+inline void set_piece(Scalar &a, std::uint32_t, const Scalar &x) { a = x; }
 inline void store(float *p, const Scalar &a) {
   for (std::uint32_t i = 0; i < kLanes; ++i) p[i] = a.lane[i];
 }

@@ -6,33 +6,38 @@
 namespace kvsift {
 namespace {
 
+constexpr std::uint32_t kBlockRows = 32;
+
 struct WeightedJob {
   const float *weights;
   std::size_t stride;
-  std::uint32_t count, dim, dim16;
+  std::uint32_t dim, dim16;
   float *acc;
+  Ahead ahead;
 };
 
-// Elements c .. of Q accumulators, D vectors wide; the last may be cut short by the rows' end.
-template <class V, class T, std::uint32_t Q, std::uint32_t D>
-void weighted_tile(const WeightedJob &job, const Rows &rows, std::uint32_t q, std::uint32_t c) {
+// Elements c .. of Q accumulators, D vectors wide, over rows [begin, end). Cut: only dim - c elements are left.
+template <class V, class T, std::uint32_t Q, std::uint32_t D, bool Cut>
+void weighted_tile(const WeightedJob &job, const Rows &rows, std::uint32_t q, std::uint32_t c,
+                   std::uint32_t begin, std::uint32_t end) {
   V acc[Q][D];
   float *out = job.acc + static_cast<std::size_t>(q) * job.dim16 + c;
   const float *weights = job.weights + q * job.stride;
   for (std::uint32_t k = 0; k < Q; ++k)
     for (std::uint32_t d = 0; d < D; ++d) acc[k][d] = V::load(out + k * job.dim16 + d * kLanes);
-  const bool part = c + D * kLanes > job.dim;
-  for (std::uint32_t i = 0; i < job.count; ++i) {
+  for (std::uint32_t i = begin; i < end; ++i) {
     const T *row = row_of<T>(rows, i) + c;
+    if (q == 0) ask_for(job.ahead, i, c * sizeof(T), (c + D * kLanes) * sizeof(T));
     V value[D];
-    if (D == 1 && part) {
+    if constexpr (Cut) {
       value[0] = load_part<V>(row, job.dim - c);
     } else {
       for (std::uint32_t d = 0; d < D; ++d) value[d] = V::load(row + d * kLanes);
     }
-    const float row_scale = scale_of(rows, i);
     for (std::uint32_t k = 0; k < Q; ++k) {
-      const V w = V::broadcast(weights[k * job.stride + i] * row_scale);
+      float weight = weights[k * job.stride + i];
+      if constexpr (sizeof(T) == 1) weight *= scale_of(rows, i);
+      const V w = V::broadcast(weight);
       for (std::uint32_t d = 0; d < D; ++d) acc[k][d] = fma(w, value[d], acc[k][d]);
     }
   }
@@ -40,24 +45,39 @@ void weighted_tile(const WeightedJob &job, const Rows &rows, std::uint32_t q, st
     for (std::uint32_t d = 0; d < D; ++d) store(out + k * job.dim16 + d * kLanes, acc[k][d]);
 }
 
-template <class V, class T, std::uint32_t D>
-void weighted_columns(const WeightedJob &job, const Rows &rows, std::uint32_t group, std::uint32_t c) {
+template <class V, class T, std::uint32_t D, bool Cut>
+void weighted_columns(const WeightedJob &job, const Rows &rows, std::uint32_t group, std::uint32_t c,
+                      std::uint32_t begin, std::uint32_t end) {
+  constexpr std::uint32_t Q = V::kQueryTile;
   std::uint32_t q = 0;
-  for (; q + V::kQueryTile <= group; q += V::kQueryTile) weighted_tile<V, T, V::kQueryTile, D>(job, rows, q, c);
-  for (; q < group; ++q) weighted_tile<V, T, 1, D>(job, rows, q, c);
+  for (; q + Q <= group; q += Q) weighted_tile<V, T, Q, D, Cut>(job, rows, q, c, begin, end);
+  for (; q < group; ++q) weighted_tile<V, T, 1, D, Cut>(job, rows, q, c, begin, end);
+}
+
+// Rows are taken in blocks that stay in the first-level cache while the columns are gone through.
+template <class V>
+void weighted_sum_ahead(const float *weights, std::size_t stride, std::uint32_t group, const Rows &rows,
+                  std::uint32_t count, std::uint32_t dim, float *acc, const Ahead &ahead) {
+  constexpr std::uint32_t width = V::kDimTile * kLanes;
+  const WeightedJob job{weights, stride, dim, padded_dim(dim), acc, ahead};
+  with_type(rows.type, [&](auto element) {
+    using T = decltype(element);
+    for (std::uint32_t begin = 0; begin < count; begin += kBlockRows) {
+      const std::uint32_t end = count - begin < kBlockRows ? count : begin + kBlockRows;
+      std::uint32_t c = 0;
+      for (; c + width <= dim; c += width)
+        weighted_columns<V, T, V::kDimTile, false>(job, rows, group, c, begin, end);
+      for (; c + kLanes <= dim; c += kLanes)
+        weighted_columns<V, T, 1, false>(job, rows, group, c, begin, end);
+      if (c < dim) weighted_columns<V, T, 1, true>(job, rows, group, c, begin, end);
+    }
+  });
 }
 
 template <class V>
 void weighted_sum(const float *weights, std::size_t stride, std::uint32_t group, const Rows &rows,
                   std::uint32_t count, std::uint32_t dim, float *acc) {
-  const WeightedJob job{weights, stride, count, dim, padded_dim(dim), acc};
-  with_type(rows.type, [&](auto element) {
-    using T = decltype(element);
-    constexpr std::uint32_t width = V::kDimTile * kLanes;
-    std::uint32_t c = 0;
-    for (; c + width <= dim; c += width) weighted_columns<V, T, V::kDimTile>(job, rows, group, c);
-    for (; c < dim; c += kLanes) weighted_columns<V, T, 1>(job, rows, group, c);
-  });
+  weighted_sum_ahead<V>(weights, stride, group, rows, count, dim, acc, Ahead{});
 }
 
 }  // namespace
