@@ -2,6 +2,7 @@
 #include "attend/attend.h"
 
 #include <cmath>
+#include <cstring>
 
 #include "attend/prefill.h"
 #include "check.h"
@@ -117,13 +118,24 @@ Head head_query(const Job &job, std::uint32_t kv_head, const float *queries) {
               has ? head_rows(*job.cache, job.cache->values, kv_head) : HeadRows{&kNone, nullptr, 0, 0}};
 }
 
-Tail tail_of(const Job &job, std::uint32_t kv_head, const Moments *moments) {
+// The tail logits that the selection left in scratch, if they are of this layer, length and query.
+const float *left_logits(const Job &job, std::uint32_t kv_head, const float *queries) {
+  const HeadState head = head_of(const_cast<Policy *>(job.p), job.layer, kv_head);
+  const HeadMarks &marks = head.marks();
+  if (marks.tail_layer != job.layer || marks.tail_tokens != job.query->tokens) return nullptr;
+  const std::size_t bytes = std::size_t{job.p->s.group} * job.p->s.dim16 * sizeof(float);
+  return std::memcmp(queries, head.scratch().queries, bytes) == 0 ? head.scratch().spare : nullptr;
+}
+
+Tail tail_of(const Job &job, std::uint32_t kv_head, const float *queries, const Moments *moments) {
   Tail tail{};
   tail.kind = KVSIFT_TAIL_NONE;
   if (!job.tail) return tail;
   const kvsift_selection &s = *job.selection;
   tail.kind = s.tail;
   tail.moments = moments;
+  if (s.tail == KVSIFT_TAIL_MOMENTS) tail.page_logits = left_logits(job, kv_head, queries);
+  tail.page_stride = scratch_stride(job.p->s);
   if (s.tail == KVSIFT_TAIL_BALANCE && s.coreset != nullptr) {
     tail.coreset = s.coreset + std::uint64_t{kv_head} * s.coreset_stride;
     tail.weights = s.coreset_weights + std::uint64_t{kv_head} * s.coreset_stride;
@@ -164,7 +176,7 @@ kvsift_status attend_head(const Job &job, std::uint32_t kv_head, float *out, kvs
   const bool apart = o != nullptr && job.selection->calibration != 0 && job.selection->everything == 0;
   Attended result = result_of(job, kv_head, out, apart ? nullptr : o);
   if (result.log_sum_exp == nullptr) result.log_sum_exp = lse;
-  attend(head, lists_of(job, kv_head), tail_of(job, kv_head, &moments), result);
+  attend(head, lists_of(job, kv_head), tail_of(job, kv_head, queries, &moments), result);
   if (apart) attend_row(head, job.query->tokens, result_of(job, kv_head, nullptr, o));
   for (std::uint32_t g = 0; g < s.group; ++g) {
     if (std::isfinite(result.log_sum_exp[g])) continue;
@@ -235,7 +247,7 @@ extern "C" kvsift_status kvsift_attend_tail(const kvsift_policy *policy, uint32_
     const Moments moments = moments_for(job, i);
     Attended result = result_of(job, i, out, nullptr);
     result.log_sum_exp = log_sum_exp + std::uint64_t{i} * s.group;
-    attend_tail(head_query(job, i, queries), lists_of(job, i), tail_of(job, i, &moments), result);
+    attend_tail(head_query(job, i, queries), lists_of(job, i), tail_of(job, i, queries, &moments), result);
   }
   return KVSIFT_OK;
 }

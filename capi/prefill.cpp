@@ -14,20 +14,20 @@ static void observe_last_rows(const HeadState &state, const Prefill &job, std::u
   const std::uint32_t rows = job.rows < wanted ? job.rows : wanted;
   float queries[KVSIFT_MAX_GROUP * KVSIFT_MAX_HEAD_DIM];
   float log_sum_exp[KVSIFT_MAX_GROUP];
-  const RowRoom room = row_room(state);
+  const Scratch room = row_room(state);
   for (std::uint32_t row = job.rows - rows; row < job.rows; ++row) {
     const std::uint32_t tokens = job.tokens - job.rows + row + 1;
     prefill_queries(job, row, queries);
     const Head head{job.kernels, queries, job.group, job.dim, job.scale, job.keys, job.values};
     Attended result{};
     result.log_sum_exp = log_sum_exp;
-    result.block_max = room.peak;
-    result.block_mass = room.mass;
+    result.block_max = room.scores;
+    result.block_mass = room.spare;
     result.block_stride = room.stride;
     result.block_tokens = s.c.block_tokens;
     result.blocks = blocks_of(tokens, s.c.block_tokens);
     attend_row(head, tokens, result);
-    observe_pooled(state, PooledRows{tokens, true, true, room.peak, room.mass, log_sum_exp, room.stride});
+    observe_pooled(state, PooledRows{tokens, true, true, room.scores, room.spare, log_sum_exp, room.stride});
   }
 }
 

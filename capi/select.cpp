@@ -125,7 +125,7 @@ extern "C" kvsift_status kvsift_select_blocks(kvsift_policy *policy, uint32_t la
       continue;
     }
     const HeadState head = head_of(p, layer, i);
-    float *rows = query_room(head);
+    float *rows = head.scratch().queries;
     if (reads) widen_queries(p, *query, i, 0, rows);
     select_head(head, step, reads ? rows : nullptr);
   }

@@ -14,7 +14,13 @@ void defaults(kvsift_policy_config *c) {
 }
 
 std::uint32_t score(const HeadState &head, const QueryRows &query, std::uint32_t pages, float *scores, std::uint64_t stride) {
-  page_scores(head, query, pages, scores, stride);
+  // The tail's logits come from the same two rows of each page: left in scratch for kvsift_attend.
+  const bool tail = head.settings().value_moments;
+  page_scores(head, query, pages, scores, tail ? head.scratch().spare : nullptr, stride);
+  if (tail) {
+    head.marks().tail_layer = head.layer;
+    head.marks().tail_tokens = query.tokens;
+  }
   return pages;
 }
 
@@ -27,10 +33,10 @@ kvsift_status check_whole_pages(const kvsift_policy_config &c, kvsift_error *err
 }
 
 void page_scores(const HeadState &head, const QueryRows &query, std::uint32_t pages, float *scores,
-                 std::uint64_t stride) {
+                 float *tail_logits, std::uint64_t stride) {
   const Settings &s = head.settings();
   const Moments moments = moments_of(head, query.tokens);
-  moment_logits(head.k(), query.rows, s.group, s.scale, moments, 0, pages, nullptr, scores, stride);
+  moment_logits(head.k(), query.rows, s.group, s.scale, moments, 0, pages, tail_logits, scores, stride);
   head.unit->counters.state_bytes_touched += std::uint64_t{pages} * s.dim16 * 2 * element_bytes(s.c.moments_type);
 }
 

@@ -72,7 +72,7 @@ void keep_best(const HeadState &head, std::uint32_t list, std::uint32_t budget, 
   // Whole blocks before the window compete.
   const std::uint32_t candidates = (prompt - window) / s.c.block_tokens;
   const std::uint32_t k = budget > window ? (budget - window) / s.c.block_tokens : 0;
-  float *smoothed = head.scratch();
+  float *smoothed = head.scratch().scores;
   smooth(s.c, votes(head, list), candidates, smoothed);
   chosen->count = top_blocks(smoothed, 0, candidates, k < chosen->capacity ? k : chosen->capacity, chosen->blocks);
   const std::uint32_t blocks = blocks_of(prompt, s.c.block_tokens);

@@ -23,7 +23,7 @@ void keep(const HeadState &head, std::uint32_t list, Chosen *chosen) {
   const std::uint32_t sinks = blocks_of(s.c.sink_tokens, size), local = blocks_of(s.c.local_tokens, size);
   const std::uint32_t fixed = s.c.sink_tokens + s.c.local_tokens, budget = budget_at(s.c, prompt);
   const std::uint32_t end = blocks > local ? blocks - local : 0;
-  float *draws = head.scratch();
+  float *draws = head.scratch().scores;
   const std::uint32_t query_head = head.kv_head * s.lists + list;
   for (std::uint32_t i = 0; i < blocks; ++i) {
     draws[i] = uniform_of(philox_at(s.c.seed, head.layer, query_head, i, kDraw).word[0]);

@@ -72,9 +72,7 @@ kvsift_status lay_out(const Settings &s, Layout *layout, PolicyPlaces *policy, k
   policy->marks = layout->take<HeadMarks>(s.c.kv_heads, "head marks");
   policy->units = layout->take<char>(
       policy->places.bytes * s.sparse_layers * s.c.kv_heads, "per-head state");
-  // Two pooled rows or score rows for each query head, and one for the choice.
-  policy->scratch_floats = std::uint64_t{2 * s.group + 1} * ((s.max_blocks + 15) / 16 * 16) +
-                           std::uint64_t{s.group} * s.dim16;
+  policy->scratch_floats = (2 * s.group + 1) * scratch_stride(s) + std::uint64_t{s.group} * s.dim16;
   policy->scratch = layout->take<float>(policy->scratch_floats * s.c.kv_heads, "scratch");
   policy->bytes = layout->used();
   return layout->check(error);

@@ -27,21 +27,21 @@ void count_recovery(const HeadState &head, std::uint32_t tokens, const float *ma
   }
 }
 
-void pass_on(const HeadState &head, const RowRoom &room, std::uint32_t tokens, bool full, bool prompt,
+void pass_on(const HeadState &head, const Scratch &room, std::uint32_t tokens, bool full, bool prompt,
              bool has_mass) {
   const Settings &s = head.settings();
   const Method &method = *method_of(s.c.method);
   const std::uint32_t blocks = blocks_of(tokens, s.c.block_tokens);
   if (s.c.grouping != KVSIFT_GROUP_QUERY_HEAD) {
-    reduce_rows(head, room.peak, room.stride, blocks, room.peak);
-    if (has_mass) reduce_rows(head, room.mass, room.stride, blocks, room.mass);
+    reduce_rows(head, room.scores, room.stride, blocks, room.scores);
+    if (has_mass) reduce_rows(head, room.spare, room.stride, blocks, room.spare);
   }
-  if (full && !prompt && has_mass) count_recovery(head, tokens, room.mass, room.stride);
+  if (full && !prompt && has_mass) count_recovery(head, tokens, room.spare, room.stride);
   const bool first_of_chunk = prompt && head.unit->rows_seen <= head.policy->tokens;
   if (first_of_chunk && method.begin_chunk != nullptr) method.begin_chunk(head);
   if (!prompt) remember(head, tokens - 1);
   if (method.observe != nullptr) {
-    method.observe(head, Row{tokens, blocks, full, prompt, room.peak, has_mass ? room.mass : nullptr,
+    method.observe(head, Row{tokens, blocks, full, prompt, room.scores, has_mass ? room.spare : nullptr,
                              room.stride});
   }
   head.unit->rows_seen = tokens;
@@ -49,26 +49,24 @@ void pass_on(const HeadState &head, const RowRoom &room, std::uint32_t tokens, b
 
 }  // namespace
 
-RowRoom row_room(const HeadState &head) {
-  const Settings &s = head.settings();
-  const std::uint64_t stride = (s.max_blocks + 15) / 16 * 16;
+Scratch row_room(const HeadState &head) {
   head.marks().tail_tokens = 0;
-  return RowRoom{stride, head.scratch(), head.scratch() + s.group * stride};
+  return head.scratch();
 }
 
 void observe_pooled(const HeadState &head, const PooledRows &rows) {
   const Settings &s = head.settings();
   const Kernels &k = head.k();
-  const RowRoom room = row_room(head);
+  const Scratch room = row_room(head);
   const std::uint32_t blocks = blocks_of(rows.tokens, s.c.block_tokens);
   for (std::uint32_t g = 0; g < s.group; ++g) {
-    float *peak = room.peak + g * room.stride;
+    float *peak = room.scores + g * room.stride;
     const float *max = rows.block_max + g * rows.stride;
     const float lse = rows.log_sum_exp[g];
     for (std::uint32_t i = 0; i < blocks; ++i) peak[i] = max[i] - lse;
     k.array.exp(peak, peak, blocks);
     if (rows.block_mass == nullptr) continue;
-    float *mass = room.mass + g * room.stride;
+    float *mass = room.spare + g * room.stride;
     for (std::uint32_t i = 0; i < blocks; ++i) mass[i] = rows.block_mass[g * rows.stride + i];
   }
   pass_on(head, room, rows.tokens, rows.full, rows.prompt, rows.block_mass != nullptr);
@@ -77,7 +75,7 @@ void observe_pooled(const HeadState &head, const PooledRows &rows) {
 void observe_rows(const HeadState &head, const float *rows, std::uint64_t stride, std::uint32_t tokens, bool full,
                   bool prompt) {
   const Settings &s = head.settings();
-  const RowRoom room = row_room(head);
+  const Scratch room = row_room(head);
   const std::uint32_t size = s.c.block_tokens;
   const std::uint32_t blocks = blocks_of(tokens, size);
   for (std::uint32_t g = 0; g < s.group; ++g) {
@@ -89,8 +87,8 @@ void observe_rows(const HeadState &head, const float *rows, std::uint64_t stride
         peak = p > peak ? p : peak;
         mass += p;
       }
-      room.peak[g * room.stride + i] = peak;
-      room.mass[g * room.stride + i] = mass;
+      room.scores[g * room.stride + i] = peak;
+      room.spare[g * room.stride + i] = mass;
     }
   }
   pass_on(head, room, tokens, full, prompt, true);

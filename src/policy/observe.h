@@ -5,12 +5,8 @@
 
 namespace kvsift {
 
-// Two rows of block figures for each query head, in the KV head's scratch.
-struct RowRoom {
-  std::uint64_t stride;
-  float *peak, *mass;
-};
-RowRoom row_room(const HeadState &head);
+// Where rows are pooled: peaks to the scratch's scores, masses to its spare rows. What lay there is void.
+Scratch row_room(const HeadState &head);
 
 // Pooled rows of the group's query heads, as kvsift_attend and the prefill give them.
 struct PooledRows {

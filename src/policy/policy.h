@@ -124,8 +124,22 @@ struct UnitPlaces {
 // What the lists and the scratch of a KV head are for at the moment.
 struct HeadMarks {
   std::uint32_t listed_layer, listed_tokens;  // of the lists
-  std::uint32_t tail_layer, tail_tokens;      // of the tail logits that select left in scratch; tokens 0: none
+  std::uint32_t tail_layer, tail_tokens;      // of the tail logits that a selection left in scratch; tokens 0: none
 };
+
+// The scratch of a KV head.
+struct Scratch {
+  std::uint64_t stride;  // of block rows
+  float *scores;         // [group][stride]: scores, or pooled rows
+  float *spare;          // [group][stride]: page scores, tail logits or block masses
+  float *choice;         // [stride]
+  float *queries;        // [group][dim16]
+};
+
+inline std::uint64_t scratch_stride(const Settings &s) {
+  const std::uint32_t most = s.max_blocks > s.max_pages ? s.max_blocks : s.max_pages;
+  return (most + 15) / 16 * 16;
+}
 
 // The settings and where everything lies: the same for every policy of one configuration.
 struct PolicyPlaces {
@@ -181,7 +195,13 @@ struct HeadState {
     return at<T>(policy->places.method[field]);
   }
   HeadMarks &marks() const { return policy->marks.in(policy)[kv_head]; }
-  float *scratch() const { return policy->scratch.in(policy) + kv_head * policy->scratch_floats; }
+  Scratch scratch() const {
+    const Settings &s = policy->s;
+    const std::uint64_t stride = scratch_stride(s);
+    float *scores = policy->scratch.in(policy) + kv_head * policy->scratch_floats;
+    float *spare = scores + s.group * stride, *choice = spare + s.group * stride;
+    return Scratch{stride, scores, spare, choice, choice + stride};
+  }
 };
 
 // The group's queries of one decode step, float32, padded with zeros to dim16.

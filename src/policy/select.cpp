@@ -13,20 +13,6 @@
 namespace kvsift {
 namespace {
 
-// Scratch of one KV head: two score rows for each query head, one row for the choice, the queries.
-struct Scratch {
-  std::uint64_t stride;
-  float *scores, *spare, *choice;
-
-  explicit Scratch(const HeadState &head) {
-    const Settings &s = head.settings();
-    stride = (s.max_blocks + 15) / 16 * 16;
-    scores = head.scratch();
-    spare = scores + s.group * stride;
-    choice = spare + s.group * stride;
-  }
-};
-
 void count_list(const HeadState &head, std::uint32_t kept, std::uint32_t tokens) {
   Counters &counters = head.unit->counters;
   ++counters.selections;
@@ -123,14 +109,14 @@ void evict_unlisted(const HeadState &head, const Method &method, std::uint32_t l
 
 void select_ranked(const HeadState &head, const Method &method, const Step &step, const QueryRows &query) {
   const Settings &s = head.settings();
-  const Scratch scratch(head);
+  const Scratch scratch = head.scratch();
   const std::uint32_t blocks = blocks_of(step.tokens, s.c.block_tokens);
   ScoreKind kind;
   const std::uint32_t scored = score_lists(head, method, query, blocks, scratch, &kind);
   const Ranking r = rank_for(s, step.tokens, scored);
   const bool verify = s.c.verify_blocks > 0 && (method.needs & KVSIFT_NEEDS_QUERY) == 0;
   if (verify) {
-    page_scores(head, query, blocks, scratch.spare, scratch.stride);
+    page_scores(head, query, blocks, scratch.spare, nullptr, scratch.stride);
     reduce_group(head, ScoreKind::kLog, blocks, scratch.spare, scratch.stride);
   }
   auto *chosen = reinterpret_cast<std::uint32_t *>(scratch.choice);
@@ -168,12 +154,14 @@ void decide(const HeadState &head, const Method &method) {
 
 void select_kept(const HeadState &head, const Method &method, const Step &step) {
   const Settings &s = head.settings();
-  if (head.unit->decided == 0) decide(head, method);
+  const std::uint32_t prompt = prompt_of(*head.policy);
+  if (head.unit->decided == 0 || head.unit->prompt_tokens != prompt) decide(head, method);
+  const std::uint32_t sinks = s.c.sink_tokens < step.tokens ? s.c.sink_tokens : step.tokens;
+  const std::uint32_t local_begin = prompt > s.prompt_local ? prompt - s.prompt_local : 0;
   for (std::uint32_t list = 0; list < s.lists; ++list) {
     const std::uint32_t *kept = head.at<std::uint32_t>(head.places().kept) + std::uint64_t{list} * s.kept_blocks;
     const std::uint32_t count = head.at<std::uint32_t>(head.places().kept_counts)[list];
-    const std::uint32_t tokens =
-        write_list(head, list, ListParts{kept, count, 0, head.unit->prompt_tokens, step.tokens});
+    const std::uint32_t tokens = write_list(head, list, ListParts{kept, count, sinks, local_begin, step.tokens});
     count_list(head, tokens, step.tokens);
   }
 }
@@ -203,11 +191,6 @@ void select_dense(Policy *policy, std::uint32_t layer, std::uint32_t kv_head, st
   head.marks() = HeadMarks{layer, tokens, 0, 0};
 }
 
-float *query_room(const HeadState &head) {
-  const Scratch scratch(head);
-  return scratch.choice + scratch.stride;
-}
-
 void select_head(const HeadState &head, const Step &step, const float *queries) {
   const Settings &s = head.settings();
   const Method &method = *method_of(s.c.method);
@@ -217,6 +200,7 @@ void select_head(const HeadState &head, const Step &step, const float *queries) 
     policy->block_counts.in(policy)[index] = 0;
     policy->missed_counts.in(policy)[index] = 0;
   }
+  head.marks() = HeadMarks{head.layer, step.tokens, 0, 0};
   if (method.keep != nullptr && !step.everything) {
     select_kept(head, method, step);
   } else if (!step.everything) {
@@ -228,8 +212,6 @@ void select_head(const HeadState &head, const Step &step, const float *queries) 
     for (std::uint32_t list = 0; list < s.lists; ++list) write_everything(head, list, step.tokens);
   }
   head.unit->selected_for = step.tokens;
-  head.marks().listed_layer = head.layer;
-  head.marks().listed_tokens = step.tokens;
   head.unit->counters.tokens_read += union_of_lists(head);
 }
 

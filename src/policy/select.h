@@ -18,10 +18,7 @@ Step step_at(const Policy &policy, std::uint32_t tokens);
 // A layer that attends to everything.
 void select_dense(Policy *policy, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t tokens);
 
-// Room for the group's queries in the KV head's scratch, [group][dim16].
-float *query_room(const HeadState &head);
-
-// Fills the lists of one KV head. `queries`: as in query_room, padded with zeros; null where the method needs none.
+// Fills the lists of one KV head. `queries`: [group][dim16], padded with zeros; null where the method needs none.
 void select_head(const HeadState &head, const Step &step, const float *queries);
 
 // Blocks that compete: those not wholly among the sinks or the newest tokens of `blocks` scored ones.

@@ -96,8 +96,12 @@ void derive(const Config &c, const Method &method, Settings *s) {
   if (s->value_moments) s->needs |= KVSIFT_NEEDS_KEYS | KVSIFT_NEEDS_VALUES | KVSIFT_NEEDS_QUERY;
   if (c.verify_blocks > 0) s->needs |= KVSIFT_NEEDS_QUERY;
   s->scale = c.softmax_scale > 0 ? c.softmax_scale : 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+  const bool votes = c.method == KVSIFT_METHOD_SNAPKV || c.method == KVSIFT_METHOD_PYRAMIDKV;
+  s->prompt_local = votes && c.window > c.local_tokens ? c.window : c.local_tokens;
+  // PyramidKV's first layers have up to twice the mean.
+  const std::uint64_t budget = std::uint64_t{c.method == KVSIFT_METHOD_PYRAMIDKV ? 2u : 1u} * budget_at(c, c.max_tokens);
   // The chosen blocks, late additions, and one more each for a ragged sink edge, local edge and newest block.
-  const std::uint64_t most = std::uint64_t{budget_at(c, c.max_tokens) / c.block_tokens} + c.verify_blocks + 4;
+  const std::uint64_t most = budget / c.block_tokens + c.verify_blocks + 4;
   s->kept_blocks = static_cast<std::uint32_t>(most < s->max_blocks ? most : s->max_blocks);
   s->list_ranges = s->kept_blocks + 2;
   // Keeping methods keep every decoded token as well.

@@ -18,6 +18,7 @@ struct Settings {
   std::uint32_t max_blocks;    // at max_tokens
   std::uint32_t max_pages;
   std::uint32_t sparse_layers; // layers that keep state
+  std::uint32_t prompt_local;  // keeping methods: newest prompt tokens that always survive
   std::uint32_t kept_blocks;   // the most blocks that survive of a prompt
   std::uint32_t list_blocks;   // the most blocks in one list
   std::uint32_t list_ranges;   // and ranges
