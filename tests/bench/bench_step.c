@@ -1,0 +1,329 @@
+/* A whole decode step against full attention: select, attend, observe, at the geometry of Llama-3.1-8B (32 query heads,
+ * 8 KV heads, head dimension 128, float16 cache).
+ *
+ *     bench_step [--quick] [--tokens 32768] [--budget 1024] [--threads 1] [--method NAME]
+ *
+ * Layers rotate so that no cache holds what a step reads. Prints JSON: microseconds a layer, ratios within this run. */
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <kvsift/kvsift.h>
+
+#include "peak.h"
+
+enum { QUERY_HEADS = 32, KV_HEADS = 8, DIM = 128, BLOCK = 16, MAX_THREADS = 8, STEPS_MOST = 64 };
+static const size_t kTokenBytes = (size_t)KV_HEADS * DIM * 2;
+static const double kRotated = 256e6; /* bytes of cache over all layers, beyond any last-level cache here */
+
+typedef struct world {
+  uint32_t tokens, layers, threads, steps;
+  uint16_t *keys, *values; /* [layer][token][KV head][DIM] */
+  float *queries;          /* [step][query head][DIM] */
+} world;
+
+typedef struct variant {
+  const char *label;
+  kvsift_method method;
+  uint32_t tail, grouping, moments_type, fast;
+} variant;
+
+static const variant kVariants[] = {
+    {"full", KVSIFT_METHOD_FULL, 0, 0, KVSIFT_F16, 0},
+    {"streaming", KVSIFT_METHOD_STREAMING, 0, 0, KVSIFT_F16, 0},
+    {"streaming, one list", KVSIFT_METHOD_STREAMING, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0},
+    {"h2o, blocks, per KV head", KVSIFT_METHOD_H2O, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0},
+    {"snapkv, per KV head", KVSIFT_METHOD_SNAPKV, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0},
+    {"uniform, per KV head", KVSIFT_METHOD_UNIFORM, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0},
+    {"ema, per KV head", KVSIFT_METHOD_EMA, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0},
+    {"quest, per KV head", KVSIFT_METHOD_QUEST, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0},
+    {"quest, per query head", KVSIFT_METHOD_QUEST, 0, 0, KVSIFT_F16, 0},
+    {"page-stats, per KV head", KVSIFT_METHOD_PAGE_STATS, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0},
+    {"page-stats + moments, per KV head", KVSIFT_METHOD_PAGE_STATS, 1, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0},
+    {"page-stats + int8 moments, per KV head", KVSIFT_METHOD_PAGE_STATS, 1, KVSIFT_GROUP_MEAN, KVSIFT_I8, 0},
+    {"page-stats + moments, per query head", KVSIFT_METHOD_PAGE_STATS, 1, 0, KVSIFT_F16, 0},
+    {"attention-predictor, per KV head", KVSIFT_METHOD_ATTENTION_PREDICTOR, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0},
+    {"attention-predictor-fast", KVSIFT_METHOD_ATTENTION_PREDICTOR, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 1},
+};
+
+typedef struct timing {
+  double select, attend, observe, total; /* seconds a layer */
+  uint64_t state_bytes;                  /* a layer */
+  double touched;                        /* bytes of policy state read, a layer and step */
+  double cache_read;                     /* bytes of cache read, a layer and step */
+} timing;
+
+static void check(kvsift_status status, const char *what, const kvsift_policy *policy) {
+  if (status == KVSIFT_OK) return;
+  fprintf(stderr, "%s: %s: %s\n", what, kvsift_status_string(status), kvsift_last_error(policy));
+  exit(1);
+}
+
+static uint16_t random_half(uint64_t *state) {
+  *state = *state * 6364136223846793005u + 1442695040888963407u;
+  const uint32_t bits = (uint32_t)(*state >> 33);
+  /* Sign, an exponent around 1, any fraction: magnitudes 0.25 .. 2. */
+  return (uint16_t)((bits & 0x8000u) | ((13u + (bits >> 16) % 3u) << 10) | (bits & 0x3ffu));
+}
+
+static void make_world(world *w, uint32_t tokens, uint32_t threads, uint32_t steps) {
+  const double layer_bytes = 2.0 * (double)kTokenBytes * tokens;
+  w->tokens = tokens, w->threads = threads, w->steps = steps;
+  w->layers = (uint32_t)ceil(kRotated / layer_bytes);
+  const size_t elements = (size_t)w->layers * (tokens + steps) * KV_HEADS * DIM;
+  w->keys = malloc(elements * 2), w->values = malloc(elements * 2);
+  w->queries = malloc((size_t)steps * QUERY_HEADS * DIM * sizeof(float));
+  uint64_t state = 1;
+  for (size_t i = 0; i < elements; ++i) w->keys[i] = random_half(&state), w->values[i] = random_half(&state);
+  for (size_t i = 0; i < (size_t)steps * QUERY_HEADS * DIM; ++i) {
+    w->queries[i] = (float)(random_half(&state) % 2001) / 1000.0f - 1.0f;
+  }
+}
+
+static void free_world(world *w) {
+  free(w->keys), free(w->values), free(w->queries);
+}
+
+static kvsift_view rows_of(const world *w, const uint16_t *base, uint32_t layer, uint32_t token) {
+  const char *data = (const char *)(base + ((size_t)layer * (w->tokens + w->steps) + token) * KV_HEADS * DIM);
+  kvsift_view view = {.data = data, .type = KVSIFT_F16, .token_stride = kTokenBytes, .head_stride = DIM * 2};
+  return view;
+}
+
+/* Peaked pooled rows for the prompt's last queries, for methods that learn from attention. */
+static void feed_rows(const world *w, kvsift_policy *policy, uint32_t rows) {
+  const uint32_t blocks = (w->tokens + BLOCK - 1) / BLOCK;
+  float *max = malloc((size_t)QUERY_HEADS * blocks * sizeof *max), *mass = malloc((size_t)QUERY_HEADS * blocks * sizeof *mass);
+  float lse[QUERY_HEADS];
+  uint64_t state = 7;
+  for (uint32_t h = 0; h < QUERY_HEADS; ++h) lse[h] = 8.0f;
+  if (rows > 64) rows = 64;
+  for (uint32_t layer = 0; layer < w->layers; ++layer) {
+    for (uint32_t r = 0; r < rows; ++r) {
+      for (size_t i = 0; i < (size_t)QUERY_HEADS * blocks; ++i) {
+        const uint16_t bits = random_half(&state);
+        max[i] = (bits & 0xffu) < 8 ? 5.0f : -2.0f - (float)(bits & 0xfu);
+        mass[i] = expf(max[i] - 8.0f);
+      }
+      kvsift_observation o = {.struct_size = sizeof o, .tokens = w->tokens - rows + r + 1, .full = 1, .block_stride = blocks,
+                              .block_max = max, .block_mass = mass, .log_sum_exp = lse};
+      check(kvsift_observe_attention(policy, layer, NULL, &o), "rows", policy);
+    }
+  }
+  free(max), free(mass);
+}
+
+static kvsift_policy *make_policy(const world *w, const variant *v, uint32_t budget) {
+  kvsift_error error = {0};
+  kvsift_policy_config c = {.struct_size = sizeof c};
+  kvsift_policy_config_init(&c, v->method);
+  if (v->fast) kvsift_policy_config_predictor_fast(&c);
+  c.layers = w->layers, c.query_heads = QUERY_HEADS, c.kv_heads = KV_HEADS, c.head_dim = DIM;
+  c.max_tokens = w->tokens + w->steps, c.dense_layers = 0, c.block_tokens = BLOCK, c.grouping = v->grouping;
+  c.tail = v->tail, c.moments_type = v->moments_type, c.error = &error;
+  if (v->method != KVSIFT_METHOD_FULL) c.budget_tokens = budget;
+  uint64_t bytes = 0, alignment = 0;
+  if (kvsift_policy_arena_size(&c, &bytes, &alignment) != KVSIFT_OK) {
+    fprintf(stderr, "%s: %s\n", v->label, error.message);
+    return NULL;
+  }
+  void *arena = aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  kvsift_policy *policy = NULL;
+  if (kvsift_policy_create(&c, arena, bytes, &policy) != KVSIFT_OK) {
+    fprintf(stderr, "%s: %s\n", v->label, error.message);
+    return NULL;
+  }
+  kvsift_policy_info info = {.struct_size = sizeof info};
+  check(kvsift_policy_get_info(policy, &info), "info", policy);
+  for (uint32_t layer = 0; layer < w->layers; ++layer) {
+    const kvsift_view keys = rows_of(w, w->keys, layer, 0), values = rows_of(w, w->values, layer, 0);
+    check(kvsift_observe_keys(policy, layer, NULL, 0, w->tokens, &keys, &values), "keys", policy);
+  }
+  if (info.prefill_rows > 0) feed_rows(w, policy, info.prefill_rows);
+  check(kvsift_advance(policy, w->tokens), "advance", policy);
+  return policy;
+}
+
+typedef struct worker {
+  const world *w;
+  kvsift_policy *policy;
+  pthread_barrier_t *barrier;
+  uint32_t index, rows_needed;
+  float *out, *block_max, *block_mass, *lse;
+  timing sum;
+} worker;
+
+static void *work(void *argument) {
+  worker *me = argument;
+  const world *w = me->w;
+  kvsift_policy *policy = me->policy;
+  const uint32_t share = KV_HEADS / w->threads, blocks = (w->tokens + w->steps + BLOCK - 1) / BLOCK;
+  for (uint32_t step = 0; step < w->steps; ++step) {
+    const uint32_t tokens = w->tokens + step + 1;
+    for (uint32_t layer = 0; layer < w->layers; ++layer) {
+      kvsift_query q = {.struct_size = sizeof q, .tokens = tokens, .rows = 1, .first_kv_head = me->index * share, .kv_heads = share};
+      q.view = (kvsift_view){.data = w->queries + (size_t)step * QUERY_HEADS * DIM, .type = KVSIFT_F32, .head_stride = DIM * 4};
+      const kvsift_view key = rows_of(w, w->keys, layer, tokens - 1), value = rows_of(w, w->values, layer, tokens - 1);
+      kvsift_cache cache = {.struct_size = sizeof cache, .tokens = tokens, .keys = rows_of(w, w->keys, layer, 0),
+                            .values = rows_of(w, w->values, layer, 0)};
+      kvsift_selection s = {.struct_size = sizeof s};
+      kvsift_observation o = {.struct_size = sizeof o, .block_stride = blocks, .block_max = me->block_max,
+                              .block_mass = me->block_mass, .log_sum_exp = me->lse};
+      const double start = bench_seconds();
+      check(kvsift_observe_keys(policy, layer, &q, tokens - 1, 1, &key, &value), "keys", policy);
+      check(kvsift_select_blocks(policy, layer, &q, &s), "select", policy);
+      const double selected = bench_seconds();
+      check(kvsift_attend(policy, layer, &q, &cache, &s, me->out, me->rows_needed ? &o : NULL), "attend", policy);
+      const double attended = bench_seconds();
+      if (me->rows_needed) check(kvsift_observe_attention(policy, layer, &q, &o), "observe", policy);
+      const double observed = bench_seconds();
+      pthread_barrier_wait(me->barrier);
+      me->sum.select += selected - start, me->sum.attend += attended - selected, me->sum.observe += observed - attended;
+      me->sum.total += bench_seconds() - start;
+    }
+    if (me->index == 0) check(kvsift_advance(policy, 1), "advance", policy);
+    pthread_barrier_wait(me->barrier);
+  }
+  return NULL;
+}
+
+static int measure(const world *w, const variant *v, uint32_t budget, timing *out) {
+  kvsift_policy *policy = make_policy(w, v, budget);
+  if (policy == NULL) return 0;
+  kvsift_policy_info info = {.struct_size = sizeof info};
+  kvsift_get_stats(policy, &(kvsift_stats){.struct_size = sizeof(kvsift_stats)});
+  check(kvsift_policy_get_info(policy, &info), "info", policy);
+  const uint32_t blocks = (w->tokens + w->steps + BLOCK - 1) / BLOCK;
+  float *room = malloc(((size_t)QUERY_HEADS * DIM + 2 * (size_t)QUERY_HEADS * blocks + QUERY_HEADS) * sizeof(float));
+  pthread_t threads[MAX_THREADS];
+  worker workers[MAX_THREADS];
+  pthread_barrier_t barrier;
+  pthread_barrier_init(&barrier, NULL, w->threads);
+  for (uint32_t i = 0; i < w->threads; ++i) {
+    workers[i] = (worker){.w = w, .policy = policy, .barrier = &barrier, .index = i, .out = room,
+                          .rows_needed = (info.needs & KVSIFT_NEEDS_ATTENTION) != 0};
+    workers[i].block_max = room + QUERY_HEADS * DIM;
+    workers[i].block_mass = workers[i].block_max + (size_t)QUERY_HEADS * blocks;
+    workers[i].lse = workers[i].block_mass + (size_t)QUERY_HEADS * blocks;
+    if (i > 0) pthread_create(&threads[i], NULL, work, &workers[i]);
+  }
+  work(&workers[0]);
+  for (uint32_t i = 1; i < w->threads; ++i) pthread_join(threads[i], NULL);
+  pthread_barrier_destroy(&barrier);
+  kvsift_stats stats = {.struct_size = sizeof stats};
+  check(kvsift_get_stats(policy, &stats), "stats", policy);
+  const double calls = (double)w->steps * w->layers;
+  *out = workers[0].sum;
+  out->select /= calls, out->attend /= calls, out->observe /= calls, out->total /= calls;
+  out->state_bytes = info.arena_bytes / w->layers;
+  out->touched = (double)stats.state_bytes_touched / calls;
+  out->cache_read = (v->method == KVSIFT_METHOD_FULL ? (double)w->tokens * KV_HEADS : (double)stats.tokens_read / calls) * DIM * 4;
+  free(room), free(policy);
+  return 1;
+}
+
+/* Bytes a second that `threads` cores read from memory together. */
+typedef struct reader {
+  const uint64_t *data;
+  size_t words;
+  uint64_t sum;
+} reader;
+
+static void *read_all(void *argument) {
+  reader *r = argument;
+  uint64_t sum[8] = {0};
+  for (size_t i = 0; i + 8 <= r->words; i += 8) {
+    for (int k = 0; k < 8; ++k) sum[k] += r->data[i + k];
+  }
+  for (int k = 0; k < 8; ++k) r->sum += sum[k];
+  return NULL;
+}
+
+static double read_bandwidth(uint32_t threads) {
+  const size_t bytes = (size_t)512 << 20;
+  char *data = malloc(bytes);
+  memset(data, 1, bytes);
+  double best = 0;
+  for (int run = 0; run < 5; ++run) {
+    pthread_t ids[MAX_THREADS];
+    reader readers[MAX_THREADS];
+    const double start = bench_seconds();
+    for (uint32_t i = 0; i < threads; ++i) {
+      readers[i] = (reader){(const uint64_t *)(data + bytes / threads * i), bytes / threads / 8, 0};
+      pthread_create(&ids[i], NULL, read_all, &readers[i]);
+    }
+    for (uint32_t i = 0; i < threads; ++i) pthread_join(ids[i], NULL);
+    const double rate = (double)bytes / (bench_seconds() - start);
+    if (rate > best) best = rate;
+  }
+  free(data);
+  return best;
+}
+
+static int first_record = 1;
+
+static void report(const world *w, const variant *v, uint32_t budget, const timing *t, const timing *full) {
+  printf("%s\n  {\"tokens\": %u, \"budget\": %u, \"threads\": %u, \"method\": \"%s\", \"select_us\": %.1f, \"attend_us\": %.1f, "
+         "\"observe_us\": %.1f, \"total_us\": %.1f, \"times_faster_than_full\": %.2f, \"state_bytes\": %llu, "
+         "\"state_bytes_touched\": %.0f, \"cache_bytes_read\": %.0f}",
+         first_record ? "" : ",", w->tokens, budget, w->threads, v->label, t->select * 1e6, t->attend * 1e6, t->observe * 1e6,
+         t->total * 1e6, full->total / t->total, (unsigned long long)t->state_bytes, t->touched, t->cache_read);
+  fprintf(stderr, "%7u tokens, budget %4u, %u threads, %-40s select %8.1f attend %8.1f observe %7.1f us, %6.2f x full\n",
+          w->tokens, budget, w->threads, v->label, t->select * 1e6, t->attend * 1e6, t->observe * 1e6, full->total / t->total);
+  first_record = 0;
+}
+
+static void run(uint32_t tokens, uint32_t budget, uint32_t threads, const char *only, double bandwidth, double flops) {
+  world w;
+  make_world(&w, tokens, threads, tokens >= 65536 ? 8 : tokens >= 16384 ? 16 : STEPS_MOST / 2);
+  timing full = {0};
+  measure(&w, &kVariants[0], budget, &full);
+  measure(&w, &kVariants[0], budget, &full);
+  const double bytes = (double)tokens * kTokenBytes * 2, work_done = (double)tokens * QUERY_HEADS * DIM * 4;
+  const double bound = fmax(bytes / bandwidth, work_done / (flops * threads));
+  printf("%s\n  {\"tokens\": %u, \"threads\": %u, \"method\": \"full\", \"total_us\": %.1f, \"share_of_roofline\": %.3f}",
+         first_record ? "" : ",", tokens, threads, full.total * 1e6, bound / full.attend);
+  fprintf(stderr, "%7u tokens, %u threads, full: %.1f us, %.0f%% of the roofline\n", tokens, threads, full.total * 1e6,
+          100 * bound / full.attend);
+  first_record = 0;
+  for (size_t i = 1; i < sizeof kVariants / sizeof kVariants[0]; ++i) {
+    timing t = {0};
+    if (only != NULL && strstr(kVariants[i].label, only) == NULL) continue;
+    if (measure(&w, &kVariants[i], budget, &t)) report(&w, &kVariants[i], budget, &t, &full);
+  }
+  free_world(&w);
+}
+
+int main(int argc, char **argv) {
+  static const uint32_t kTokens[] = {1024, 4096, 8192, 32768, 131072};
+  uint32_t tokens = 0, budget = 0, threads = 0;
+  const char *only = NULL;
+  for (int i = 1; i < argc; ++i) {
+    if (strcmp(argv[i], "--quick") == 0) tokens = 32768, budget = 1024, threads = 1;
+    if (i + 1 < argc && strcmp(argv[i], "--tokens") == 0) tokens = (uint32_t)atoi(argv[i + 1]);
+    if (i + 1 < argc && strcmp(argv[i], "--budget") == 0) budget = (uint32_t)atoi(argv[i + 1]);
+    if (i + 1 < argc && strcmp(argv[i], "--threads") == 0) threads = (uint32_t)atoi(argv[i + 1]);
+    if (i + 1 < argc && strcmp(argv[i], "--method") == 0) only = argv[i + 1];
+  }
+  kvsift_build_info info = {.struct_size = sizeof info};
+  kvsift_get_build_info(&info);
+  const double flops = bench_peak_flops();
+  const double bandwidth[2] = {read_bandwidth(1), read_bandwidth(2)};
+  printf("{\"level\": \"%s\", \"multiply_add_flops\": %.3g, \"read_bytes_per_second\": [%.3g, %.3g], \"results\": [", info.level,
+         flops, bandwidth[0], bandwidth[1]);
+  fprintf(stderr, "%s: %.0f Gflop/s a core, %.1f and %.1f GB/s with one and two threads\n", info.level, flops * 1e-9,
+          bandwidth[0] * 1e-9, bandwidth[1] * 1e-9);
+  for (size_t i = 0; i < sizeof kTokens / sizeof kTokens[0]; ++i) {
+    for (uint32_t b = 1024; b <= 2048; b *= 2) {
+      for (uint32_t n = 1; n <= 2; ++n) {
+        if (tokens != 0 && tokens != kTokens[i]) continue;
+        if ((budget != 0 && budget != b) || (threads != 0 && threads != n)) continue;
+        run(kTokens[i], b, n, only, bandwidth[n - 1], flops);
+      }
+    }
+  }
+  printf("\n]}\n");
+  return 0;
+}
