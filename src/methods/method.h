@@ -58,8 +58,9 @@ struct Method {
   // Evicting methods that rank: `kept` (ascending) of all `blocks` were chosen, the others are gone.
   void (*evict)(const HeadState &head, std::uint32_t list, std::uint32_t blocks, const std::uint32_t *kept,
                 std::uint32_t count);
-  // Keeping methods: the surviving blocks of the prompt for list `list`, of the `head.unit->prompt_tokens` tokens it has.
-  // Called once, at the first decode step after the prompt; tokens after the prompt are all kept.
+  // Keeping methods: the surviving blocks of the prompt for list `list`, of the `head.unit->prompt_tokens` tokens it has,
+  // besides the sinks and the last `settings.prompt_local` tokens. Called once, at the first decode step after the prompt;
+  // tokens after the prompt are all kept.
   void (*keep)(const HeadState &head, std::uint32_t list, Chosen *chosen);
   // AttentionPredictor: scores for the next token, ahead of its query.
   void (*predict)(const HeadState &head);

@@ -34,9 +34,9 @@ void smooth(const kvsift_policy_config &c, const float *in, std::uint32_t count,
 }  // namespace
 
 kvsift_status check(const kvsift_policy_config &c, kvsift_error *error) {
-  if (c.window == 0 || c.window > c.budget_tokens) {
+  if (c.window == 0 || c.window > c.budget_tokens - c.sink_tokens) {
     return fail(error, KVSIFT_INVALID_ARGUMENT, "config.window is ", c.window, ", not in 1 .. budget_tokens ",
-                c.budget_tokens);
+                c.budget_tokens, " less sink_tokens ", c.sink_tokens);
   }
   if (c.pool_kernel % 2 == 0 || c.pool_kernel > 255) {
     return fail(error, KVSIFT_INVALID_ARGUMENT, "config.pool_kernel is ", c.pool_kernel, ", not odd or above 255");
@@ -68,16 +68,15 @@ void observe(const HeadState &head, const Row &row) {
 void keep_best(const HeadState &head, std::uint32_t list, std::uint32_t budget, Chosen *chosen) {
   const Settings &s = head.settings();
   const std::uint32_t prompt = head.unit->prompt_tokens;
-  const std::uint32_t window = s.c.window < prompt ? s.c.window : prompt;
+  const std::uint32_t local = s.prompt_local < prompt ? s.prompt_local : prompt;
+  const std::uint32_t fixed = s.c.sink_tokens + local;
   // Whole blocks before the window compete.
-  const std::uint32_t candidates = (prompt - window) / s.c.block_tokens;
-  const std::uint32_t k = budget > window ? (budget - window) / s.c.block_tokens : 0;
+  const std::uint32_t begin = s.c.sink_tokens / s.c.block_tokens, end = (prompt - local) / s.c.block_tokens;
+  const std::uint32_t k = budget > fixed ? (budget - fixed) / s.c.block_tokens : 0;
   float *smoothed = head.scratch().scores;
-  smooth(s.c, votes(head, list), candidates, smoothed);
-  chosen->count = top_blocks(smoothed, 0, candidates, k < chosen->capacity ? k : chosen->capacity, chosen->blocks);
-  const std::uint32_t blocks = blocks_of(prompt, s.c.block_tokens);
-  for (std::uint32_t i = candidates; i < blocks && chosen->count < chosen->capacity; ++i) {
-    chosen->blocks[chosen->count++] = i;
+  smooth(s.c, votes(head, list), end, smoothed);
+  if (end > begin) {
+    chosen->count = top_blocks(smoothed, begin, end - begin, k < chosen->capacity ? k : chosen->capacity, chosen->blocks);
   }
 }
 

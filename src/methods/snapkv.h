@@ -12,7 +12,7 @@ void layout(UnitLayout *layout, const Settings &settings);
 void begin_chunk(const HeadState &head);
 void observe(const HeadState &head, const Row &row);
 
-// Keeps the window and the best of the rest, `budget` tokens in all.
+// The best blocks between sinks and window, so that `budget` tokens are kept in all.
 void keep_best(const HeadState &head, std::uint32_t list, std::uint32_t budget, Chosen *chosen);
 
 }  // namespace snapkv

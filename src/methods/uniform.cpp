@@ -19,20 +19,15 @@ void defaults(kvsift_policy_config *c) {
 void keep(const HeadState &head, std::uint32_t list, Chosen *chosen) {
   const Settings &s = head.settings();
   const std::uint32_t size = s.c.block_tokens, prompt = head.unit->prompt_tokens;
-  const std::uint32_t blocks = blocks_of(prompt, size);
-  const std::uint32_t sinks = blocks_of(s.c.sink_tokens, size), local = blocks_of(s.c.local_tokens, size);
   const std::uint32_t fixed = s.c.sink_tokens + s.c.local_tokens, budget = budget_at(s.c, prompt);
-  const std::uint32_t end = blocks > local ? blocks - local : 0;
+  const std::uint32_t begin = blocks_of(s.c.sink_tokens, size);
+  const std::uint32_t end = prompt > s.c.local_tokens ? (prompt - s.c.local_tokens) / size : 0;
   float *draws = head.scratch().scores;
   const std::uint32_t query_head = head.kv_head * s.lists + list;
-  for (std::uint32_t i = 0; i < blocks; ++i) {
+  for (std::uint32_t i = begin; i < end; ++i) {
     draws[i] = uniform_of(philox_at(s.c.seed, head.layer, query_head, i, kDraw).word[0]);
   }
-  for (std::uint32_t i = 0; i < sinks && i < blocks; ++i) chosen->blocks[chosen->count++] = i;
-  if (end > sinks) {
-    chosen->count += top_blocks(draws, sinks, end - sinks, (budget - fixed) / size, chosen->blocks + chosen->count);
-  }
-  for (std::uint32_t i = end > sinks ? end : sinks; i < blocks; ++i) chosen->blocks[chosen->count++] = i;
+  if (end > begin) chosen->count = top_blocks(draws, begin, end - begin, (budget - fixed) / size, chosen->blocks);
 }
 
 }  // namespace
