@@ -58,7 +58,7 @@ inline void store_element(std::uint8_t *to, kvsift_type type, float x) {
   if (type == KVSIFT_I8) std::memcpy(to, &byte, 1);
 }
 
-// Rows with `gap` elements between them, the last ending at unreadable memory.
+// Rows with `gap` elements between them, the last ending at unreadable memory. Tame rows hold values within 1.
 struct RandomRows {
   std::uint32_t count, dim;
   std::uint64_t stride;
@@ -66,7 +66,8 @@ struct RandomRows {
   Buffer<float> scales;
   Rows rows;
 
-  RandomRows(Random &random, kvsift_type type, std::uint32_t n, std::uint32_t d, std::uint32_t gap)
+  RandomRows(Random &random, kvsift_type type, std::uint32_t n, std::uint32_t d, std::uint32_t gap,
+             bool tame = false)
       : count(n),
         dim(d),
         stride(static_cast<std::uint64_t>(d + gap) * element_bytes(type)),
@@ -75,7 +76,9 @@ struct RandomRows {
         rows{bytes.data, type, stride, type == KVSIFT_I8 ? scales.data : nullptr, sizeof(float)} {
     for (std::uint32_t i = 0; i < n; ++i) {
       for (std::uint32_t c = 0; c < d; ++c) {
-        const float x = type == KVSIFT_I8 ? random.uniform() * 127.0f : random.value();
+        const float x = type == KVSIFT_I8 ? random.uniform() * 127.0f
+                        : tame           ? random.uniform()
+                                         : random.value();
         store_element(bytes.data + i * stride + c * element_bytes(type), type, x);
       }
       if (type == KVSIFT_I8) scales.data[i] = 0.01f + 0.01f * random.uniform();
