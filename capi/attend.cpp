@@ -42,18 +42,6 @@ kvsift_status check_list(const Policy *p, const kvsift_selection &selection, std
   return KVSIFT_OK;
 }
 
-// Pages of tokens [begin, end) must be in the table.
-kvsift_status check_table(const Policy *p, const kvsift_cache &cache, std::uint32_t head, std::uint32_t begin,
-                          std::uint32_t end) {
-  const std::int32_t *table = cache.block_table + std::uint64_t{cache.block_table_stride} * head;
-  for (std::uint32_t page = begin / cache.page_tokens; page * cache.page_tokens < end; ++page) {
-    if (table[page] >= 0) continue;
-    return fail_in(p, KVSIFT_INVALID_ARGUMENT, "cache->block_table: entry ", page, " of KV head ", head, " is ",
-                   table[page]);
-  }
-  return KVSIFT_OK;
-}
-
 kvsift_status check_selection(const Job &job, HeadSpan span) {
   const Policy *p = job.p;
   const kvsift_selection *selection = job.selection;
@@ -74,13 +62,13 @@ kvsift_status check_selection(const Job &job, HeadSpan span) {
     for (std::uint32_t i = 0; i < p->s.lists; ++i) {
       const std::uint32_t list = head * p->s.lists + i;
       if (kvsift_status s = check_list(p, *selection, list)) return s;
-      if (job.cache == nullptr || job.cache->block_table == nullptr) continue;
+      if (job.cache == nullptr) continue;
       const kvsift_range *ranges = selection->ranges + std::uint64_t{list} * selection->range_stride;
       for (std::uint32_t r = 0; r < selection->range_counts[list]; ++r) {
         if (kvsift_status s = check_table(p, *job.cache, head, ranges[r].begin, ranges[r].end)) return s;
       }
     }
-    if (job.cache != nullptr && job.cache->block_table != nullptr && selection->calibration != 0) {
+    if (job.cache != nullptr && selection->calibration != 0) {
       if (kvsift_status s = check_table(p, *job.cache, head, 0, selection->tokens)) return s;
     }
   }
@@ -106,7 +94,9 @@ kvsift_status check_observation(const Policy *p, const kvsift_observation *o, st
 Lists lists_of(const Job &job, std::uint32_t kv_head) {
   const kvsift_selection &s = *job.selection;
   const std::uint64_t first = std::uint64_t{kv_head} * job.p->s.lists;
-  return Lists{s.ranges + first * s.range_stride, s.range_counts + first, s.range_stride, job.p->s.lists > 1};
+  // Where everything is attended to, the heads' lists are one: the cache is read once for all of them.
+  const bool apart = job.p->s.lists > 1 && s.everything == 0;
+  return Lists{s.ranges + first * s.range_stride, s.range_counts + first, s.range_stride, apart};
 }
 
 Head head_query(const Job &job, std::uint32_t kv_head, const float *queries) {
@@ -189,12 +179,22 @@ kvsift_status attend_head(const Job &job, std::uint32_t kv_head, float *out, kvs
 kvsift_status check_job(Job *job, HeadSpan *span) {
   const Policy *p = job->p;
   if (job->query == nullptr) return fail_in(p, KVSIFT_INVALID_ARGUMENT, "query is null");
+  if (job->query->tokens > p->s.c.max_tokens) {
+    return fail_in(p, KVSIFT_CAPACITY, "query->tokens is ", job->query->tokens, ", max_tokens is ", p->s.c.max_tokens);
+  }
   if (kvsift_status s = check_layer(p, job->layer)) return s;
   if (kvsift_status s = check_heads(p, job->query, span)) return s;
   if (kvsift_status s = check_query(p, job->query, *span)) return s;
   if (kvsift_status s = check_selection(*job, *span)) return s;
   job->tail = job->layer >= p->s.c.dense_layers && job->selection->everything == 0 &&
               job->selection->tail == p->s.c.tail && p->s.c.tail != KVSIFT_TAIL_NONE;
+  if (!job->tail || p->s.c.tail != KVSIFT_TAIL_MOMENTS) return KVSIFT_OK;
+  for (std::uint32_t head = span->begin; head < span->end; ++head) {
+    const std::uint32_t seen = p->unit(job->layer - p->s.c.dense_layers, head)->keys_seen;
+    if (seen >= job->query->tokens) continue;
+    return fail_in(p, KVSIFT_OUT_OF_ORDER, "query->tokens is ", job->query->tokens, ", KV head ", head, " of layer ",
+                   job->layer, " has keys of ", seen);
+  }
   return KVSIFT_OK;
 }
 
