@@ -15,7 +15,8 @@ esac
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-bindgen --use-core --ctypes-prefix core::ffi --no-prepend-enum-name --size_t-is-usize --no-layout-tests --blocklist-type '__.*' \
+cd "$work" # away from the crates' rustfmt.toml
+bindgen --use-core --ctypes-prefix core::ffi --no-prepend-enum-name --size_t-is-usize --no-layout-tests \
   --allowlist-function 'kvsift_.*' --allowlist-type 'kvsift_.*' --allowlist-var 'KVSIFT_.*' \
   --no-doc-comments "$root/bindings/kvsift_all.h" -o "$work/ffi.rs" -- -I"$root/include"
 

@@ -15,6 +15,10 @@ pub const KVSIFT_BALANCE_MAX_GROUP: u32 = 512;
 pub const KVSIFT_BALANCE_MAX_BATCH: u32 = 4096;
 pub const KVSIFT_BALANCE_MAX_BUCKETS: u32 = 16;
 pub const KVSIFT_STORE_NO_LIMIT: u32 = 4294967295;
+pub type __int32_t = core::ffi::c_int;
+pub type __uint32_t = core::ffi::c_uint;
+pub type __int64_t = core::ffi::c_long;
+pub type __uint64_t = core::ffi::c_ulong;
 pub type kvsift_status = i32;
 pub const KVSIFT_OK: _bindgen_ty_1 = 0;
 pub const KVSIFT_INVALID_ARGUMENT: _bindgen_ty_1 = 1;
@@ -34,6 +38,7 @@ pub const KVSIFT_NO_DEVICE: _bindgen_ty_1 = 60;
 pub const KVSIFT_DEVICE: _bindgen_ty_1 = 61;
 pub type _bindgen_ty_1 = core::ffi::c_uint;
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct kvsift_error {
     pub status: kvsift_status,
     pub message: [core::ffi::c_char; 240usize],
@@ -45,6 +50,7 @@ pub const KVSIFT_BF16: _bindgen_ty_2 = 2;
 pub const KVSIFT_I8: _bindgen_ty_2 = 3;
 pub type _bindgen_ty_2 = core::ffi::c_uint;
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct kvsift_view {
     pub data: *const core::ffi::c_void,
     pub type_: kvsift_type,
@@ -58,6 +64,7 @@ pub struct kvsift_view {
     pub scale_page_stride: u64,
 }
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct kvsift_cache {
     pub struct_size: u32,
     pub tokens: u32,
@@ -68,6 +75,7 @@ pub struct kvsift_cache {
     pub block_table_stride: u32,
 }
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct kvsift_query {
     pub struct_size: u32,
     pub tokens: u32,
@@ -78,11 +86,13 @@ pub struct kvsift_query {
     pub reserved: u32,
 }
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct kvsift_range {
     pub begin: u32,
     pub end: u32,
 }
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct kvsift_selection {
     pub struct_size: u32,
     pub tokens: u32,
@@ -107,6 +117,7 @@ pub struct kvsift_selection {
     pub missed_counts: *const u32,
 }
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct kvsift_observation {
     pub struct_size: u32,
     pub tokens: u32,
@@ -154,6 +165,7 @@ pub struct kvsift_predictor {
     _unused: [u8; 0],
 }
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct kvsift_policy_config {
     pub struct_size: u32,
     pub method: kvsift_method,
@@ -252,6 +264,7 @@ pub const KVSIFT_NEEDS_MASS: _bindgen_ty_8 = 8;
 pub const KVSIFT_NEEDS_QUERY: _bindgen_ty_8 = 16;
 pub type _bindgen_ty_8 = core::ffi::c_uint;
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct kvsift_policy_info {
     pub struct_size: u32,
     pub needs: u32,
@@ -389,6 +402,7 @@ extern "C" {
     ) -> kvsift_status;
 }
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct kvsift_stats {
     pub struct_size: u32,
     pub reserved: u32,
@@ -431,6 +445,7 @@ extern "C" {
     pub fn kvsift_arena_alignment() -> u64;
 }
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct kvsift_build_info {
     pub struct_size: u32,
     pub version: u32,
@@ -452,6 +467,7 @@ pub const KVSIFT_BALANCE_NORMALISED: _bindgen_ty_10 = 0;
 pub const KVSIFT_BALANCE_PUBLISHED: _bindgen_ty_10 = 1;
 pub type _bindgen_ty_10 = core::ffi::c_uint;
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct kvsift_balance_config {
     pub struct_size: u32,
     pub head_dim: u32,
@@ -473,6 +489,7 @@ pub struct kvsift_balance_config {
     pub error: *mut kvsift_error,
 }
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct kvsift_balance_stats {
     pub struct_size: u32,
     pub reserved: u32,
@@ -512,6 +529,7 @@ extern "C" {
     ) -> kvsift_status;
 }
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct kvsift_weighted {
     pub index: *const u32,
     pub weight: *const f32,
@@ -537,6 +555,7 @@ pub struct kvsift_balance_stream {
     _unused: [u8; 0],
 }
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct kvsift_balance_stream_config {
     pub struct_size: u32,
     pub batch_tokens: u32,
@@ -578,6 +597,7 @@ extern "C" {
     ) -> kvsift_status;
 }
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct kvsift_balance_stream_view {
     pub struct_size: u32,
     pub reserved: u32,
@@ -655,6 +675,7 @@ pub const KVSIFT_STORE_IO_URING: _bindgen_ty_12 = 1;
 pub const KVSIFT_STORE_IO_THREADS: _bindgen_ty_12 = 2;
 pub type _bindgen_ty_12 = core::ffi::c_uint;
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct kvsift_store_span {
     pub data: *mut core::ffi::c_void,
     pub bytes: u64,
@@ -682,6 +703,7 @@ pub struct kvsift_store_device {
     pub sync: ::core::option::Option<unsafe extern "C" fn(context: *mut core::ffi::c_void) -> i32>,
 }
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct kvsift_store_config {
     pub struct_size: u32,
     pub backend: u32,
@@ -815,6 +837,7 @@ extern "C" {
     pub fn kvsift_store_truncate(store: *mut kvsift_store, tokens: u32) -> kvsift_status;
 }
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct kvsift_store_info {
     pub struct_size: u32,
     pub tokens: u32,
@@ -838,6 +861,7 @@ extern "C" {
     pub fn kvsift_store_layer_tokens(store: *const kvsift_store, layer: u32) -> u32;
 }
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct kvsift_store_stats {
     pub struct_size: u32,
     pub reserved: u32,
@@ -873,6 +897,7 @@ pub const KVSIFT_STORE_EVENT_WAIT: _bindgen_ty_13 = 5;
 pub const KVSIFT_STORE_EVENT_APPEND: _bindgen_ty_13 = 6;
 pub type _bindgen_ty_13 = core::ffi::c_uint;
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct kvsift_store_event {
     pub begin_ns: u64,
     pub end_ns: u64,

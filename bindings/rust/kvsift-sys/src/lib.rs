@@ -7,5 +7,6 @@
 
 #[allow(non_camel_case_types, non_upper_case_globals, dead_code)]
 #[allow(clippy::all)]
+#[rustfmt::skip]
 mod ffi;
 pub use ffi::*;
