@@ -32,16 +32,14 @@ static uint64_t arena_alignment(const Geometry &g) { return g.alignment > kAlign
 extern "C" kvsift_status kvsift_store_arena_size(const kvsift_store_config *config, uint64_t *bytes,
                                                  uint64_t *alignment) {
   if (kvsift_status s = check_config(config)) return s;
-  if (bytes == nullptr || alignment == nullptr) {
-    return fail(config->error, KVSIFT_INVALID_ARGUMENT, "bytes or alignment is null");
-  }
+  if (bytes == nullptr) return fail(config->error, KVSIFT_INVALID_ARGUMENT, "bytes is null");
   Geometry g;
   Layout layout;
   Places places;
   if (kvsift_status s = make_geometry(*config, &g)) return s;
   if (kvsift_status s = lay_out(*config, g, &layout, &places)) return s;
   *bytes = layout.used();
-  *alignment = arena_alignment(g);
+  if (alignment != nullptr) *alignment = arena_alignment(g);
   return KVSIFT_OK;
 }
 

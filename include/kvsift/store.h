@@ -112,7 +112,7 @@ typedef uint64_t kvsift_ticket; /* never 0 */
 kvsift_status kvsift_store_config_init(kvsift_store_config *config, uint32_t backend);
 
 /* Bytes and alignment of the arena: exact, and all the memory the store uses (a ring of io_uring is the kernel's, mapped
- * at create). Returns any status a bad config gets. */
+ * at create). alignment may be null. Returns any status a bad config gets. */
 kvsift_status kvsift_store_arena_size(const kvsift_store_config *config, uint64_t *bytes, uint64_t *alignment);
 
 /* Bytes of the slow tier: the file's size, or what host_memory or a device must hold. */

@@ -1,12 +1,12 @@
 /* A process that appends, truncates and resolves is killed at a random moment; the store is opened again, checked row by
  * row, and carried on by the next process. KVSIFT_KILL_RUNS sets the number of runs (20). */
+#include "store_fixture.h"
+#include "random.h"
+
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
-
-#include "random.h"
-#include "store_fixture.h"
 
 enum { TOKENS = 256 };
 

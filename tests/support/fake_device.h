@@ -2,6 +2,9 @@
 #ifndef KVSIFT_TESTS_FAKE_DEVICE_H
 #define KVSIFT_TESTS_FAKE_DEVICE_H
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include <errno.h>
 #include <pthread.h>
 #include <stdint.h>

@@ -2,6 +2,9 @@
 #ifndef KVSIFT_TESTS_STORE_FIXTURE_H
 #define KVSIFT_TESTS_STORE_FIXTURE_H
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

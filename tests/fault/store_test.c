@@ -1,15 +1,14 @@
 /* What goes wrong with slow tiers: no wrong row is ever given out, completed blocks are there, and the sentence names the
  * place. */
-#include <fcntl.h>
-#include <signal.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-
 #include "fake_device.h"
 #include "random.h"
 #include "store_fixture.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 
 static fake_device device;
 static kvsift_store_device calls;
