@@ -21,6 +21,7 @@ void go_back(const HeadState &head, const Method &method, std::uint32_t tokens) 
   if (method.truncate != nullptr) method.truncate(head, tokens);
   restore(head, tokens);
   if (moved) rewrite_open_page(head);
+  head.marks() = HeadMarks{};
 }
 
 template <class Do>
@@ -55,8 +56,11 @@ extern "C" kvsift_status kvsift_truncate(kvsift_policy *policy, uint32_t tokens)
     go_back(head, method, tokens);
     return true;
   });
-  const std::uint32_t decoded = p->tokens - tokens;
+  // Tokens of a prompt are no decode steps.
+  const std::uint32_t decoded = p->tokens - (tokens > p->prompt_end ? tokens : p->prompt_end);
+  const std::uint32_t most = tokens > p->first_prompt ? tokens - p->first_prompt : 0;
   p->decode_steps = p->decode_steps > decoded ? p->decode_steps - decoded : 0;
+  if (p->decode_steps > most) p->decode_steps = most;
   p->tokens = tokens;
   if (p->prompt_end > tokens) p->prompt_end = tokens;
   if (p->first_prompt > tokens) p->first_prompt = tokens;

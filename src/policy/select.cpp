@@ -201,10 +201,10 @@ void select_head(const HeadState &head, const Step &step, const float *queries) 
     policy->missed_counts.in(policy)[index] = 0;
   }
   head.marks() = HeadMarks{head.layer, step.tokens, 0, 0};
+  if (method.evict != nullptr) remember(head, step.tokens - 1);
   if (method.keep != nullptr && !step.everything) {
     select_kept(head, method, step);
   } else if (!step.everything) {
-    if (method.evict != nullptr) remember(head, step.tokens - 1);
     select_ranked(head, method, step, QueryRows{queries, step.tokens});
   }
   const bool everything = step.everything || (step.calibration && s.c.calibration_dense != 0);

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "methods/method.h"
+
 namespace kvsift {
 namespace {
 
@@ -21,8 +23,11 @@ std::uint32_t find(const HeadState &head, std::uint32_t tokens) {
   return back;
 }
 
+// Whether step state has changed since the cache had `tokens` tokens.
 bool has_moved(const HeadState &head, std::uint32_t tokens) {
-  return head.unit->keys_seen > tokens || head.unit->rows_seen > tokens;
+  const Unit &unit = *head.unit;
+  const bool evicted = method_of(head.settings().c.method)->evict != nullptr && unit.selected_for > tokens;
+  return unit.keys_seen > tokens || unit.rows_seen > tokens || evicted;
 }
 
 }  // namespace
@@ -48,8 +53,7 @@ bool can_restore(const HeadState &head, std::uint32_t tokens) {
 void restore(const HeadState &head, std::uint32_t tokens) {
   const UnitPlaces &p = head.places();
   Unit &unit = *head.unit;
-  if (!has_moved(head, tokens)) return;
-  if (slot_bytes(p) > 0) {
+  if (has_moved(head, tokens) && slot_bytes(p) > 0) {
     const std::uint32_t back = find(head, tokens);
     const std::uint32_t slot = slot_at(head, back);
     std::memcpy(head.at<char>(p.step_begin), head.at<char>(p.undo) + slot * slot_bytes(p), slot_bytes(p));
