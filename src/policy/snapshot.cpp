@@ -1,5 +1,6 @@
 #include "policy/snapshot.h"
 
+#include <cstddef>
 #include <cstring>
 
 #include "core/checksum.h"
@@ -16,6 +17,8 @@ struct Header {
   std::uint32_t version;
   std::uint32_t reach;  // tokens of which units hold something
   std::uint32_t tokens, decode_steps, prompt_end, first_prompt;
+  std::uint32_t selected_for;
+  std::uint32_t reserved;  // 0
   std::uint64_t bytes;     // of the whole snapshot
   std::uint64_t checksum;  // of all that follows the header, continued over the header with this field zero
   kvsift_policy_config config;
@@ -26,11 +29,15 @@ std::uint64_t sum_of(Header header, const char *body) {
   return checksum(&header, sizeof header, checksum(body, header.bytes - sizeof header));
 }
 
+constexpr std::size_t kReservedEnd = offsetof(kvsift_policy_config, reserved) + sizeof(std::uint32_t);
+
 // The configuration as far as it shapes the state.
 kvsift_policy_config identity(const Settings &s) {
   kvsift_policy_config c = s.c;
   c.predictor = nullptr;
   c.struct_size = 0;
+  // Padding compares like the rest.
+  std::memset(reinterpret_cast<char *>(&c) + kReservedEnd, 0, offsetof(kvsift_policy_config, seed) - kReservedEnd);
   return c;
 }
 
@@ -127,7 +134,7 @@ kvsift_status check_header(const Policy &policy, const Header &h, std::uint64_t 
                 ", ", h.config.layers, " layers, ", h.config.max_tokens, " tokens)");
   }
   if (h.reach > policy.s.c.max_tokens || h.tokens > h.reach || h.prompt_end > h.tokens || h.first_prompt > h.tokens ||
-      h.decode_steps > h.tokens) {
+      h.decode_steps > h.tokens || h.selected_for > policy.s.c.max_tokens) {
     return fail(error, KVSIFT_CORRUPT, "buffer: its header counts ", h.tokens, " tokens, ", h.decode_steps,
                 " steps and a reach of ", h.reach);
   }
@@ -157,6 +164,7 @@ void save(const Policy &policy, void *buffer) {
   h.decode_steps = policy.decode_steps;
   h.prompt_end = policy.prompt_end;
   h.first_prompt = policy.first_prompt;
+  h.selected_for = policy.selected_for.load(std::memory_order_relaxed);
   h.bytes = snapshot_bytes(policy);
   h.config = identity(policy.s);
   char *body = static_cast<char *>(buffer) + sizeof h, *at = body;
@@ -202,7 +210,7 @@ kvsift_status load(Policy *policy, const void *buffer, std::uint64_t bytes, kvsi
   policy->decode_steps = h.decode_steps;
   policy->prompt_end = h.prompt_end;
   policy->first_prompt = h.first_prompt;
-  policy->selected_for.store(0, std::memory_order_relaxed);
+  policy->selected_for.store(h.selected_for, std::memory_order_relaxed);
   return KVSIFT_OK;
 }
 
