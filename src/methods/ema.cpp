@@ -18,11 +18,6 @@ void defaults(kvsift_policy_config *c) {
   c->ema_decay = 0.8f;
 }
 
-kvsift_status check(const kvsift_policy_config &c, kvsift_error *error) {
-  if (c.ema_decay >= 0 && c.ema_decay <= 1) return KVSIFT_OK;
-  return fail(error, KVSIFT_INVALID_ARGUMENT, "config.ema_decay is ", c.ema_decay, ", not in 0 .. 1");
-}
-
 std::uint32_t prefill_rows(const Settings &s) { return s.c.history_rows; }
 
 void layout(UnitLayout *layout, const Settings &s) {
@@ -49,7 +44,6 @@ constexpr Method kEma = [] {
   Method m{};
   m.name = "ema";
   m.defaults = defaults;
-  m.check = check;
   m.needs = KVSIFT_NEEDS_ATTENTION;
   m.prefill_rows = prefill_rows;
   m.layout = layout;

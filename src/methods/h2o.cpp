@@ -19,11 +19,6 @@ void defaults(kvsift_policy_config *c) {
   c->budget_tokens = 1024;
 }
 
-kvsift_status check(const kvsift_policy_config &c, kvsift_error *error) {
-  if (c.recent_share >= 0 && c.recent_share <= 1) return KVSIFT_OK;
-  return fail(error, KVSIFT_INVALID_ARGUMENT, "config.recent_share is ", c.recent_share, ", not in 0 .. 1");
-}
-
 std::uint32_t prefill_rows(const Settings &) { return UINT32_MAX; }
 
 void layout(UnitLayout *layout, const Settings &s) {
@@ -61,7 +56,6 @@ constexpr Method kH2o = [] {
   Method m{};
   m.name = "h2o";
   m.defaults = defaults;
-  m.check = check;
   m.needs = KVSIFT_NEEDS_ATTENTION | KVSIFT_NEEDS_MASS;
   m.evicts = true;
   m.prefill_rows = prefill_rows;

@@ -40,6 +40,9 @@ kvsift_status check_geometry(const Config &c) {
       {"sink_tokens", c.sink_tokens, 0, KVSIFT_MAX_TOKENS},
       {"local_tokens", c.local_tokens, 0, KVSIFT_MAX_TOKENS},
       {"budget_tokens", c.budget_tokens, 0, KVSIFT_MAX_TOKENS},
+      {"calibration_dense", c.calibration_dense, 0, 1},
+      {"reserved", c.reserved, 0, 0},
+      {"reserved_too", c.reserved_too, 0, 0},
   };
   if (kvsift_status s = check_bounds(bounds, sizeof bounds / sizeof bounds[0], c.error)) return s;
   if (c.query_heads % c.kv_heads != 0 || c.query_heads / c.kv_heads > KVSIFT_MAX_GROUP) {
@@ -63,12 +66,14 @@ kvsift_status check_budget(const Config &c) {
   if (kvsift_status s = check_real("budget_share", c.budget_share, 0, 1, c.error)) return s;
   if (kvsift_status s = check_real("target_mass", c.target_mass, 0, 1, c.error)) return s;
   if (kvsift_status s = check_real("softmax_scale", c.softmax_scale, 0, 1e6f, c.error)) return s;
+  if (kvsift_status s = check_real("recent_share", c.recent_share, 0, 1, c.error)) return s;
+  if (kvsift_status s = check_real("ema_decay", c.ema_decay, 0, 1, c.error)) return s;
   if (c.method == KVSIFT_METHOD_FULL) return KVSIFT_OK;
   // A share alone would leave the shortest contexts with less than the sinks and local tokens.
   const std::uint64_t fixed = std::uint64_t{c.sink_tokens} + c.local_tokens;
-  if (c.budget_tokens < fixed || c.budget_tokens == 0) {
+  if (c.budget_tokens < fixed || c.budget_tokens <= c.sink_tokens) {
     return fail(c.error, KVSIFT_INVALID_ARGUMENT, "config.budget_tokens is ", c.budget_tokens,
-                ", less than sink_tokens ", c.sink_tokens, " plus local_tokens ", c.local_tokens, ", or zero");
+                ", less than sink_tokens ", c.sink_tokens, " plus local_tokens ", c.local_tokens, " or the newest token");
   }
   if (fixed == 0 && c.budget_tokens < c.block_tokens) {
     return fail(c.error, KVSIFT_INVALID_ARGUMENT, "config.budget_tokens is ", c.budget_tokens, ", less than one block of ",
