@@ -55,6 +55,12 @@ class Layout {
     return Offset<T>{at};
   }
 
+  // `count` pieces of `bytes` each.
+  Offset<char> take_pieces(std::uint64_t count, std::uint64_t bytes, const char *name) {
+    if (__builtin_mul_overflow(count, bytes, &bytes)) bytes = ~0ull;
+    return take<char>(bytes, name);
+  }
+
   std::uint64_t used() const { return used_; }
   bool overflow() const { return overflow_; }
 

@@ -70,8 +70,8 @@ kvsift_status lay_out(const Settings &s, Layout *layout, PolicyPlaces *policy, k
   policy->coreset_weights = layout->take<float>(s.c.kv_heads * coreset, "coreset weights");
   policy->coreset_counts = layout->take<std::uint32_t>(s.c.kv_heads, "coreset counts");
   policy->marks = layout->take<HeadMarks>(s.c.kv_heads, "head marks");
-  policy->units = layout->take<char>(
-      policy->places.bytes * s.sparse_layers * s.c.kv_heads, "per-head state");
+  policy->units = layout->take_pieces(std::uint64_t{s.sparse_layers} * s.c.kv_heads, policy->places.bytes,
+                                      "per-head state");
   policy->scratch_floats = (2 * s.group + 1) * scratch_stride(s) + std::uint64_t{s.group} * s.dim16;
   policy->scratch = layout->take<float>(policy->scratch_floats * s.c.kv_heads, "scratch");
   policy->bytes = layout->used();
