@@ -94,10 +94,12 @@ extern "C" kvsift_status kvsift_observe_attention(kvsift_policy *policy, uint32_
 static kvsift_status check_layers(const Policy *p, std::uint32_t tokens) {
   if ((p->s.needs & KVSIFT_NEEDS_KEYS) == 0) return KVSIFT_OK;
   for (std::uint32_t layer = 0; layer < p->s.sparse_layers; ++layer) {
-    const std::uint32_t seen = p->unit(layer, 0)->keys_seen;
-    if (seen == tokens) continue;
-    return fail_in(p, KVSIFT_OUT_OF_ORDER, "the step ends at ", tokens, " tokens, layer ",
-                   layer + p->s.c.dense_layers, " has keys of ", seen);
+    for (std::uint32_t head = 0; head < p->s.c.kv_heads; ++head) {
+      const std::uint32_t seen = p->unit(layer, head)->keys_seen;
+      if (seen == tokens) continue;
+      return fail_in(p, KVSIFT_OUT_OF_ORDER, "tokens ends the step at ", tokens, ", KV head ", head, " of layer ",
+                     layer + p->s.c.dense_layers, " has keys of ", seen);
+    }
   }
   return KVSIFT_OK;
 }

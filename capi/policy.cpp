@@ -111,6 +111,7 @@ extern "C" kvsift_status kvsift_policy_create(const kvsift_policy_config *config
 extern "C" kvsift_status kvsift_policy_reset(kvsift_policy *policy) {
   if (!is_policy(policy)) return KVSIFT_INVALID_ARGUMENT;
   clear(policy_of(policy));
+  policy_of(policy)->error = kvsift_error{};
   return KVSIFT_OK;
 }
 
