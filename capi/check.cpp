@@ -75,6 +75,18 @@ kvsift_status check_cache(const Policy *policy, const kvsift_cache *cache, std::
   return KVSIFT_OK;
 }
 
+kvsift_status check_table(const Policy *policy, const kvsift_cache &cache, std::uint32_t head, std::uint32_t begin,
+                          std::uint32_t end) {
+  if (cache.block_table == nullptr) return KVSIFT_OK;
+  const std::int32_t *table = cache.block_table + std::uint64_t{cache.block_table_stride} * head;
+  for (std::uint32_t page = begin / cache.page_tokens; page * cache.page_tokens < end; ++page) {
+    if (table[page] >= 0) continue;
+    return fail_in(policy, KVSIFT_INVALID_ARGUMENT, "cache->block_table: entry ", page, " of KV head ", head, " is ",
+                   table[page]);
+  }
+  return KVSIFT_OK;
+}
+
 HeadRows head_rows(const kvsift_cache &cache, const kvsift_view &view, std::uint32_t head) {
   const std::int32_t *table = cache.block_table;
   if (table != nullptr) table += std::uint64_t{cache.block_table_stride} * head;

@@ -33,6 +33,9 @@ kvsift_status check_layer(const Policy *policy, std::uint32_t layer);
 kvsift_status check_heads(const Policy *policy, const kvsift_query *query, HeadSpan *span);
 kvsift_status check_view(const Policy *policy, const char *name, const kvsift_view &view);
 kvsift_status check_cache(const Policy *policy, const kvsift_cache *cache, std::uint32_t tokens);
+// Pages of tokens [begin, end) of one head must be in the block table, where there is one.
+kvsift_status check_table(const Policy *policy, const kvsift_cache &cache, std::uint32_t head, std::uint32_t begin,
+                          std::uint32_t end);
 // Queries are read with their rows: view, row count, finite values are checked.
 kvsift_status check_query(const Policy *policy, const kvsift_query *query, HeadSpan span);
 

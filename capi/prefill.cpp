@@ -31,6 +31,72 @@ static void observe_last_rows(const HeadState &state, const Prefill &job, std::u
   }
 }
 
+// Tokens [begin, end) of one head of the cache.
+static bool finite(const Policy *p, const HeadRows &rows, std::uint32_t begin, std::uint32_t end) {
+  while (begin < end) {
+    std::uint32_t count = end - begin;
+    const Rows stretch = rows.stretch(begin, &count);
+    if (!kernels(p->level)->array.rows_finite(stretch, count, p->s.c.head_dim)) return false;
+    begin += count;
+  }
+  return true;
+}
+
+// The new rows of the cache; those before them were checked when they were new.
+static kvsift_status check_rows(const Policy *p, const kvsift_query &query, const kvsift_cache &cache, HeadSpan span) {
+  const std::uint32_t begin = query.tokens - (query.rows == 0 ? 1 : query.rows);
+  for (std::uint32_t head = span.begin; head < span.end; ++head) {
+    if (kvsift_status s = check_table(p, cache, head, 0, query.tokens)) return s;
+    const char *wrong = nullptr;
+    if (!finite(p, head_rows(cache, cache.keys, head), begin, query.tokens)) wrong = "cache->keys";
+    if (!finite(p, head_rows(cache, cache.values, head), begin, query.tokens)) wrong = "cache->values";
+    if (wrong == nullptr) continue;
+    return fail_in(p, KVSIFT_NOT_FINITE, wrong, ": NaN or infinity in KV head ", head, ", tokens ", begin, " .. ",
+                   query.tokens - 1);
+  }
+  return KVSIFT_OK;
+}
+
+// A method must not learn from a row twice.
+static kvsift_status check_order(const Policy *p, std::uint32_t layer, const kvsift_query &query, HeadSpan span) {
+  if (query.tokens <= p->tokens || query.tokens > p->s.c.max_tokens) {
+    return fail_in(p, KVSIFT_OUT_OF_ORDER, "query->tokens is ", query.tokens, ", not in ", p->tokens + 1, " .. ",
+                   p->s.c.max_tokens);
+  }
+  if (layer < p->s.c.dense_layers || method_of(p->s.c.method)->prefill_rows == nullptr) return KVSIFT_OK;
+  const std::uint32_t rows = query.rows == 0 ? 1 : query.rows;
+  for (std::uint32_t head = span.begin; head < span.end; ++head) {
+    const std::uint32_t rows_seen = head_of(const_cast<Policy *>(p), layer, head).unit->rows_seen;
+    const std::uint32_t seen = rows_seen > p->tokens ? rows_seen : p->tokens;
+    if (query.tokens > seen && rows <= query.tokens - seen) continue;
+    return fail_in(p, KVSIFT_OUT_OF_ORDER, "query->rows is ", rows, " of ", query.tokens, " tokens, KV head ", head,
+                   " of layer ", layer, " has rows up to ", seen);
+  }
+  return KVSIFT_OK;
+}
+
+static Prefill job_of(const Policy *p, const kvsift_query &query, const kvsift_cache &cache, std::uint32_t head,
+                      float *out) {
+  const Settings &s = p->s;
+  return Prefill{kernels(p->level), &query.view, head * s.group, s.group, s.c.head_dim, s.scale,
+                 head_rows(cache, cache.keys, head), head_rows(cache, cache.values, head), query.tokens,
+                 query.rows == 0 ? 1 : query.rows, out + std::uint64_t{head} * s.group * s.c.head_dim,
+                 static_cast<std::size_t>(s.c.query_heads) * s.c.head_dim};
+}
+
+// Logits that overflow, or older rows gone bad, show in the output.
+static kvsift_status check_out(const Policy *p, const Prefill &job, std::uint32_t head) {
+  const std::uint64_t row_bytes = std::uint64_t{job.dim} * sizeof(float);
+  for (std::uint32_t row = 0; row < job.rows; ++row) {
+    const Rows rows{reinterpret_cast<const std::uint8_t *>(job.out + row * job.out_row_stride), KVSIFT_F32, row_bytes,
+                    nullptr, 0};
+    if (job.kernels->array.rows_finite(rows, job.group, job.dim)) continue;
+    return fail_in(p, KVSIFT_NOT_FINITE, "cache: attention of row ", row, " of KV head ", head,
+                   " is not finite: keys, values or the query overflow");
+  }
+  return KVSIFT_OK;
+}
+
 extern "C" kvsift_status kvsift_prefill_attend(kvsift_policy *policy, uint32_t layer, const kvsift_query *query,
                                                const kvsift_cache *cache, float *out) {
   if (!is_policy(policy)) return KVSIFT_INVALID_ARGUMENT;
@@ -40,24 +106,19 @@ extern "C" kvsift_status kvsift_prefill_attend(kvsift_policy *policy, uint32_t l
   if (out == nullptr) return fail_in(p, KVSIFT_INVALID_ARGUMENT, "out is null");
   if (kvsift_status s = check_layer(p, layer)) return s;
   if (kvsift_status s = check_heads(p, query, &span)) return s;
-  if (query->tokens <= p->tokens || query->tokens > p->s.c.max_tokens) {
-    return fail_in(p, KVSIFT_OUT_OF_ORDER, "query->tokens is ", query->tokens, ", not in ", p->tokens + 1, " .. ",
-                   p->s.c.max_tokens);
-  }
-  if (kvsift_status s = check_cache(p, cache, query->tokens)) return s;
   if (kvsift_status s = check_query(p, query, span)) return s;
-  const Settings &s = p->s;
-  const Method &method = *method_of(s.c.method);
+  if (kvsift_status s = check_order(p, layer, *query, span)) return s;
+  if (kvsift_status s = check_cache(p, cache, query->tokens)) return s;
+  if (kvsift_status s = check_rows(p, *query, *cache, span)) return s;
   for (std::uint32_t i = span.begin; i < span.end; ++i) {
-    const std::uint32_t rows = query->rows == 0 ? 1 : query->rows;
-    Prefill job{kernels(p->level), &query->view, i * s.group, s.group, s.c.head_dim, s.scale,
-                head_rows(*cache, cache->keys, i), head_rows(*cache, cache->values, i), query->tokens, rows,
-                out + std::uint64_t{i} * s.group * s.c.head_dim,
-                static_cast<std::size_t>(s.c.query_heads) * s.c.head_dim};
+    const Prefill job = job_of(p, *query, *cache, i, out);
     prefill_attend(job);
-    if (layer >= s.c.dense_layers && method.prefill_rows != nullptr) {
-      observe_last_rows(head_of(p, layer, i), job, method.prefill_rows(s));
-    }
+    if (kvsift_status s = check_out(p, job, i)) return s;
+  }
+  const Method &method = *method_of(p->s.c.method);
+  if (layer < p->s.c.dense_layers || method.prefill_rows == nullptr) return KVSIFT_OK;
+  for (std::uint32_t i = span.begin; i < span.end; ++i) {
+    observe_last_rows(head_of(p, layer, i), job_of(p, *query, *cache, i, out), method.prefill_rows(p->s));
   }
   return KVSIFT_OK;
 }
