@@ -98,7 +98,7 @@ static void identity_property(subject *x) {
   full.head_dim = wide.head_dim;
   full.max_tokens = wide.max_tokens;
   full.softmax_scale = wide.softmax_scale;
-  wide.budget_tokens = wide.max_tokens;
+  if (wide.budget_tokens < wide.max_tokens) wide.budget_tokens = wide.max_tokens;
   wide.target_mass = 0;
   float *expected = outputs_of(&full, x), *out = outputs_of(&wide, x);
   const size_t bytes = 4 * (size_t)x->steps * wide.layers * wide.query_heads * wide.head_dim;

@@ -7,7 +7,7 @@
 
 #include "kvsift/kvsift.h"
 
-/* Runs over seeds 1, 2, ...: `count` of them, or as many as fit in KVSIFT_TEST_SECONDS where that is set.
+/* Runs over seeds 1, 2, ...: `count` of them, or as many as fit in KVSIFT_TEST_SECONDS for each loop where that is set.
  * KVSIFT_TEST_SEED runs that one alone. */
 typedef struct cases {
   uint64_t seed;
