@@ -31,7 +31,7 @@ void moment_logits(const Kernels &kernels, const float *queries, std::uint32_t g
     const std::uint32_t n = alike(moments, page, left < kPagesAtOnce ? left : kPagesAtOnce, &tokens);
     kernels.page.statistics(queries, group, moment_rows(moments, moments.mean, moments.mean_scale, page),
                             moment_rows(moments, moments.deviation, moments.deviation_scale, page), n,
-                            moments.dim, dot, logits == nullptr ? nullptr : quadratic,
+                            left - n, moments.dim, dot, logits == nullptr ? nullptr : quadratic,
                             scores == nullptr ? nullptr : absolute, kPagesAtOnce);
     const float log_tokens = log1(static_cast<float>(tokens));
     for (std::uint32_t g = 0; g < group; ++g) {

@@ -46,6 +46,10 @@ auto with_type(kvsift_type type, F f) {
   }
 }
 
+inline std::uint32_t element_size(kvsift_type type) {
+  return with_type(type, [](auto element) { return static_cast<std::uint32_t>(sizeof element); });
+}
+
 template <class T>
 const T *row_of(const Rows &rows, std::uint64_t i) {
   return reinterpret_cast<const T *>(rows.data + i * rows.stride);
@@ -55,6 +59,15 @@ inline float scale_of(const Rows &rows, std::uint64_t i) {
   if (rows.scales == nullptr) return 1.0f;
   const auto *bytes = reinterpret_cast<const std::uint8_t *>(rows.scales) + i * rows.scale_stride;
   return *reinterpret_cast<const float *>(bytes);
+}
+
+inline Rows rows_from(const Rows &rows, std::uint64_t first) {
+  Rows rest = rows;
+  rest.data += first * rows.stride;
+  if (rows.scales != nullptr)
+    rest.scales = reinterpret_cast<const float *>(reinterpret_cast<const std::uint8_t *>(rows.scales) +
+                                                  first * rows.scale_stride);
+  return rest;
 }
 
 constexpr std::uint32_t kLineBytes = 64;

@@ -20,10 +20,12 @@ struct PageKernels {
   // Widens low and high to hold `rows`, rounded outwards; `first`: starts them.
   void (*append_bounds)(const Rows &rows, std::uint32_t count, std::uint32_t dim, bool first, F16 *low,
                         F16 *high);
-  // Of queries [group][padded_dim(dim)] and pages: dot = q.mean, quadratic = sum (q_c deviation_c)^2,
-  // absolute = sum |q_c| deviation_c, each [group][stride]; quadratic and absolute may be null.
-  void (*statistics)(const float *queries, std::uint32_t group, const Rows &mean, const Rows &deviation,
-                     std::uint32_t count, std::uint32_t dim, float *dot, float *quadratic, float *absolute,
+  // Of queries [group][padded_dim(dim)] and `count` pages: dot = q.mean, quadratic = sum
+  // (q_c deviation_c)^2, absolute = sum |q_c| deviation_c, each [group][stride]; the latter two may
+  // be null. `following`: pages behind them that the next call will read.
+  void (*statistics)(const float *queries, std::uint32_t group, const Rows &mean,
+                     const Rows &deviation, std::uint32_t count, std::uint32_t following,
+                     std::uint32_t dim, float *dot, float *quadratic, float *absolute,
                      std::size_t stride);
   // scores[g * stride + i] = scale * sum max(q_c low_c, q_c high_c)
   void (*bounds)(const float *queries, std::uint32_t group, const Rows &low, const Rows &high,

@@ -1,106 +1,130 @@
-// What queries make of page summaries, in one pass over the two rows of each page.
+// What queries make of page summaries.
 #pragma once
 
+#include "kernels/dot_impl.h"
 #include "kernels/load_part.h"
 
 namespace kvsift {
 namespace {
 
-struct PageJob {
+struct SpreadJob {
   const float *queries;
   std::uint32_t dim16;
+  float *quadratic, *absolute;  // not yet scaled
   std::size_t stride;
-  float scale;               // bounds
-  float *dot;                // or the bounds' scores
-  float *quadratic, *absolute;
 };
 
-template <class V, std::uint32_t Q>
-void reduce_queries(const V (&acc)[Q], float (&sums)[Q]) {
-  if constexpr (Q == 4) {
-    reduce_add4(acc[0], acc[1], acc[2], acc[3], sums);
-  } else {
-    for (std::uint32_t k = 0; k < Q; ++k) sums[k] = reduce_add(acc[k]);
-  }
-}
-
-template <class V, std::uint32_t Q>
-void put(const PageJob &job, std::uint32_t q, std::uint32_t page, const V (&acc)[Q], float scale, float *out) {
-  float sums[Q];
-  reduce_queries<V, Q>(acc, sums);
-  for (std::uint32_t k = 0; k < Q; ++k) out[(q + k) * job.stride + page] = sums[k] * scale;
-}
-
-struct Statistics {
-  template <class V, class T, std::uint32_t Q>
-  static void tile(const PageJob &job, const Rows &mean, const Rows &deviation, std::uint32_t q,
-                   std::uint32_t page) {
-    const float *queries = job.queries + static_cast<std::size_t>(q) * job.dim16;
-    const T *mean_row = row_of<T>(mean, page), *deviation_row = row_of<T>(deviation, page);
-    V dot[Q], quadratic[Q], absolute[Q];
-    for (std::uint32_t k = 0; k < Q; ++k) dot[k] = quadratic[k] = absolute[k] = V::zero();
-    for (std::uint32_t c = 0; c < job.dim16; c += kLanes) {
-      const V m = V::load(mean_row + c), d = V::load(deviation_row + c);
+// sum (q_c d_c)^2 and sum |q_c| d_c of Q queries and N pages.
+template <class V, class T, std::uint32_t Q, std::uint32_t N>
+void spread_tile(const SpreadJob &job, const Rows &deviation, std::uint32_t q, std::uint32_t page) {
+  using Piece = typename V::Piece;
+  const float *queries = job.queries + static_cast<std::size_t>(q) * job.dim16;
+  const T *row = row_of<T>(deviation, page);
+  const std::uint64_t row_step = deviation.stride / sizeof(T);
+  V quadratic[Q][N], absolute[Q][N];
+  for (std::uint32_t p = 0; p < V::kPieces; ++p) {
+    Piece squares[Q][N], sums[Q][N];
+    for (std::uint32_t k = 0; k < Q; ++k)
+      for (std::uint32_t n = 0; n < N; ++n) squares[k][n] = sums[k][n] = Piece::zero();
+    for (std::uint32_t c = p * (kLanes / V::kPieces); c < job.dim16; c += kLanes) {
+      Piece d[N];
+      for (std::uint32_t n = 0; n < N; ++n) d[n] = Piece::load(row + n * row_step + c);
       for (std::uint32_t k = 0; k < Q; ++k) {
-        const V x = V::load(queries + k * job.dim16 + c);
-        const V spread = mul(abs(x), d);
-        dot[k] = fma(x, m, dot[k]);
-        quadratic[k] = fma(spread, spread, quadratic[k]);
-        absolute[k] = add(absolute[k], spread);
+        const Piece x = abs(Piece::load(queries + k * job.dim16 + c));
+        for (std::uint32_t n = 0; n < N; ++n) {
+          const Piece spread = mul(x, d[n]);
+          squares[k][n] = fma(spread, spread, squares[k][n]);
+          sums[k][n] = add(sums[k][n], spread);
+        }
       }
     }
-    const float s = scale_of(deviation, page);
-    put(job, q, page, dot, scale_of(mean, page), job.dot);
-    if (job.quadratic != nullptr) put(job, q, page, quadratic, s * s, job.quadratic);
-    if (job.absolute != nullptr) put(job, q, page, absolute, s, job.absolute);
-  }
-};
-
-struct Bounds {
-  template <class V, class T, std::uint32_t Q>
-  static void tile(const PageJob &job, const Rows &low, const Rows &high, std::uint32_t q, std::uint32_t page) {
-    const float *queries = job.queries + static_cast<std::size_t>(q) * job.dim16;
-    const T *low_row = row_of<T>(low, page), *high_row = row_of<T>(high, page);
-    V acc[Q];
-    for (V &a : acc) a = V::zero();
-    for (std::uint32_t c = 0; c < job.dim16; c += kLanes) {
-      const V l = V::load(low_row + c), h = V::load(high_row + c);
-      for (std::uint32_t k = 0; k < Q; ++k) {
-        const V x = V::load(queries + k * job.dim16 + c);
-        acc[k] = fma(x, where_less(x, V::zero(), l, h), acc[k]);
+    for (std::uint32_t k = 0; k < Q; ++k)
+      for (std::uint32_t n = 0; n < N; ++n) {
+        set_piece(quadratic[k][n], p, squares[k][n]);
+        set_piece(absolute[k][n], p, sums[k][n]);
       }
-    }
-    put(job, q, page, acc, job.scale, job.dot);
   }
-};
-
-template <class Tile, class V>
-void page_pass(const PageJob &job, std::uint32_t group, const Rows &first, const Rows &second,
-               std::uint32_t count) {
-  with_type(first.type, [&](auto element) {
-    using T = decltype(element);
-    for (std::uint32_t page = 0; page < count; ++page) {
-      std::uint32_t q = 0;
-      for (; q + V::kPageTile <= group; q += V::kPageTile)
-        Tile::template tile<V, T, V::kPageTile>(job, first, second, q, page);
-      for (; q < group; ++q) Tile::template tile<V, T, 1>(job, first, second, q, page);
-    }
-  });
+  const std::size_t at = q * job.stride + page;
+  if (job.quadratic != nullptr) put_sums<V, Q, N>(quadratic, job.quadratic + at, job.stride);
+  if (job.absolute != nullptr) put_sums<V, Q, N>(absolute, job.absolute + at, job.stride);
 }
 
+template <class V, class T, std::uint32_t N>
+void spread_pages(const SpreadJob &job, const Rows &deviation, std::uint32_t group, std::uint32_t page) {
+  constexpr std::uint32_t Q = V::kSpreadTile;
+  std::uint32_t q = 0;
+  for (; q + Q <= group; q += Q) spread_tile<V, T, Q, N>(job, deviation, q, page);
+  for (; q < group; ++q) spread_tile<V, T, 1, N>(job, deviation, q, page);
+}
+
+// Results by the scale of their rows, `times` over.
+inline void scale_pages(const Rows &rows, std::uint32_t count, std::uint32_t group, std::uint32_t times,
+                        float *out, std::size_t stride) {
+  if (rows.scales == nullptr || out == nullptr) return;
+  for (std::uint32_t g = 0; g < group; ++g)
+    for (std::uint32_t i = 0; i < count; ++i)
+      for (std::uint32_t t = 0; t < times; ++t) out[g * stride + i] *= scale_of(rows, i);
+}
+
+constexpr std::uint32_t kPageBlock = 32;
+
+// Pages [at, at + n) of `rows`, n at most a block, to be asked for.
+inline Ahead pages_ahead(const Rows &rows, std::uint32_t at, std::uint32_t end, std::uint32_t bytes) {
+  if (at >= end) return Ahead{};
+  return Ahead{rows_from(rows, at), end - at < kPageBlock ? end - at : kPageBlock, bytes};
+}
+
+// Block by block: each row is asked for while the other array's rows are worked on.
 template <class V>
 void page_statistics(const float *queries, std::uint32_t group, const Rows &mean, const Rows &deviation,
-                     std::uint32_t count, std::uint32_t dim, float *dot, float *quadratic, float *absolute,
-                     std::size_t stride) {
-  const PageJob job{queries, padded_dim(dim), stride, 1.0f, dot, quadratic, absolute};
-  page_pass<Statistics, V>(job, group, mean, deviation, count);
+                     std::uint32_t count, std::uint32_t following, std::uint32_t dim, float *dot,
+                     float *quadratic, float *absolute, std::size_t stride) {
+  const std::uint32_t dim16 = padded_dim(dim);
+  const SpreadJob job{queries, dim16, quadratic, absolute, stride};
+  with_type(deviation.type, [&](auto element) {
+    using T = decltype(element);
+    constexpr std::uint32_t size = sizeof(T);
+    for (std::uint32_t begin = 0; begin < count; begin += kPageBlock) {
+      const std::uint32_t end = count - begin < kPageBlock ? count : begin + kPageBlock;
+      dot_rows_ahead<V>(queries, group, rows_from(mean, begin), end - begin, dim16, 1.0f, dot + begin,
+                        stride, pages_ahead(deviation, begin, end, dim16 * size));
+      const Ahead next = pages_ahead(mean, end, count + following, dim16 * size);
+      std::uint32_t page = begin;
+      for (; page + 4 <= end; page += 4) {
+        for (std::uint32_t n = 0; n < 4; ++n) ask_for(next, page - begin + n);
+        spread_pages<V, T, 4>(job, deviation, group, page);
+      }
+      for (; page < end; ++page) spread_pages<V, T, 1>(job, deviation, group, page);
+    }
+  });
+  scale_pages(deviation, count, group, 2, quadratic, stride);
+  scale_pages(deviation, count, group, 1, absolute, stride);
 }
 
+// max(q l, q h) with l <= h is q h for positive q and q l for negative: two products with half the query each.
 template <class V>
 void page_bounds(const float *queries, std::uint32_t group, const Rows &low, const Rows &high,
                  std::uint32_t count, std::uint32_t dim, float scale, float *scores, std::size_t stride) {
-  const PageJob job{queries, padded_dim(dim), stride, scale, scores, nullptr, nullptr};
-  page_pass<Bounds, V>(job, group, low, high, count);
+  const std::uint32_t dim16 = padded_dim(dim), bytes = dim16 * element_size(low.type);
+  float positive[4 * KVSIFT_MAX_HEAD_DIM], negative[4 * KVSIFT_MAX_HEAD_DIM], second[4 * kPageBlock];
+  for (std::uint32_t q = 0; q < group; q += 4) {
+    const std::uint32_t n = group - q < 4 ? group - q : 4;
+    for (std::uint32_t c = 0; c < n * dim16; c += kLanes) {
+      const V x = V::load(queries + q * dim16 + c);
+      store(positive + c, max(x, V::zero()));
+      store(negative + c, min(x, V::zero()));
+    }
+    for (std::uint32_t at = 0; at < count; at += kPageBlock) {
+      const std::uint32_t end = count - at < kPageBlock ? count : at + kPageBlock;
+      float *out = scores + q * stride + at;
+      dot_rows_ahead<V>(positive, n, rows_from(high, at), end - at, dim16, scale, out, stride,
+                        pages_ahead(low, at, end, bytes));
+      dot_rows_ahead<V>(negative, n, rows_from(low, at), end - at, dim16, scale, second, kPageBlock,
+                        pages_ahead(high, end, count, bytes));
+      for (std::uint32_t k = 0; k < n; ++k)
+        for (std::uint32_t i = 0; i < end - at; ++i) out[k * stride + i] += second[k * kPageBlock + i];
+    }
+  }
 }
 
 }  // namespace

@@ -25,12 +25,15 @@ struct Avx2Half {
     return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))};
   }
 };
+inline Avx2Half add(Avx2Half a, Avx2Half b) { return {_mm256_add_ps(a.v, b.v)}; }
+inline Avx2Half mul(Avx2Half a, Avx2Half b) { return {_mm256_mul_ps(a.v, b.v)}; }
 inline Avx2Half fma(Avx2Half a, Avx2Half b, Avx2Half c) {
   return {_mm256_fmadd_ps(a.v, b.v, c.v)};
 }
+inline Avx2Half abs(Avx2Half a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
 
 struct Avx2 {
-  static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 2, kDimTile = 1, kPageTile = 2;
+  static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 2, kDimTile = 1, kSpreadTile = 1;
   using Piece = Avx2Half;
   static constexpr std::uint32_t kPieces = 2;
   static constexpr std::uint32_t kConvColumns = 4, kConvHalves = 1;
