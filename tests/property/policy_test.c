@@ -9,46 +9,7 @@
 
 #include "cases.h"
 #include "lists.h"
-#include "session.h"
-#include "shapes.h"
-
-static const toy_form plain = {KVSIFT_F32, 0, false, false, 0};
-
-typedef struct subject {
-  test_random random;
-  kvsift_policy_config config;
-  toy *toy;
-  uint32_t prompt, steps;
-} subject;
-
-static void begin(subject *x, uint64_t seed, kvsift_method method) {
-  x->random = (test_random){seed * 1000 + method};
-  x->config = shape_config(&x->random, method);
-  x->toy = toy_new(seed, &x->config, plain);
-  x->prompt = 1 + random_below(&x->random, x->config.max_tokens - 12);
-  x->steps = 1 + random_below(&x->random, x->config.max_tokens - x->prompt - 8);
-  if (x->steps > 40) x->steps = 40;
-  const kvsift_policy_config *c = &x->config;
-  cases_name("%s: %u layers (%u dense), %u/%u heads, d %u, %u tokens, block %u, page %u, budget %u share %g mass %g, "
-             "sinks %u, local %u, grouping %u, tail %u, rollback %u, prompt %u, steps %u",
-             kvsift_method_name(method), c->layers, c->dense_layers, c->query_heads, c->kv_heads, c->head_dim,
-             c->max_tokens, c->block_tokens, c->page_tokens, c->budget_tokens, (double)c->budget_share,
-             (double)c->target_mass, c->sink_tokens, c->local_tokens, c->grouping, c->tail, c->rollback_tokens,
-             x->prompt, x->steps);
-}
-
-/* Runs `property` on `count` random subjects of every method. */
-static void each_case(uint32_t count, void (*property)(subject *x)) {
-  for (kvsift_method m = 0; m < KVSIFT_METHOD_COUNT; ++m) {
-    if (!shape_supported(m)) continue;
-    for (cases c = cases_begin(count); cases_next(&c);) {
-      subject x;
-      begin(&x, c.seed, m);
-      property(&x);
-      toy_free(x.toy);
-    }
-  }
-}
+#include "subject.h"
 
 static void look_lists(session *s, const session_answer *a) {
   lists_check(&s->config, *(const uint32_t *)s->context, a);
@@ -65,7 +26,7 @@ static void lists_property(subject *x) {
 
 static void test_lists(void **state) {
   (void)state;
-  each_case(25, lists_property);
+  each_subject(25, lists_property);
 }
 
 static void look_outputs(session *s, const session_answer *a) {
@@ -109,11 +70,7 @@ static void identity_property(subject *x) {
 
 static void test_identity(void **state) {
   (void)state;
-  each_case(8, identity_property);
-}
-
-static void same(const session *a, const session *b, const char *what) {
-  expect(a->digest == b->digest, "%s: another answer", what);
+  each_subject(8, identity_property);
 }
 
 static void fork_property(subject *x) {
@@ -125,18 +82,18 @@ static void fork_property(subject *x) {
   session_steps(s, half);
   session *copy = session_fork(s);
   /* The original goes another way, with other queries, before the copy goes on. */
-  toy *other = toy_new(x->toy->seed + 1, &x->config, plain);
+  toy *other = toy_new(x->toy->seed + 1, &x->config, plain_form);
   s->toy = other;
   session_steps(s, x->steps - half);
   session_steps(straight, x->steps - half);
   session_steps(copy, x->steps - half);
-  same(straight, copy, "a fork");
+  expect_same(straight, copy, "a fork");
   session *apart = session_new(&x->config, x->toy);
   session_prompt(apart, x->prompt);
   session_steps(apart, half);
   apart->toy = other;
   session_steps(apart, x->steps - half);
-  same(apart, s, "the original of a fork");
+  expect_same(apart, s, "the original of a fork");
   toy_free(other);
   session_free(straight);
   session_free(s);
@@ -146,7 +103,7 @@ static void fork_property(subject *x) {
 
 static void test_fork(void **state) {
   (void)state;
-  each_case(8, fork_property);
+  each_subject(8, fork_property);
 }
 
 static void reload_property(subject *x) {
@@ -157,14 +114,14 @@ static void reload_property(subject *x) {
   session *copy = session_reload(s);
   session_steps(s, x->steps - half);
   session_steps(copy, x->steps - half);
-  same(s, copy, "a saved and loaded policy");
+  expect_same(s, copy, "a saved and loaded policy");
   session_free(s);
   session_free(copy);
 }
 
 static void test_snapshot(void **state) {
   (void)state;
-  each_case(15, reload_property);
+  each_subject(15, reload_property);
 }
 
 /* Whether the method can go back to `tokens`; answers other than OK and ROLLBACK fail the test. */
@@ -183,7 +140,7 @@ static void truncate_property(subject *x) {
   session_prompt(s, x->prompt);
   session_steps(s, steps - back);
   const uint64_t before = s->digest;
-  toy *other = toy_new(x->toy->seed + 1, &x->config, plain);
+  toy *other = toy_new(x->toy->seed + 1, &x->config, plain_form);
   s->toy = other;
   session_steps(s, back);
   expect(cut(s, s->tokens - back), "%u of %u rollback tokens back: %s", back, x->config.rollback_tokens,
@@ -193,7 +150,7 @@ static void truncate_property(subject *x) {
   session_steps(s, 5);
   session_prompt(straight, x->prompt);
   session_steps(straight, steps - back + 5);
-  same(straight, s, "truncate and replay");
+  expect_same(straight, s, "truncate and replay");
   toy_free(other);
   session_free(s);
   session_free(straight);
@@ -201,7 +158,7 @@ static void truncate_property(subject *x) {
 
 static void test_truncate(void **state) {
   (void)state;
-  each_case(20, truncate_property);
+  each_subject(20, truncate_property);
 }
 
 /* Beyond the rollback the policy may refuse, and must then go on as if never asked. */
@@ -221,14 +178,14 @@ static void refused_property(subject *x) {
   }
   session_steps(s, 4);
   session_steps(straight, 4);
-  same(straight, s, "after a refused truncate");
+  expect_same(straight, s, "after a refused truncate");
   session_free(s);
   session_free(straight);
 }
 
 static void test_refused_truncate(void **state) {
   (void)state;
-  each_case(6, refused_property);
+  each_subject(6, refused_property);
 }
 
 static void reset_property(subject *x) {
@@ -242,14 +199,14 @@ static void reset_property(subject *x) {
   session_prompt(fresh, x->prompt);
   session_steps(s, x->steps);
   session_steps(fresh, x->steps);
-  same(fresh, s, "after reset");
+  expect_same(fresh, s, "after reset");
   session_free(s);
   session_free(fresh);
 }
 
 static void test_reset(void **state) {
   (void)state;
-  each_case(6, reset_property);
+  each_subject(6, reset_property);
 }
 
 int main(void) {
