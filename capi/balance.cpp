@@ -1,6 +1,7 @@
 // <kvsift/balance.h>: compressing once, and the plain estimator.
 #include "balance/compress.h"
 #include "balance/estimator.h"
+#include "balance/importance.h"
 #include "balance_checks.h"
 
 namespace kvsift {
@@ -37,6 +38,19 @@ kvsift_status check_uniforms(const BalancePlan &plan, std::uint32_t tokens) {
     if (plan.c.uniforms[i] >= 0.0f && plan.c.uniforms[i] < 1.0f) continue;
     return fail(plan.c.error, KVSIFT_INVALID_ARGUMENT, "uniforms[", i, "] is ", plan.c.uniforms[i],
                 ", must be in [0, 1)");
+  }
+  return KVSIFT_OK;
+}
+
+kvsift_status check_importance(const BalancePlan &plan, kvsift_range range) {
+  if (plan.c.form != KVSIFT_BALANCE_GRADED) return KVSIFT_OK;
+  if (plan.c.importance == nullptr) {
+    return fail(plan.c.error, KVSIFT_INVALID_ARGUMENT, "importance is null, the graded form needs it");
+  }
+  for (std::uint32_t i = range.begin; i < range.end; ++i) {
+    const float x = plan.c.importance[i];
+    if (x >= 0.0f && x - x == 0.0f) continue;
+    return fail(plan.c.error, KVSIFT_NOT_FINITE, "importance[", i, "] is ", x, ", must be finite and at least 0");
   }
   return KVSIFT_OK;
 }
@@ -96,6 +110,31 @@ void add_counters(const BalanceCounters &counters, kvsift_balance_stats *stats) 
   stats->dropped += counters.dropped;
 }
 
+kvsift_status check_queries(std::uint32_t head_dim, const kvsift_query *queries, std::uint32_t group,
+                            const kvsift_cache *cache, kvsift_error *error) {
+  if (queries == nullptr || cache == nullptr) return fail(error, KVSIFT_INVALID_ARGUMENT, "queries or cache is null");
+  if (queries->struct_size < sizeof *queries) {
+    return fail(error, KVSIFT_INVALID_STRUCT_SIZE, "queries->struct_size is ", queries->struct_size);
+  }
+  if (head_dim < 1 || head_dim > KVSIFT_MAX_HEAD_DIM || group < 1 || group > KVSIFT_MAX_GROUP) {
+    return fail(error, KVSIFT_INVALID_ARGUMENT, "head_dim is ", head_dim, ", group is ", group);
+  }
+  if (queries->rows < 1 || queries->rows > queries->tokens) {
+    return fail(error, KVSIFT_INVALID_ARGUMENT, "queries->rows is ", queries->rows, ", must be 1 to tokens, ",
+                queries->tokens);
+  }
+  const kvsift_range range{0, queries->tokens};
+  kvsift_status status = check_balance_cache(cache, queries->first_kv_head, range, error);
+  if (status == KVSIFT_OK) status = check_balance_view(&queries->view, "queries->view", error);
+  const Kernels &k = *kernels(best_level());
+  for (std::uint32_t g = 0; g < group && status == KVSIFT_OK; ++g) {
+    const HeadRows rows{&queries->view, nullptr, 0, queries->first_kv_head * group + g};
+    status = check_balance_rows(k, rows, kvsift_range{0, queries->rows}, head_dim, "query", error);
+  }
+  if (status != KVSIFT_OK) return status;
+  return check_balance_rows(k, balance_rows(cache, &cache->keys, queries->first_kv_head), range, head_dim, "key", error);
+}
+
 // Indices within the cache, weights finite and not negative.
 kvsift_status check_set(const kvsift_weighted *set, const char *name, std::uint32_t tokens, kvsift_error *error) {
   if (set->count == 0) return KVSIFT_OK;
@@ -120,7 +159,7 @@ kvsift_status check_set(const kvsift_weighted *set, const char *name, std::uint3
 using namespace kvsift;
 
 kvsift_status kvsift_balance_config_init(kvsift_balance_config *config, uint32_t form) {
-  if (config == nullptr || form > KVSIFT_BALANCE_RELATIVE) return KVSIFT_INVALID_ARGUMENT;
+  if (config == nullptr || form > KVSIFT_BALANCE_GRADED) return KVSIFT_INVALID_ARGUMENT;
   if (config->struct_size != sizeof *config) return KVSIFT_INVALID_STRUCT_SIZE;
   balance_defaults(form, config);
   return KVSIFT_OK;
@@ -151,6 +190,7 @@ kvsift_status kvsift_balance_compress(const kvsift_balance_config *config, const
   status = check_balance_cache(cache, head, range, config->error);
   if (status == KVSIFT_OK) status = check_tokens(plan, tokens);
   if (status == KVSIFT_OK) status = check_uniforms(plan, tokens);
+  if (status == KVSIFT_OK) status = check_importance(plan, range);
   if (status == KVSIFT_OK) status = check_output(plan, tokens, out, stats);
   if (status == KVSIFT_OK) status = check_scratch(plan, tokens, scratch, scratch_bytes, &places);
   if (status != KVSIFT_OK) return status;
@@ -167,6 +207,31 @@ kvsift_status kvsift_balance_compress(const kvsift_balance_config *config, const
   compress(job);
   write_out(job, out);
   if (stats != nullptr) add_counters(counters, stats);
+  return KVSIFT_OK;
+}
+
+kvsift_status kvsift_balance_importance(uint32_t head_dim, float scale, const kvsift_query *queries, uint32_t group,
+                                        const kvsift_cache *cache, float *row, float *importance,
+                                        kvsift_error *error) {
+  const kvsift_status status = check_queries(head_dim, queries, group, cache, error);
+  if (status != KVSIFT_OK) return status;
+  if (row == nullptr || importance == nullptr) {
+    return fail(error, KVSIFT_INVALID_ARGUMENT, "row or importance is null");
+  }
+  if (scale == 0.0f) scale = 1.0f / __builtin_sqrtf(static_cast<float>(head_dim));
+  const Kernels &k = *kernels(best_level());
+  const std::uint32_t head = queries->first_kv_head, rows = queries->rows;
+  const HeadRows keys = balance_rows(cache, &cache->keys, head);
+  for (std::uint32_t i = 0; i < queries->tokens; ++i) importance[i] = 0.0f;
+  for (std::uint32_t g = 0; g < group; ++g) {
+    for (std::uint32_t r = 0; r < rows; ++r) {
+      std::uint32_t one = 1;
+      float query[KVSIFT_MAX_HEAD_DIM];
+      k.array.widen_rows(HeadRows{&queries->view, nullptr, 0, head * group + g}.stretch(r, &one), 1, head_dim, query);
+      add_importance(k, keys, head_dim, scale, query, queries->tokens - rows + r + 1,
+                     1.0f / static_cast<float>(group * rows), row, importance);
+    }
+  }
   return KVSIFT_OK;
 }
 

@@ -32,7 +32,8 @@ enum {
   KVSIFT_BALANCE_THEORY = 1,      /* the published theorem: gamma from c and R, the smaller class, failures counted */
   KVSIFT_BALANCE_UNIFORM = 2,     /* control: fair signs in the practical form (gamma 0, no kernel computed) */
   KVSIFT_BALANCE_PERMUTATION = 3, /* control: a random subset, one weight */
-  KVSIFT_BALANCE_RELATIVE = 4     /* practical, with gamma in units of 1 / R^2 and the first sign drawn too */
+  KVSIFT_BALANCE_RELATIVE = 4,    /* practical, with gamma in units of 1 / R^2 and the first sign drawn too */
+  KVSIFT_BALANCE_GRADED = 5       /* ours: practical, but each token is halved as often as its importance allows */
 };
 
 /* Weights of the result. */
@@ -59,6 +60,7 @@ typedef struct kvsift_balance_config {
   uint64_t seed;
   const float *uniforms;        /* null, or numbers in [0, 1) to use instead: [halving][group][group_tokens] */
   uint64_t uniform_count;
+  const float *importance;      /* graded: at least 0, by token of the cache (kvsift_balance_importance fills it) */
   kvsift_error *error;          /* where calls leave their sentence; may be null */
 } kvsift_balance_config;
 
@@ -88,6 +90,14 @@ kvsift_status kvsift_balance_scratch_size(const kvsift_balance_config *config, u
 kvsift_status kvsift_balance_compress(const kvsift_balance_config *config, const kvsift_cache *cache, uint32_t head,
                                       kvsift_range range, void *scratch, uint64_t scratch_bytes, uint32_t *index,
                                       float *weight, uint32_t capacity, uint32_t *count, kvsift_balance_stats *stats);
+
+/* Mean softmax share that each token had in the last prompt queries: what the graded form goes by. queries: `rows` query
+ * rows ending at cache length `tokens`, heads from first_kv_head * group on; `group` query heads share the KV head
+ * first_kv_head (kv_heads is not read). row and importance: [queries->tokens]; row is scratch. Tokens of importance x get
+ * about log2(1 / sqrt(x)) halvings, up to a constant that makes the count right; the most important are kept as they are. */
+kvsift_status kvsift_balance_importance(uint32_t head_dim, float scale, const kvsift_query *queries, uint32_t group,
+                                        const kvsift_cache *cache, float *row, float *importance,
+                                        kvsift_error *error);
 
 /* A weighted set of tokens (or of a stream's rows). */
 typedef struct kvsift_weighted {

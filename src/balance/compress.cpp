@@ -36,11 +36,15 @@ void permute(const CompressJob &job, std::uint32_t *index, float *weight, std::u
   }
 }
 
-std::uint32_t halve_all(const CompressJob &job, std::uint32_t *index, float *weight, std::uint32_t count,
-                        std::uint32_t group) {
+}  // namespace
+
+std::uint32_t halve_times(const CompressJob &job, std::uint32_t count, std::uint32_t halvings,
+                          const float *uniforms) {
+  std::uint32_t *index = job.places.index.in(job.scratch);
+  float *weight = job.places.weight.in(job.scratch);
+  const std::uint32_t group = group_of(job.plan, job.range.end - job.range.begin);
   Halver halver(job.plan, job.kernels, job.places.halver, job.scratch, job.counters);
-  const float *uniforms = job.plan.c.uniforms;
-  for (std::uint32_t t = 0; t < job.plan.c.halvings; ++t) {
+  for (std::uint32_t t = 0; t < halvings; ++t) {
     const std::uint32_t before = count;
     count = halver.halve(job.source, index, weight, count, group, t, uniforms);
     if (uniforms != nullptr) uniforms += std::uint64_t{(before + group - 1) / group} * group;
@@ -48,7 +52,13 @@ std::uint32_t halve_all(const CompressJob &job, std::uint32_t *index, float *wei
   return count;
 }
 
-}  // namespace
+void settle_weights(const CompressJob &job, std::uint32_t count, std::uint32_t total) {
+  if (count == 0) return;
+  const std::uint32_t *index = job.places.index.in(job.scratch);
+  float *weight = job.places.weight.in(job.scratch), *weight_of = job.places.weight_of.in(job.scratch);
+  if (job.plan.c.weights == KVSIFT_BALANCE_NORMALISED) normalise(weight, count, total);
+  for (std::uint32_t i = 0; i < count; ++i) weight_of[index[i] - job.range.begin] = weight[i];
+}
 
 CompressPlaces lay_out_compress(Layout *layout, const BalancePlan &plan, std::uint32_t tokens) {
   CompressPlaces p{};
@@ -56,6 +66,7 @@ CompressPlaces lay_out_compress(Layout *layout, const BalancePlan &plan, std::ui
   p.weight = layout->take<float>(tokens, "weights");
   p.weight_of = layout->take<float>(tokens, "weights by token");
   if (plan.c.form == KVSIFT_BALANCE_PERMUTATION) p.order = layout->take<std::uint64_t>(tokens, "order");
+  if (plan.c.form == KVSIFT_BALANCE_GRADED) p.steps = layout->take<std::int16_t>(tokens, "grades");
   const std::uint32_t group = group_of(plan, tokens);
   p.halver = lay_out_halver(layout, plan, tokens, group < tokens ? group : tokens);
   return p;
@@ -65,26 +76,25 @@ std::uint32_t compress(const CompressJob &job) {
   std::uint32_t *index = job.places.index.in(job.scratch);
   float *weight = job.places.weight.in(job.scratch), *weight_of = job.places.weight_of.in(job.scratch);
   const std::uint32_t tokens = job.range.end - job.range.begin;
-  std::uint32_t guarded = 0, count = 0;
+  std::uint32_t guarded = 0, rest = 0;
   for (std::uint32_t i = 0; i < tokens; ++i) weight_of[i] = 0.0f;
   if (job.plan.c.guard != 0) guarded = guard_needles(job);
+  job.counters->guarded += guarded;
+  if (job.plan.c.form == KVSIFT_BALANCE_GRADED) return guarded + compress_graded(job);
   for (std::uint32_t i = 0; i < tokens; ++i) {
     if (weight_of[i] != 0.0f) continue;
-    index[count] = job.range.begin + i;
-    weight[count++] = 1.0f;
+    index[rest] = job.range.begin + i;
+    weight[rest++] = 1.0f;
   }
-  job.counters->guarded += guarded;
-
-  const std::uint32_t rest = count;
+  std::uint32_t count = rest;
   if (job.plan.c.form == KVSIFT_BALANCE_PERMUTATION) {
     count >>= job.plan.c.halvings;
     if (count < 1 && rest > 0) count = 1;
     if (count > 0) permute(job, index, weight, rest, count);
   } else {
-    count = halve_all(job, index, weight, count, group_of(job.plan, tokens));
+    count = halve_times(job, count, job.plan.c.halvings, job.plan.c.uniforms);
   }
-  if (job.plan.c.weights == KVSIFT_BALANCE_NORMALISED && count > 0) normalise(weight, count, rest);
-  for (std::uint32_t i = 0; i < count; ++i) weight_of[index[i] - job.range.begin] = weight[i];
+  settle_weights(job, count, rest);
   return guarded + count;
 }
 

@@ -113,7 +113,8 @@ void Halver::walk_group(const BalanceSource &source, const Group &group, const f
   walk.dim = plan_.c.head_dim;
   walk.gamma = plan_.c.gamma;
   walk.limit = __builtin_inff();
-  walk.first_is_plus = plan_.c.form == KVSIFT_BALANCE_PRACTICAL;
+  // The published code fixes the first sign; so does the form that is built on it.
+  walk.first_is_plus = plan_.c.form == KVSIFT_BALANCE_PRACTICAL || plan_.c.form == KVSIFT_BALANCE_GRADED;
   if (plan_.c.form == KVSIFT_BALANCE_THEORY) {
     walk.limit = theorem_c(plan_, group.count);
     if (walk.gamma == 0.0f) walk.gamma = 0.5f / walk.limit;

@@ -28,6 +28,9 @@ kvsift_status check_stream(const kvsift_balance_stream_config &c) {
   if (c.balance.form == KVSIFT_BALANCE_PERMUTATION) {
     return fail(error, KVSIFT_UNSUPPORTED, "a stream has no permutation form; UNIFORM is its control");
   }
+  if (c.balance.form == KVSIFT_BALANCE_GRADED) {
+    return fail(error, KVSIFT_UNSUPPORTED, "a stream has no graded form: its tokens come before their importance");
+  }
   if (c.balance.form != KVSIFT_BALANCE_THEORY) return KVSIFT_OK;
   if (c.buckets < 1 || c.buckets > KVSIFT_BALANCE_MAX_BUCKETS) {
     return fail(error, KVSIFT_INVALID_ARGUMENT, "buckets is ", c.buckets, ", must be 1 to ",
@@ -66,6 +69,7 @@ kvsift_status settle_stream(const kvsift_balance_stream_config &config, StreamSe
   balance.guard = 0;
   balance.uniforms = nullptr;
   balance.uniform_count = 0;
+  balance.importance = nullptr;
   status = settle_balance(balance, &s.plan);
   if (status != KVSIFT_OK) return status;
   s.plan.c.error = nullptr;

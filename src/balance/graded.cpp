@@ -1,0 +1,122 @@
+// Graded BalanceKV: plain halving treats all tokens alike, though a few carry most of the attention. Here the tokens that the
+// last prompt queries attended to most are kept as they are, and every other token is halved among its like: g times where
+// its importance x is about 4^-g of theirs. The inverse of sqrt(x) is the sampling rate with which tokens of importance x
+// add least to the error of the sum, were their signs independent.
+#include "balance/compress.h"
+
+namespace kvsift {
+
+namespace {
+
+constexpr std::int32_t kStepsPerHalving = 64;
+
+// Halvings of a token `steps` down from full importance, when `keep` steps down still means none.
+std::uint32_t halvings_of(std::int32_t steps, std::int32_t keep, std::uint32_t most) {
+  const std::int32_t down = steps - keep + kStepsPerHalving / 2;
+  if (down < kStepsPerHalving) return 0;
+  const auto halvings = static_cast<std::uint32_t>(down / kStepsPerHalving);
+  return halvings < most ? halvings : most;
+}
+
+class Grades {
+ public:
+  Grades(const CompressJob &job)
+      : weight_of_(job.places.weight_of.in(job.scratch)),
+        steps_(job.places.steps.in(job.scratch)),
+        tokens_(job.range.end - job.range.begin),
+        most_(job.plan.c.halvings + 4) {
+    // log2(1 / sqrt(x)) in steps, by way of the weights' buffer, which is free until halving.
+    float *log = job.places.weight.in(job.scratch);
+    for (std::uint32_t i = 0; i < tokens_; ++i) {
+      const float x = job.plan.c.importance[job.range.begin + i];
+      log[i] = x > 1e-30f ? x : 1e-30f;
+    }
+    job.kernels.array.log(log, log, tokens_);
+    constexpr float kScale = -0.5f * 1.44269504f * kStepsPerHalving;
+    for (std::uint32_t i = 0; i < tokens_; ++i) {
+      const float steps = log[i] * kScale;
+      steps_[i] = static_cast<std::int16_t>(steps > 4096.0f ? 4096.0f : steps < -4096.0f ? -4096.0f : steps);
+    }
+    rest_ = 0;
+    for (std::uint32_t i = 0; i < tokens_; ++i) rest_ += weight_of_[i] == 0.0f;
+  }
+
+  std::uint32_t rest() const { return rest_; }
+  std::uint32_t most() const { return most_; }
+
+  // Puts each token's halvings in the place of its steps, -1 for guarded ones.
+  const std::int16_t *settle(std::int32_t keep) {
+    for (std::uint32_t i = 0; i < tokens_; ++i)
+      steps_[i] = open(i) ? static_cast<std::int16_t>(halvings_of(steps_[i], keep, most_)) : std::int16_t{-1};
+    return steps_;
+  }
+
+  // The most generous limit at which no more than `budget` tokens stay.
+  std::int32_t limit(std::uint32_t budget) const {
+    std::int32_t low = -4096 - 16 * kStepsPerHalving, high = 4096 + kStepsPerHalving;
+    while (high - low > 1) {
+      const std::int32_t middle = low + (high - low) / 2;
+      (kept(middle) <= budget ? low : high) = middle;
+    }
+    return low;
+  }
+
+ private:
+  bool open(std::uint32_t i) const { return weight_of_[i] == 0.0f; }
+
+  std::uint32_t kept(std::int32_t keep) const {
+    std::uint32_t of_grade[16] = {}, sum = 0;
+    for (std::uint32_t i = 0; i < tokens_; ++i)
+      if (open(i)) ++of_grade[halvings_of(steps_[i], keep, most_)];
+    for (std::uint32_t g = 0; g <= most_; ++g) sum += of_grade[g] >> g;
+    return sum;
+  }
+
+  const float *weight_of_;
+  std::int16_t *steps_;
+  std::uint32_t tokens_, most_, rest_;
+};
+
+// Weights of the tokens that were halved, so that they sum to `total` though a small grade may have lost all of its own.
+void rescale(const CompressJob &job, const std::int16_t *grade, std::uint32_t total) {
+  float *weight_of = job.places.weight_of.in(job.scratch);
+  const std::uint32_t tokens = job.range.end - job.range.begin;
+  double sum = 0.0;
+  for (std::uint32_t i = 0; i < tokens; ++i)
+    if (grade[i] > 0) sum += static_cast<double>(weight_of[i]);
+  const double factor = static_cast<double>(total) / sum;
+  for (std::uint32_t i = 0; i < tokens && sum > 0.0; ++i)
+    if (grade[i] > 0) weight_of[i] = static_cast<float>(static_cast<double>(weight_of[i]) * factor);
+}
+
+// The open tokens of one grade to the front of the index.
+std::uint32_t gather(const CompressJob &job, const std::int16_t *grade, std::uint32_t wanted) {
+  std::uint32_t *index = job.places.index.in(job.scratch), count = 0;
+  float *weight = job.places.weight.in(job.scratch);
+  for (std::uint32_t i = 0; i < job.range.end - job.range.begin; ++i) {
+    if (grade[i] != static_cast<std::int16_t>(wanted)) continue;
+    index[count] = job.range.begin + i;
+    weight[count++] = 1.0f;
+  }
+  return count;
+}
+
+}  // namespace
+
+std::uint32_t compress_graded(const CompressJob &job) {
+  Grades grades(job);
+  const std::int16_t *grade = grades.settle(grades.limit(grades.rest() >> job.plan.c.halvings));
+  std::uint32_t kept = 0, halved = 0;
+  for (std::uint32_t g = 0; g <= grades.most(); ++g) {
+    const std::uint32_t count = gather(job, grade, g), stay = count >> g;
+    if (g > 0) halved += count;
+    if (stay == 0) continue;
+    halve_times(job, count, g, nullptr);
+    settle_weights(job, stay, count);
+    kept += stay;
+  }
+  if (job.plan.c.weights == KVSIFT_BALANCE_NORMALISED) rescale(job, grade, halved);
+  return kept;
+}
+
+}  // namespace kvsift
