@@ -1,4 +1,4 @@
-// Predictor weights: from bytes to a handle.
+// Predictor weights, from bytes to a handle; the profile of cheaper forms.
 #include <new>
 
 #include "core/arena.h"
@@ -38,5 +38,17 @@ kvsift_status kvsift_predictor_load(const void *data, uint64_t size, void *arena
   PredictorWeights weights;
   if (kvsift_status status = read_weights(data, size, &weights, error)) return status;
   *predictor = new (arena) kvsift_predictor{kPredictorMagic, weights};
+  return KVSIFT_OK;
+}
+
+kvsift_status kvsift_policy_config_predictor_fast(kvsift_policy_config *config) {
+  if (config == nullptr) return KVSIFT_INVALID_ARGUMENT;
+  if (config->struct_size < sizeof *config) return KVSIFT_INVALID_STRUCT_SIZE;
+  if (config->method != KVSIFT_METHOD_ATTENTION_PREDICTOR) {
+    return fail(config->error, KVSIFT_UNSUPPORTED, "config.method is ", config->method,
+                ": the profile is one of KVSIFT_METHOD_ATTENTION_PREDICTOR");
+  }
+  config->history_floor = 0.003f;
+  config->history_type = KVSIFT_F16;
   return KVSIFT_OK;
 }
