@@ -39,7 +39,7 @@ void dot_tile(const DotJob &job, const Rows &rows, std::uint32_t q, std::uint32_
   const T *row = row_of<T>(rows, i);
   const std::uint64_t row_step = rows.stride / sizeof(T);
   const std::uint32_t whole = Cut ? job.dim - job.dim % kLanes : job.dim;
-  V sum[Q][N];
+  V sum[Q][N] = {};
   for (std::uint32_t p = 0; p < V::kPieces; ++p) {
     Piece acc[Q][N];
     for (std::uint32_t k = 0; k < Q; ++k)

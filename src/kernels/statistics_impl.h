@@ -21,7 +21,7 @@ void spread_tile(const SpreadJob &job, const Rows &deviation, std::uint32_t q, s
   const float *queries = job.queries + static_cast<std::size_t>(q) * job.dim16;
   const T *row = row_of<T>(deviation, page);
   const std::uint64_t row_step = deviation.stride / sizeof(T);
-  V quadratic[Q][N], absolute[Q][N];
+  V quadratic[Q][N] = {}, absolute[Q][N] = {};
   for (std::uint32_t p = 0; p < V::kPieces; ++p) {
     Piece squares[Q][N], sums[Q][N];
     for (std::uint32_t k = 0; k < Q; ++k)
