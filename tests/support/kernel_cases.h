@@ -89,7 +89,7 @@ struct RandomRows {
   double at(std::uint32_t i, std::uint32_t c) const {
     const std::uint8_t *p = bytes.data + i * stride + c * element_bytes(rows.type);
     std::uint16_t half;
-    float x;
+    float x = 0.0f;
     std::memcpy(&half, p, rows.type == KVSIFT_I8 ? 1 : 2);
     if (rows.type == KVSIFT_F32) std::memcpy(&x, p, 4);
     if (rows.type == KVSIFT_F16) x = float_of_half(half);
