@@ -54,6 +54,7 @@ enum { FORMS = sizeof kForms / sizeof kForms[0] };
 typedef struct world {
   npy_array q, k;
   uint32_t tokens, queries;
+  float *keys;
   float *rows, *kept_rows; /* [HEADS][MOST]: a step's softmax, and a form's own after masking */
   const kvsift_predictor *predictor;
 } world;
@@ -70,10 +71,11 @@ static void must(int condition, const char *what) {
   exit(1);
 }
 
-static float float_of(uint16_t bits) {
-  _Float16 half;
-  memcpy(&half, &bits, 2);
-  return (float)half;
+static float float_of(uint16_t half) {
+  const int exponent = half >> 10 & 31;
+  const float fraction = (float)(half & 1023) / 1024;
+  const float size = exponent == 0 ? ldexpf(fraction, -14) : ldexpf(1 + fraction, exponent - 15);
+  return half & 0x8000 ? -size : size;
 }
 
 static void softmax_rows(world *w, uint32_t query, uint32_t tokens) {
@@ -83,9 +85,9 @@ static void softmax_rows(world *w, uint32_t query, uint32_t tokens) {
     double sum = 0;
     for (int c = 0; c < DIM; ++c) values[c] = float_of(q[c]);
     for (uint32_t t = 0; t < tokens; ++t) {
-      const uint16_t *k = (const uint16_t *)w->k.data + ((size_t)t * KV_HEADS + h / (HEADS / KV_HEADS)) * DIM;
+      const float *k = w->keys + ((size_t)t * KV_HEADS + h / (HEADS / KV_HEADS)) * DIM;
       float dot = 0;
-      for (int c = 0; c < DIM; ++c) dot += values[c] * float_of(k[c]);
+      for (int c = 0; c < DIM; ++c) dot += values[c] * k[c];
       row[t] = dot / 8;
       max = fmaxf(max, row[t]);
     }
@@ -232,10 +234,13 @@ int main(int argc, char **argv) {
     w.tokens = (uint32_t)w.k.shape[0];
     w.queries = (uint32_t)w.q.shape[0];
     must(w.tokens <= MOST && w.queries > HISTORY && w.queries <= w.tokens, "unexpected shapes");
+    w.keys = malloc(sizeof(float) * w.k.count);
+    for (uint64_t i = 0; i < w.k.count; ++i) w.keys[i] = float_of(((const uint16_t *)w.k.data)[i]);
     run_layer(&w, colon == NULL ? 256 : (uint32_t)atoi(colon + 1), tallies);
     report(argv[a], tallies, a + 1 == argc);
     npy_free(&w.q);
     npy_free(&w.k);
+    free(w.keys);
   }
   printf("]}\n");
   free(w.rows);
