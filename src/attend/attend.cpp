@@ -60,7 +60,8 @@ T *member(T *array, std::uint64_t at) {
 using Pass = void (*)(const Head &, const List &, const Tail &, const Attended &);
 
 // Cuts the group into parts that share a list and fit.
-void by_parts(const Head &head, const Lists &lists, const Tail &tail, const Attended &result, Pass pass) {
+void by_parts(const Head &head, const Lists &lists, const Tail &tail, const Attended &result,
+              Pass pass) {
   const std::uint32_t most = lists.per_query_head ? 1 : kHeads;
   for (std::uint32_t g = 0; g < head.group; g += most) {
     Head part = head;

@@ -1,8 +1,10 @@
-// Attention of one KV head and its group of query heads, on plain structs: no policy, no heap, bounded stack.
+// Attention of one KV head and its group of query heads, on plain structs: no policy, no heap,
+// bounded stack.
 //
-// Kept tokens are taken in ascending order in chunks of 256 (counted in kept tokens). Each chunk gives maximum, sum and
-// weighted values on its own; chunks are merged in order. Then comes the tail, in chunks of 256 pages or coreset tokens.
-// A list that names every token is a list like any other.
+// Kept tokens are taken in ascending order in chunks of 256 (counted in kept tokens). Each chunk
+// gives maximum, sum and weighted values on its own; chunks are merged in order. Then comes the
+// tail, in chunks of 256 pages or coreset tokens. A list that names every token is a list like any
+// other.
 #pragma once
 
 #include <cstddef>
@@ -38,7 +40,8 @@ struct Tail {
   std::uint32_t kind;  // KVSIFT_TAIL_*
   // Moments: pages no kept token lies in.
   const Moments *moments;
-  const float *page_logits;  // [group][page_stride] from moment_logits for these queries; null: computed on the way
+  const float *page_logits;  // [group][page_stride] from moment_logits for these queries; null:
+                             // computed on the way
   std::size_t page_stride;
   // Balance: tokens ascending; those kept exactly are skipped.
   const std::uint32_t *coreset;
@@ -48,10 +51,12 @@ struct Tail {
 
 // Where results go; any pointer but `out` may be null.
 struct Attended {
-  float *out;           // [group][dim], null: not wanted
-  float *log_sum_exp;   // [group], tail included
-  float *block_max;     // [group][block_stride] largest logit of a block's kept tokens, minus infinity without one
-  float *block_mass;    // [group][block_stride] share of the softmax (tail in the denominator) on a block's kept tokens
+  float *out;          // [group][dim], null: not wanted
+  float *log_sum_exp;  // [group], tail included
+  float *block_max;  // [group][block_stride] largest logit of a block's kept tokens, minus infinity
+                     // without one
+  float *block_mass;  // [group][block_stride] share of the softmax (tail in the denominator) on a
+                      // block's kept tokens
   std::uint64_t block_stride;
   std::uint32_t block_tokens;
   std::uint32_t blocks;  // entries of block_max and block_mass to fill
@@ -60,22 +65,24 @@ struct Attended {
 // Attention over the lists, and the tail.
 void attend(const Head &head, const Lists &lists, const Tail &tail, const Attended &result);
 
-// The tail alone, to be merged with another kernel's attention: out and log_sum_exp of `result`, zeros and minus infinity
-// where there is no tail.
+// The tail alone, to be merged with another kernel's attention: out and log_sum_exp of `result`,
+// zeros and minus infinity where there is no tail.
 void attend_tail(const Head &head, const Lists &lists, const Tail &tail, const Attended &result);
 
-// The full row over tokens [0, tokens) without values: log_sum_exp, block_max, block_mass (out is not touched). Its
-// figures are those of attend over everything. For calibration steps and for the prompt's last rows.
+// The full row over tokens [0, tokens) without values: log_sum_exp, block_max, block_mass (out is
+// not touched). Its figures are those of attend over everything. For calibration steps and for the
+// prompt's last rows.
 void attend_row(const Head &head, std::uint32_t tokens, const Attended &result);
 
-// For pages [first, first + count), tail logits scale * q.mean + log(1 + x/2) + log(tokens in page), and page
-// statistics scale * (q.mean + 0.5 * sum |q_c| deviation_c), in one pass. Either may be null; both are
-// [group][stride], entry 0 for page `first`.
+// For pages [first, first + count), tail logits scale * q.mean + log(1 + x/2) + log(tokens in
+// page), and page statistics scale * (q.mean + 0.5 * sum |q_c| deviation_c), in one pass. Either
+// may be null; both are [group][stride], entry 0 for page `first`.
 void moment_logits(const Kernels &kernels, const float *queries, std::uint32_t group, float scale,
                    const Moments &moments, std::uint32_t first, std::uint32_t count, float *logits,
                    float *scores, std::size_t stride);
 
-// a and b are outputs with log-sum-exps la and lb: a = (a e^la + b e^lb) / (e^la + e^lb), la = log(e^la + e^lb).
+// a and b are outputs with log-sum-exps la and lb: a = (a e^la + b e^lb) / (e^la + e^lb), la =
+// log(e^la + e^lb).
 void merge_attention(std::uint32_t dim, float *a, float *la, const float *b, float lb);
 
 }  // namespace kvsift

@@ -61,7 +61,8 @@ class KeptWalk {
 // Walks the pages below `pages` that no kept token lies in.
 class LeftOutWalk {
  public:
-  LeftOutWalk(const kvsift_range *ranges, std::uint32_t count, std::uint32_t page_tokens, std::uint32_t pages)
+  LeftOutWalk(const kvsift_range *ranges, std::uint32_t count, std::uint32_t page_tokens,
+              std::uint32_t pages)
       : ranges_(ranges), left_(count), page_tokens_(page_tokens), pages_(pages) {}
 
   bool next(Chunk *chunk) {

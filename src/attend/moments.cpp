@@ -7,8 +7,10 @@ namespace {
 
 constexpr std::uint32_t kPagesAtOnce = 64;
 
-// Pages from `page` on that hold the same number of tokens, at most `limit`; *tokens is that number.
-std::uint32_t alike(const Moments &moments, std::uint32_t page, std::uint32_t limit, std::uint32_t *tokens) {
+// Pages from `page` on that hold the same number of tokens, at most `limit`; *tokens is that
+// number.
+std::uint32_t alike(const Moments &moments, std::uint32_t page, std::uint32_t limit,
+                    std::uint32_t *tokens) {
   const std::uint32_t full = moments.tokens / moments.page_tokens;
   if (page >= full) {
     *tokens = moments.tokens - page * moments.page_tokens;
@@ -28,17 +30,20 @@ void moment_logits(const Kernels &kernels, const float *queries, std::uint32_t g
   for (std::uint32_t done = 0; done < count;) {
     const std::uint32_t page = first + done, left = count - done;
     std::uint32_t tokens;
-    const std::uint32_t n = alike(moments, page, left < kPagesAtOnce ? left : kPagesAtOnce, &tokens);
-    kernels.page.statistics(queries, group, moment_rows(moments, moments.mean, moments.mean_scale, page),
-                            moment_rows(moments, moments.deviation, moments.deviation_scale, page), n,
-                            left - n, moments.dim, dot, logits == nullptr ? nullptr : quadratic,
+    const std::uint32_t n =
+        alike(moments, page, left < kPagesAtOnce ? left : kPagesAtOnce, &tokens);
+    kernels.page.statistics(queries, group,
+                            moment_rows(moments, moments.mean, moments.mean_scale, page),
+                            moment_rows(moments, moments.deviation, moments.deviation_scale, page),
+                            n, left - n, moments.dim, dot, logits == nullptr ? nullptr : quadratic,
                             scores == nullptr ? nullptr : absolute, kPagesAtOnce);
     const float log_tokens = log1(static_cast<float>(tokens));
     for (std::uint32_t g = 0; g < group; ++g) {
       const std::size_t from = g * kPagesAtOnce, to = g * stride + done;
       if (logits != nullptr)
         kernels.page.tail_logits(dot + from, quadratic + from, n, scale, log_tokens, logits + to);
-      if (scores != nullptr) kernels.page.scores(dot + from, absolute + from, n, scale, scores + to);
+      if (scores != nullptr)
+        kernels.page.scores(dot + from, absolute + from, n, scale, scores + to);
     }
     done += n;
   }

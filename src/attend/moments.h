@@ -8,14 +8,14 @@
 
 namespace kvsift {
 
-// Rows [pages][padded_dim(dim)], KVSIFT_F16 or KVSIFT_I8 with one scale a row, padding zero. Pages are blocks of
-// page_tokens tokens; the last may be open, and its rows are kept up to date.
+// Rows [pages][padded_dim(dim)], KVSIFT_F16 or KVSIFT_I8 with one scale a row, padding zero. Pages
+// are blocks of page_tokens tokens; the last may be open, and its rows are kept up to date.
 struct Moments {
   std::uint32_t dim;
   std::uint32_t page_tokens;
   std::uint32_t tokens;  // covered; the last page holds the rest of tokens / page_tokens
   kvsift_type type;
-  void *mean, *deviation, *value;                    // of keys, keys and values; value may be null
+  void *mean, *deviation, *value;                     // of keys, keys and values; value may be null
   float *mean_scale, *deviation_scale, *value_scale;  // KVSIFT_I8, else null
 };
 

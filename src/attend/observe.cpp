@@ -10,11 +10,14 @@ void fill(float *x, std::uint32_t n, float value) {
 
 }  // namespace
 
-BlockObserver::BlockObserver(const Head &head, const Attended &result) : head_(head), result_(result) {
+BlockObserver::BlockObserver(const Head &head, const Attended &result)
+    : head_(head), result_(result) {
   const float least = -__builtin_inff();
   for (std::uint32_t g = 0; g < head.group; ++g) {
-    if (result.block_max != nullptr) fill(result.block_max + g * result.block_stride, result.blocks, least);
-    if (result.block_mass != nullptr) fill(result.block_mass + g * result.block_stride, result.blocks, least);
+    if (result.block_max != nullptr)
+      fill(result.block_max + g * result.block_stride, result.blocks, least);
+    if (result.block_mass != nullptr)
+      fill(result.block_mass + g * result.block_stride, result.blocks, least);
   }
 }
 
@@ -52,8 +55,8 @@ void BlockObserver::weights(const Chunk &chunk, ChunkWork *work) {
     const float *row = work->row(g);
     fill(sums_, count, 0.0f);
     for (std::uint32_t r = 0; r < chunk.runs; ++r) {
-      head_.kernels->attention.block_sum(row, chunk.run[r].first, chunk.run[r].count, result_.block_tokens,
-                                         sums_ + first_[r]);
+      head_.kernels->attention.block_sum(row, chunk.run[r].first, chunk.run[r].count,
+                                         result_.block_tokens, sums_ + first_[r]);
       row += chunk.run[r].count;
     }
     head_.kernels->array.log(sums_, sums_, count);

@@ -1,4 +1,5 @@
-// What a pass over a list leaves for kvsift_observe_attention: per block the largest logit and the share of the softmax.
+// What a pass over a list leaves for kvsift_observe_attention: per block the largest logit and the
+// share of the softmax.
 #pragma once
 
 #include <cstdint>

@@ -19,11 +19,14 @@ Head head_of(const Prefill &job, const float *queries, std::uint32_t group) {
 }
 
 // Tokens that row r sees.
-std::uint32_t seen(const Prefill &job, std::uint32_t row) { return job.tokens - job.rows + row + 1; }
+std::uint32_t seen(const Prefill &job, std::uint32_t row) {
+  return job.tokens - job.rows + row + 1;
+}
 
 // Item i of a block is group member i % group of its row i / group.
 float *out_of(const Prefill &job, const Block &block, std::uint32_t item) {
-  return job.out + (block.first + item / job.group) * job.out_row_stride + item % job.group * job.dim;
+  return job.out + (block.first + item / job.group) * job.out_row_stride +
+         item % job.group * job.dim;
 }
 
 void load_queries(const Prefill &job, const Block &block, std::uint32_t item, std::uint32_t count,
@@ -38,8 +41,8 @@ void load_queries(const Prefill &job, const Block &block, std::uint32_t item, st
 }
 
 // Items [item, item + count) take in tokens of one chunk, all of which they see.
-void take_chunk(const Prefill &job, Block *block, std::uint32_t item, std::uint32_t count, const Run &run,
-                ChunkWork *work, float *queries) {
+void take_chunk(const Prefill &job, Block *block, std::uint32_t item, std::uint32_t count,
+                const Run &run, ChunkWork *work, float *queries) {
   load_queries(job, *block, item, count, queries);
   const Head head = head_of(job, queries, count);
   Chunk chunk;
@@ -55,8 +58,10 @@ void take_chunk(const Prefill &job, Block *block, std::uint32_t item, std::uint3
   }
 }
 
-// One chunk of keys for all rows of the block: together where they see all of it, row by row where not.
-void pass_chunk(const Prefill &job, Block *block, std::uint32_t begin, ChunkWork *work, float *queries) {
+// One chunk of keys for all rows of the block: together where they see all of it, row by row where
+// not.
+void pass_chunk(const Prefill &job, Block *block, std::uint32_t begin, ChunkWork *work,
+                float *queries) {
   const std::uint32_t end = begin + kChunk, items = block->rows * job.group;
   std::uint32_t item = 0;
   while (item < items) {

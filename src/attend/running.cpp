@@ -9,7 +9,8 @@ namespace kvsift {
 namespace {
 
 // The start of a run in another view.
-Ahead rows_ahead(const HeadRows &rows, std::uint32_t dim, std::uint32_t first, std::uint32_t count) {
+Ahead rows_ahead(const HeadRows &rows, std::uint32_t dim, std::uint32_t first,
+                 std::uint32_t count) {
   if (count == 0) return Ahead{};
   const Rows start = rows.stretch(first, &count);
   return Ahead{start, count, dim * element_bytes(start.type)};
@@ -25,8 +26,8 @@ void ChunkWork::dot(const Head &head, const Chunk &chunk) {
       n = run.count - done;
       const Rows rows = head.keys.stretch(run.first + done, &n);
       const Ahead ahead = rows_ahead(head.values, head.dim, run.first + done, n);
-      head.kernels->attention.dot_rows_ahead(head.queries, head.group, rows, n, head.dim, head.scale,
-                                             out, kChunk, ahead);
+      head.kernels->attention.dot_rows_ahead(head.queries, head.group, rows, n, head.dim,
+                                             head.scale, out, kChunk, ahead);
     }
   }
 }
@@ -41,8 +42,8 @@ void ChunkWork::weigh(const Head &head, const Chunk &chunk, const Chunk &next) {
       const Rows rows = head.values.stretch(run.first + done, &n);
       const Ahead ahead = rows_ahead(head.keys, head.dim, coming.first + done,
                                      done < coming.count ? coming.count - done : 0);
-      head.kernels->attention.weighted_sum_ahead(weights, kChunk, head.group, rows, n, head.dim, acc,
-                                                 ahead);
+      head.kernels->attention.weighted_sum_ahead(weights, kChunk, head.group, rows, n, head.dim,
+                                                 acc, ahead);
     }
   }
 }
@@ -58,8 +59,8 @@ void ChunkWork::clear_values(const Head &head) {
   std::memset(acc, 0, sizeof(float) * head.group * padded_dim(head.dim));
 }
 
-void merge_chunk(const Kernels &kernels, std::uint32_t dim, float *max, float *sum, float *acc, float chunk_max,
-                 float chunk_sum, const float *chunk_acc) {
+void merge_chunk(const Kernels &kernels, std::uint32_t dim, float *max, float *sum, float *acc,
+                 float chunk_max, float chunk_sum, const float *chunk_acc) {
   const float larger = *max > chunk_max ? *max : chunk_max;
   const float a = exp1(*max - larger), b = exp1(chunk_max - larger);
   *sum = __builtin_fmaf(a, *sum, b * chunk_sum);
@@ -67,9 +68,7 @@ void merge_chunk(const Kernels &kernels, std::uint32_t dim, float *max, float *s
   if (acc != nullptr) kernels.array.axpby(a, acc, b, chunk_acc, dim);
 }
 
-float log_sum_exp(float max, float sum) {
-  return sum > 0.0f ? max + log1(sum) : -__builtin_inff();
-}
+float log_sum_exp(float max, float sum) { return sum > 0.0f ? max + log1(sum) : -__builtin_inff(); }
 
 float log_add(float a, float b) {
   const float larger = a > b ? a : b;
@@ -88,7 +87,8 @@ void Running::merge(const Head &head, const ChunkWork &work, bool values) {
   const std::uint32_t dim16 = padded_dim(head.dim);
   for (std::uint32_t g = 0; g < head.group; ++g) {
     float *own = values ? acc + g * dim16 : nullptr;
-    merge_chunk(*head.kernels, dim16, &max[g], &sum[g], own, work.max[g], work.sum[g], work.acc + g * dim16);
+    merge_chunk(*head.kernels, dim16, &max[g], &sum[g], own, work.max[g], work.sum[g],
+                work.acc + g * dim16);
   }
 }
 
@@ -98,7 +98,8 @@ void Running::finish(const Head &head, float *out, float *log_sums) const {
     if (log_sums != nullptr) log_sums[g] = log_sum_exp(max[g], sum[g]);
     if (out == nullptr) continue;
     const float inverse = sum[g] > 0.0f ? 1.0f / sum[g] : 0.0f;
-    for (std::uint32_t c = 0; c < head.dim; ++c) out[g * head.dim + c] = acc[g * dim16 + c] * inverse;
+    for (std::uint32_t c = 0; c < head.dim; ++c)
+      out[g * head.dim + c] = acc[g * dim16 + c] * inverse;
   }
 }
 

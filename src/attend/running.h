@@ -21,14 +21,15 @@ struct ChunkWork {
   // Logits of the chunk's tokens; their values are asked for on the way.
   void dot(const Head &head, const Chunk &chunk);
   void soften(const Head &head, std::uint32_t count);
-  // Weighted values of the chunk's tokens; the keys of `next`, which may be empty, are asked for on the way.
+  // Weighted values of the chunk's tokens; the keys of `next`, which may be empty, are asked for on
+  // the way.
   void weigh(const Head &head, const Chunk &chunk, const Chunk &next);
   void clear_values(const Head &head);
 };
 
 // acc (dim elements) joined by chunk_acc, each relative to its maximum.
-void merge_chunk(const Kernels &kernels, std::uint32_t dim, float *max, float *sum, float *acc, float chunk_max,
-                 float chunk_sum, const float *chunk_acc);
+void merge_chunk(const Kernels &kernels, std::uint32_t dim, float *max, float *sum, float *acc,
+                 float chunk_max, float chunk_sum, const float *chunk_acc);
 
 float log_sum_exp(float max, float sum);
 

@@ -33,8 +33,8 @@ class CoresetWalk {
   std::uint32_t at_ = 0;
 };
 
-void add_coreset(const Head &head, const kvsift_range *ranges, std::uint32_t count, const Tail &tail,
-                 ChunkWork *work, Running *running) {
+void add_coreset(const Head &head, const kvsift_range *ranges, std::uint32_t count,
+                 const Tail &tail, ChunkWork *work, Running *running) {
   Chunk chunk;
   const Chunk none{};
   float weights[kChunk];
@@ -52,16 +52,17 @@ void add_coreset(const Head &head, const kvsift_range *ranges, std::uint32_t cou
 
 void page_logits(const Head &head, const Tail &tail, const Run &run, float *out) {
   if (tail.page_logits == nullptr) {
-    moment_logits(*head.kernels, head.queries, head.group, head.scale, *tail.moments, run.first, run.count, out,
-                  nullptr, kChunk);
+    moment_logits(*head.kernels, head.queries, head.group, head.scale, *tail.moments, run.first,
+                  run.count, out, nullptr, kChunk);
     return;
   }
   for (std::uint32_t g = 0; g < head.group; ++g)
-    std::memcpy(out + g * kChunk, tail.page_logits + g * tail.page_stride + run.first, sizeof(float) * run.count);
+    std::memcpy(out + g * kChunk, tail.page_logits + g * tail.page_stride + run.first,
+                sizeof(float) * run.count);
 }
 
-void add_moments(const Head &head, const kvsift_range *ranges, std::uint32_t count, const Tail &tail,
-                 ChunkWork *work, Running *running) {
+void add_moments(const Head &head, const kvsift_range *ranges, std::uint32_t count,
+                 const Tail &tail, ChunkWork *work, Running *running) {
   const Moments &moments = *tail.moments;
   const std::uint32_t pages = (moments.tokens + moments.page_tokens - 1) / moments.page_tokens;
   Chunk chunk;
@@ -74,9 +75,10 @@ void add_moments(const Head &head, const kvsift_range *ranges, std::uint32_t cou
     work->clear_values(head);
     at = 0;
     for (std::uint32_t r = 0; r < chunk.runs; at += chunk.run[r++].count) {
-      const Rows rows = moment_rows(moments, moments.value, moments.value_scale, chunk.run[r].first);
-      head.kernels->attention.weighted_sum(work->logits + at, kChunk, head.group, rows, chunk.run[r].count,
-                                           head.dim, work->acc);
+      const Rows rows =
+          moment_rows(moments, moments.value, moments.value_scale, chunk.run[r].first);
+      head.kernels->attention.weighted_sum(work->logits + at, kChunk, head.group, rows,
+                                           chunk.run[r].count, head.dim, work->acc);
     }
     running->merge(head, *work, true);
   }

@@ -27,9 +27,11 @@ float softmax(float *row, std::size_t count, float max) {
   return reduce_add(sum);
 }
 
-// f(block, row, n) for each block that tokens first .. first + count - 1 touch, counted from the first one's.
+// f(block, row, n) for each block that tokens first .. first + count - 1 touch, counted from the
+// first one's.
 template <class F>
-void for_blocks(const float *row, std::uint32_t first, std::uint32_t count, std::uint32_t block_tokens, F f) {
+void for_blocks(const float *row, std::uint32_t first, std::uint32_t count,
+                std::uint32_t block_tokens, F f) {
   std::uint32_t block = 0, room = block_tokens - first % block_tokens;
   while (count > 0) {
     const std::uint32_t n = count < room ? count : room;
@@ -42,41 +44,43 @@ void for_blocks(const float *row, std::uint32_t first, std::uint32_t count, std:
 }
 
 template <class V>
-void block_max(const float *row, std::uint32_t first, std::uint32_t count, std::uint32_t block_tokens,
-               float *out) {
+void block_max(const float *row, std::uint32_t first, std::uint32_t count,
+               std::uint32_t block_tokens, float *out) {
   const float least = -__builtin_inff();
-  for_blocks(row, first, count, block_tokens, [=](std::uint32_t block, const float *x, std::uint32_t n) {
-    float m = x[0];
-    if (n > 1) {
-      V largest = V::broadcast(least);
-      std::uint32_t i = 0;
-      for (; i + kLanes <= n; i += kLanes) largest = max(largest, V::load(x + i));
-      if (i < n) largest = max(largest, load_filled<V>(x + i, n - i, least));
-      m = reduce_max(largest);
-    }
-    if (m > out[block]) out[block] = m;
-  });
+  for_blocks(row, first, count, block_tokens,
+             [=](std::uint32_t block, const float *x, std::uint32_t n) {
+               float m = x[0];
+               if (n > 1) {
+                 V largest = V::broadcast(least);
+                 std::uint32_t i = 0;
+                 for (; i + kLanes <= n; i += kLanes) largest = max(largest, V::load(x + i));
+                 if (i < n) largest = max(largest, load_filled<V>(x + i, n - i, least));
+                 m = reduce_max(largest);
+               }
+               if (m > out[block]) out[block] = m;
+             });
 }
 
 template <class V>
-void block_sum(const float *row, std::uint32_t first, std::uint32_t count, std::uint32_t block_tokens,
-               float *out) {
-  for_blocks(row, first, count, block_tokens, [=](std::uint32_t block, const float *x, std::uint32_t n) {
-    float s = x[0];
-    if (n > 1) {
-      V sum = V::zero();
-      std::uint32_t i = 0;
-      for (; i + kLanes <= n; i += kLanes) sum = add(sum, V::load(x + i));
-      if (i < n) sum = add(sum, load_part<V>(x + i, n - i));
-      s = reduce_add(sum);
-    }
-    out[block] += s;
-  });
+void block_sum(const float *row, std::uint32_t first, std::uint32_t count,
+               std::uint32_t block_tokens, float *out) {
+  for_blocks(row, first, count, block_tokens,
+             [=](std::uint32_t block, const float *x, std::uint32_t n) {
+               float s = x[0];
+               if (n > 1) {
+                 V sum = V::zero();
+                 std::uint32_t i = 0;
+                 for (; i + kLanes <= n; i += kLanes) sum = add(sum, V::load(x + i));
+                 if (i < n) sum = add(sum, load_part<V>(x + i, n - i));
+                 s = reduce_add(sum);
+               }
+               out[block] += s;
+             });
 }
 
 template <class V>
 constexpr AttentionKernels attention_kernels = {
-    dot_rows<V>,           dot_rows_ahead<V>, softmax<V>,   weighted_sum<V>,
+    dot_rows<V>,           dot_rows_ahead<V>, softmax<V>,  weighted_sum<V>,
     weighted_sum_ahead<V>, block_max<V>,      block_sum<V>};
 
 }  // namespace

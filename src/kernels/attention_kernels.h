@@ -8,7 +8,8 @@
 
 namespace kvsift {
 
-// Rows that the next call will read; asked for on the way, since a cache's rows lie where the hardware does not foresee.
+// Rows that the next call will read; asked for on the way, since a cache's rows lie where the
+// hardware does not foresee.
 struct Ahead {
   Rows rows;
   std::uint32_t count;  // 0: none
@@ -31,12 +32,12 @@ struct AttentionKernels {
   void (*weighted_sum_ahead)(const float *weights, std::size_t stride, std::uint32_t group,
                              const Rows &rows, std::uint32_t count, std::uint32_t dim, float *acc,
                              const Ahead &ahead);
-  // For tokens first .. first + count - 1 of `row`, cut into blocks at multiples of block_tokens; out[0] is the block that
-  // `first` lies in: out = max(out, row), or out + the block's sum of row.
-  void (*block_max)(const float *row, std::uint32_t first, std::uint32_t count, std::uint32_t block_tokens,
-                    float *out);
-  void (*block_sum)(const float *row, std::uint32_t first, std::uint32_t count, std::uint32_t block_tokens,
-                    float *out);
+  // For tokens first .. first + count - 1 of `row`, cut into blocks at multiples of block_tokens;
+  // out[0] is the block that `first` lies in: out = max(out, row), or out + the block's sum of row.
+  void (*block_max)(const float *row, std::uint32_t first, std::uint32_t count,
+                    std::uint32_t block_tokens, float *out);
+  void (*block_sum)(const float *row, std::uint32_t first, std::uint32_t count,
+                    std::uint32_t block_tokens, float *out);
 };
 
 }  // namespace kvsift

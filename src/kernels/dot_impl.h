@@ -30,8 +30,8 @@ void put_sums(const V (&sum)[Q][N], float *out, std::size_t stride) {
   }
 }
 
-// Queries q .. q + Q - 1 with rows i .. i + N - 1, not yet scaled, piece by piece of the vector so that the
-// accumulators fit the registers. Cut: dim is no multiple of 16.
+// Queries q .. q + Q - 1 with rows i .. i + N - 1, not yet scaled, piece by piece of the vector so
+// that the accumulators fit the registers. Cut: dim is no multiple of 16.
 template <class V, class T, std::uint32_t Q, std::uint32_t N, bool Cut>
 void dot_tile(const DotJob &job, const Rows &rows, std::uint32_t q, std::uint32_t i) {
   using Piece = typename V::Piece;
@@ -99,8 +99,9 @@ void scale_logits(const Rows &rows, std::uint32_t count, float scale, float *log
 }
 
 template <class V>
-void dot_rows_ahead(const float *queries, std::uint32_t group, const Rows &rows, std::uint32_t count,
-              std::uint32_t dim, float scale, float *logits, std::size_t stride, const Ahead &ahead) {
+void dot_rows_ahead(const float *queries, std::uint32_t group, const Rows &rows,
+                    std::uint32_t count, std::uint32_t dim, float scale, float *logits,
+                    std::size_t stride, const Ahead &ahead) {
   const DotJob job{queries, dim, padded_dim(dim), logits, stride};
   with_type(rows.type, [&](auto element) {
     using T = decltype(element);
@@ -110,7 +111,8 @@ void dot_rows_ahead(const float *queries, std::uint32_t group, const Rows &rows,
       dot_run<V, T, true>(job, rows, group, count, ahead);
     }
   });
-  for (std::uint32_t g = 0; g < group; ++g) scale_logits<V>(rows, count, scale, logits + g * stride);
+  for (std::uint32_t g = 0; g < group; ++g)
+    scale_logits<V>(rows, count, scale, logits + g * stride);
 }
 
 template <class V>

@@ -15,6 +15,8 @@ struct BF16 {
 constexpr std::uint32_t kLanes = 16;
 
 // Static, so that no copy compiled for wide registers can reach other code.
-static constexpr std::uint32_t padded_dim(std::uint32_t dim) { return (dim + kLanes - 1) / kLanes * kLanes; }
+static constexpr std::uint32_t padded_dim(std::uint32_t dim) {
+  return (dim + kLanes - 1) / kLanes * kLanes;
+}
 
 }  // namespace kvsift

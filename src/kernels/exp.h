@@ -4,7 +4,8 @@
 namespace kvsift {
 namespace {
 
-// Adding and taking away 1.5 * 2^23 rounds to a whole number, which the low bits of the sum then hold.
+// Adding and taking away 1.5 * 2^23 rounds to a whole number, which the low bits of the sum then
+// hold.
 constexpr float kRound = 12582912.0f;
 constexpr float kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;
 

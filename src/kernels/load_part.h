@@ -65,8 +65,8 @@ inline Rows rows_from(const Rows &rows, std::uint64_t first) {
   Rows rest = rows;
   rest.data += first * rows.stride;
   if (rows.scales != nullptr)
-    rest.scales = reinterpret_cast<const float *>(reinterpret_cast<const std::uint8_t *>(rows.scales) +
-                                                  first * rows.scale_stride);
+    rest.scales = reinterpret_cast<const float *>(
+        reinterpret_cast<const std::uint8_t *>(rows.scales) + first * rows.scale_stride);
   return rest;
 }
 
@@ -76,7 +76,8 @@ constexpr std::uint32_t kLineBytes = 64;
 inline void ask_for(const Ahead &ahead, std::uint32_t i, std::size_t from, std::size_t to) {
   if (i >= ahead.count) return;
   const std::uint8_t *row = ahead.rows.data + i * ahead.rows.stride;
-  for (std::size_t byte = (from + kLineBytes - 1) / kLineBytes * kLineBytes; byte < to; byte += kLineBytes)
+  for (std::size_t byte = (from + kLineBytes - 1) / kLineBytes * kLineBytes; byte < to;
+       byte += kLineBytes)
     __builtin_prefetch(row + byte);
   __asm__ volatile("");  // gcc takes a function that only prefetches for one without effect
 }

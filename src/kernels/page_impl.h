@@ -16,7 +16,8 @@ V load_row(const T *row, std::uint32_t c, std::uint32_t dim) {
 template <class V, class T>
 void append_row(const T *row, float row_scale, std::uint32_t dim, std::uint32_t seen, float *mean,
                 float *square) {
-  const V weight = V::broadcast(1.0f / static_cast<float>(seen + 1)), scale = V::broadcast(row_scale);
+  const V weight = V::broadcast(1.0f / static_cast<float>(seen + 1)),
+          scale = V::broadcast(row_scale);
   for (std::uint32_t c = 0; c < dim; c += kLanes) {
     const V x = mul(load_row<V>(row, c, dim), scale);
     const V before = seen == 0 ? V::zero() : V::load(mean + c);
@@ -29,8 +30,8 @@ void append_row(const T *row, float row_scale, std::uint32_t dim, std::uint32_t 
 }
 
 template <class V>
-void page_append(const Rows &rows, std::uint32_t count, std::uint32_t dim, std::uint32_t seen, float *mean,
-                 float *square) {
+void page_append(const Rows &rows, std::uint32_t count, std::uint32_t dim, std::uint32_t seen,
+                 float *mean, float *square) {
   with_type(rows.type, [&](auto element) {
     using T = decltype(element);
     for (std::uint32_t i = 0; i < count; ++i)
@@ -46,7 +47,8 @@ void page_deviation(const float *square, std::uint32_t dim, std::uint32_t count,
 }
 
 template <class V, class T>
-void widen_bounds(const T *row, float row_scale, std::uint32_t dim, bool first, F16 *low, F16 *high) {
+void widen_bounds(const T *row, float row_scale, std::uint32_t dim, bool first, F16 *low,
+                  F16 *high) {
   const V scale = V::broadcast(row_scale);
   for (std::uint32_t c = 0; c < dim; c += kLanes) {
     const V x = mul(load_row<V>(row, c, dim), scale);
@@ -56,7 +58,8 @@ void widen_bounds(const T *row, float row_scale, std::uint32_t dim, bool first, 
 }
 
 template <class V>
-void append_bounds(const Rows &rows, std::uint32_t count, std::uint32_t dim, bool first, F16 *low, F16 *high) {
+void append_bounds(const Rows &rows, std::uint32_t count, std::uint32_t dim, bool first, F16 *low,
+                   F16 *high) {
   with_type(rows.type, [&](auto element) {
     using T = decltype(element);
     for (std::uint32_t i = 0; i < count; ++i)
@@ -73,11 +76,13 @@ void combine(const float *a, const float *b, std::size_t n, float *out, F f) {
 }
 
 template <class V>
-void tail_logits(const float *dot, const float *quadratic, std::size_t n, float scale, float log_tokens,
-                 float *out) {
-  const V s = V::broadcast(scale), half = V::broadcast(0.5f * (scale * scale)), one = V::broadcast(1.0f);
+void tail_logits(const float *dot, const float *quadratic, std::size_t n, float scale,
+                 float log_tokens, float *out) {
+  const V s = V::broadcast(scale), half = V::broadcast(0.5f * (scale * scale)),
+          one = V::broadcast(1.0f);
   const V tokens = V::broadcast(log_tokens);
-  combine<V>(dot, quadratic, n, out, [=](V d, V q) { return fma(s, d, add(log(fma(half, q, one)), tokens)); });
+  combine<V>(dot, quadratic, n, out,
+             [=](V d, V q) { return fma(s, d, add(log(fma(half, q, one)), tokens)); });
 }
 
 template <class V>
@@ -87,8 +92,9 @@ void page_scores(const float *dot, const float *absolute, std::size_t n, float s
 }
 
 template <class V>
-constexpr PageKernels page_kernels = {page_append<V>, page_deviation<V>, append_bounds<V>, page_statistics<V>,
-                                      page_bounds<V>, tail_logits<V>,    page_scores<V>};
+constexpr PageKernels page_kernels = {page_append<V>,     page_deviation<V>, append_bounds<V>,
+                                      page_statistics<V>, page_bounds<V>,    tail_logits<V>,
+                                      page_scores<V>};
 
 }  // namespace
 }  // namespace kvsift

@@ -9,17 +9,18 @@
 
 namespace kvsift {
 
-// Arrays and rows of summaries have padded_dim(dim) elements, zero behind dim; key and value rows have dim.
+// Arrays and rows of summaries have padded_dim(dim) elements, zero behind dim; key and value rows
+// have dim.
 struct PageKernels {
-  // Welford: `rows` join the `seen` rows behind mean and square (the sum of squared differences; null: only the mean).
-  // With seen = 0 the arrays' contents do not matter.
-  void (*append)(const Rows &rows, std::uint32_t count, std::uint32_t dim, std::uint32_t seen, float *mean,
-                 float *square);
+  // Welford: `rows` join the `seen` rows behind mean and square (the sum of squared differences;
+  // null: only the mean). With seen = 0 the arrays' contents do not matter.
+  void (*append)(const Rows &rows, std::uint32_t count, std::uint32_t dim, std::uint32_t seen,
+                 float *mean, float *square);
   // out = sqrt(square / count)
   void (*deviation)(const float *square, std::uint32_t dim, std::uint32_t count, float *out);
   // Widens low and high to hold `rows`, rounded outwards; `first`: starts them.
-  void (*append_bounds)(const Rows &rows, std::uint32_t count, std::uint32_t dim, bool first, F16 *low,
-                        F16 *high);
+  void (*append_bounds)(const Rows &rows, std::uint32_t count, std::uint32_t dim, bool first,
+                        F16 *low, F16 *high);
   // Of queries [group][padded_dim(dim)] and `count` pages: dot = q.mean, quadratic = sum
   // (q_c deviation_c)^2, absolute = sum |q_c| deviation_c, each [group][stride]; the latter two may
   // be null. `following`: pages behind them that the next call will read.
@@ -29,10 +30,11 @@ struct PageKernels {
                      std::size_t stride);
   // scores[g * stride + i] = scale * sum max(q_c low_c, q_c high_c)
   void (*bounds)(const float *queries, std::uint32_t group, const Rows &low, const Rows &high,
-                 std::uint32_t count, std::uint32_t dim, float scale, float *scores, std::size_t stride);
+                 std::uint32_t count, std::uint32_t dim, float scale, float *scores,
+                 std::size_t stride);
   // out = scale * dot + log(1 + scale^2 quadratic / 2) + log_tokens; out may be dot
-  void (*tail_logits)(const float *dot, const float *quadratic, std::size_t n, float scale, float log_tokens,
-                      float *out);
+  void (*tail_logits)(const float *dot, const float *quadratic, std::size_t n, float scale,
+                      float log_tokens, float *out);
   // out = scale * (dot + absolute / 2); out may be absolute
   void (*scores)(const float *dot, const float *absolute, std::size_t n, float scale, float *out);
 };

@@ -50,7 +50,8 @@ void spread_tile(const SpreadJob &job, const Rows &deviation, std::uint32_t q, s
 }
 
 template <class V, class T, std::uint32_t N>
-void spread_pages(const SpreadJob &job, const Rows &deviation, std::uint32_t group, std::uint32_t page) {
+void spread_pages(const SpreadJob &job, const Rows &deviation, std::uint32_t group,
+                  std::uint32_t page) {
   constexpr std::uint32_t Q = V::kSpreadTile;
   std::uint32_t q = 0;
   for (; q + Q <= group; q += Q) spread_tile<V, T, Q, N>(job, deviation, q, page);
@@ -58,8 +59,8 @@ void spread_pages(const SpreadJob &job, const Rows &deviation, std::uint32_t gro
 }
 
 // Results by the scale of their rows, `times` over.
-inline void scale_pages(const Rows &rows, std::uint32_t count, std::uint32_t group, std::uint32_t times,
-                        float *out, std::size_t stride) {
+inline void scale_pages(const Rows &rows, std::uint32_t count, std::uint32_t group,
+                        std::uint32_t times, float *out, std::size_t stride) {
   if (rows.scales == nullptr || out == nullptr) return;
   for (std::uint32_t g = 0; g < group; ++g)
     for (std::uint32_t i = 0; i < count; ++i)
@@ -69,16 +70,18 @@ inline void scale_pages(const Rows &rows, std::uint32_t count, std::uint32_t gro
 constexpr std::uint32_t kPageBlock = 32;
 
 // Pages [at, at + n) of `rows`, n at most a block, to be asked for.
-inline Ahead pages_ahead(const Rows &rows, std::uint32_t at, std::uint32_t end, std::uint32_t bytes) {
+inline Ahead pages_ahead(const Rows &rows, std::uint32_t at, std::uint32_t end,
+                         std::uint32_t bytes) {
   if (at >= end) return Ahead{};
   return Ahead{rows_from(rows, at), end - at < kPageBlock ? end - at : kPageBlock, bytes};
 }
 
 // Block by block: each row is asked for while the other array's rows are worked on.
 template <class V>
-void page_statistics(const float *queries, std::uint32_t group, const Rows &mean, const Rows &deviation,
-                     std::uint32_t count, std::uint32_t following, std::uint32_t dim, float *dot,
-                     float *quadratic, float *absolute, std::size_t stride) {
+void page_statistics(const float *queries, std::uint32_t group, const Rows &mean,
+                     const Rows &deviation, std::uint32_t count, std::uint32_t following,
+                     std::uint32_t dim, float *dot, float *quadratic, float *absolute,
+                     std::size_t stride) {
   const std::uint32_t dim16 = padded_dim(dim);
   const SpreadJob job{queries, dim16, quadratic, absolute, stride};
   with_type(deviation.type, [&](auto element) {
@@ -86,8 +89,8 @@ void page_statistics(const float *queries, std::uint32_t group, const Rows &mean
     constexpr std::uint32_t size = sizeof(T);
     for (std::uint32_t begin = 0; begin < count; begin += kPageBlock) {
       const std::uint32_t end = count - begin < kPageBlock ? count : begin + kPageBlock;
-      dot_rows_ahead<V>(queries, group, rows_from(mean, begin), end - begin, dim16, 1.0f, dot + begin,
-                        stride, pages_ahead(deviation, begin, end, dim16 * size));
+      dot_rows_ahead<V>(queries, group, rows_from(mean, begin), end - begin, dim16, 1.0f,
+                        dot + begin, stride, pages_ahead(deviation, begin, end, dim16 * size));
       const Ahead next = pages_ahead(mean, end, count + following, dim16 * size);
       std::uint32_t page = begin;
       for (; page + 4 <= end; page += 4) {
@@ -101,12 +104,15 @@ void page_statistics(const float *queries, std::uint32_t group, const Rows &mean
   scale_pages(deviation, count, group, 1, absolute, stride);
 }
 
-// max(q l, q h) with l <= h is q h for positive q and q l for negative: two products with half the query each.
+// max(q l, q h) with l <= h is q h for positive q and q l for negative: two products with half the
+// query each.
 template <class V>
 void page_bounds(const float *queries, std::uint32_t group, const Rows &low, const Rows &high,
-                 std::uint32_t count, std::uint32_t dim, float scale, float *scores, std::size_t stride) {
+                 std::uint32_t count, std::uint32_t dim, float scale, float *scores,
+                 std::size_t stride) {
   const std::uint32_t dim16 = padded_dim(dim), bytes = dim16 * element_size(low.type);
-  float positive[4 * KVSIFT_MAX_HEAD_DIM], negative[4 * KVSIFT_MAX_HEAD_DIM], second[4 * kPageBlock];
+  float positive[4 * KVSIFT_MAX_HEAD_DIM], negative[4 * KVSIFT_MAX_HEAD_DIM],
+      second[4 * kPageBlock];
   for (std::uint32_t q = 0; q < group; q += 4) {
     const std::uint32_t n = group - q < 4 ? group - q : 4;
     for (std::uint32_t c = 0; c < n * dim16; c += kLanes) {
@@ -122,7 +128,8 @@ void page_bounds(const float *queries, std::uint32_t group, const Rows &low, con
       dot_rows_ahead<V>(negative, n, rows_from(low, at), end - at, dim16, scale, second, kPageBlock,
                         pages_ahead(high, end, count, bytes));
       for (std::uint32_t k = 0; k < n; ++k)
-        for (std::uint32_t i = 0; i < end - at; ++i) out[k * stride + i] += second[k * kPageBlock + i];
+        for (std::uint32_t i = 0; i < end - at; ++i)
+          out[k * stride + i] += second[k * kPageBlock + i];
     }
   }
 }

@@ -27,9 +27,7 @@ struct Avx2Half {
 };
 inline Avx2Half add(Avx2Half a, Avx2Half b) { return {_mm256_add_ps(a.v, b.v)}; }
 inline Avx2Half mul(Avx2Half a, Avx2Half b) { return {_mm256_mul_ps(a.v, b.v)}; }
-inline Avx2Half fma(Avx2Half a, Avx2Half b, Avx2Half c) {
-  return {_mm256_fmadd_ps(a.v, b.v, c.v)};
-}
+inline Avx2Half fma(Avx2Half a, Avx2Half b, Avx2Half c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 inline Avx2Half abs(Avx2Half a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
 
 struct Avx2 {
@@ -47,7 +45,9 @@ struct Avx2 {
   }
 };
 
-inline void set_piece(Avx2 &a, std::uint32_t piece, Avx2Half x) { (piece == 0 ? a.lo : a.hi) = x.v; }
+inline void set_piece(Avx2 &a, std::uint32_t piece, Avx2Half x) {
+  (piece == 0 ? a.lo : a.hi) = x.v;
+}
 inline void store(float *p, Avx2 a) {
   _mm256_storeu_ps(p, a.lo);
   _mm256_storeu_ps(p + 8, a.hi);
@@ -114,8 +114,10 @@ inline float reduce_max(Avx2 a) {
 inline void reduce_add4(Avx2 a, Avx2 b, Avx2 c, Avx2 d, float *out) {
   const __m256 wa = _mm256_add_ps(a.lo, a.hi), wb = _mm256_add_ps(b.lo, b.hi);
   const __m256 wc = _mm256_add_ps(c.lo, c.hi), wd = _mm256_add_ps(d.lo, d.hi);
-  const __m256 ac = _mm256_add_ps(_mm256_permute2f128_ps(wa, wc, 0x20), _mm256_permute2f128_ps(wa, wc, 0x31));
-  const __m256 bd = _mm256_add_ps(_mm256_permute2f128_ps(wb, wd, 0x20), _mm256_permute2f128_ps(wb, wd, 0x31));
+  const __m256 ac =
+      _mm256_add_ps(_mm256_permute2f128_ps(wa, wc, 0x20), _mm256_permute2f128_ps(wa, wc, 0x31));
+  const __m256 bd =
+      _mm256_add_ps(_mm256_permute2f128_ps(wb, wd, 0x20), _mm256_permute2f128_ps(wb, wd, 0x31));
   // Now lanes are a0..a3 c0..c3 and b0..b3 d0..d3.
   const __m256 x = _mm256_add_ps(_mm256_shuffle_ps(ac, bd, 0x44), _mm256_shuffle_ps(ac, bd, 0xee));
   const __m256 y = _mm256_add_ps(_mm256_shuffle_ps(x, x, 0x88), _mm256_shuffle_ps(x, x, 0xdd));

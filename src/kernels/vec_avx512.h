@@ -28,7 +28,8 @@ struct Avx512 {
     return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)))};
   }
   static Avx512 load(const BF16 *p) {
-    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
+    const __m512i wide =
+        _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
     return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
   }
   static Avx512 load(const std::int8_t *p) {
@@ -41,7 +42,8 @@ inline void set_piece(Avx512 &a, std::uint32_t, Avx512 x) { a = x; }
 inline void store(float *p, Avx512 a) { _mm512_storeu_ps(p, a.v); }
 template <int Rounding>
 inline void store_half(F16 *p, Avx512 a) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtps_ph(a.v, Rounding | _MM_FROUND_NO_EXC));
+  _mm256_storeu_si256(reinterpret_cast<__m256i *>(p),
+                      _mm512_cvtps_ph(a.v, Rounding | _MM_FROUND_NO_EXC));
 }
 inline void store(F16 *p, Avx512 a) { store_half<_MM_FROUND_TO_NEAREST_INT>(p, a); }
 inline void store_down(F16 *p, Avx512 a) { store_half<_MM_FROUND_TO_NEG_INF>(p, a); }
@@ -84,9 +86,12 @@ inline float reduce_max(Avx512 a) {
 }
 // Four reductions at once, each by reduce_add's tree.
 inline void reduce_add4(Avx512 a, Avx512 b, Avx512 c, Avx512 d, float *out) {
-  const __m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(a.v, b.v, 0x44), _mm512_shuffle_f32x4(a.v, b.v, 0xee));
-  const __m512 cd = _mm512_add_ps(_mm512_shuffle_f32x4(c.v, d.v, 0x44), _mm512_shuffle_f32x4(c.v, d.v, 0xee));
-  const __m512 x = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+  const __m512 ab =
+      _mm512_add_ps(_mm512_shuffle_f32x4(a.v, b.v, 0x44), _mm512_shuffle_f32x4(a.v, b.v, 0xee));
+  const __m512 cd =
+      _mm512_add_ps(_mm512_shuffle_f32x4(c.v, d.v, 0x44), _mm512_shuffle_f32x4(c.v, d.v, 0xee));
+  const __m512 x =
+      _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
   const __m512 y = _mm512_add_ps(x, _mm512_permute_ps(x, 0x4e));
   const __m512 z = _mm512_add_ps(y, _mm512_permute_ps(y, 0xb1));
   const __m512i first = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);

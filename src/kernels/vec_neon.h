@@ -28,20 +28,19 @@ struct Neon {
     return make([=](int i) { return vld1q_f32(p + 4 * i); });
   }
   static Neon load(const F16 *p) {
-    return make([=](int i) {
-      return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&p[4 * i].bits)));
-    });
+    return make(
+        [=](int i) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&p[4 * i].bits))); });
   }
   static Neon load(const BF16 *p) {
-    return make([=](int i) {
-      return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(&p[4 * i].bits), 16));
-    });
+    return make(
+        [=](int i) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(&p[4 * i].bits), 16)); });
   }
   static Neon load(const std::int8_t *p) {
     const int8x16_t bytes = vld1q_s8(p);
     const int16x8_t lo = vmovl_s8(vget_low_s8(bytes)), hi = vmovl_s8(vget_high_s8(bytes));
-    return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(lo))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(lo))),
-             vcvtq_f32_s32(vmovl_s16(vget_low_s16(hi))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(hi)))}};
+    return {
+        {vcvtq_f32_s32(vmovl_s16(vget_low_s16(lo))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(lo))),
+         vcvtq_f32_s32(vmovl_s16(vget_low_s16(hi))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(hi)))}};
   }
 };
 
@@ -76,8 +75,10 @@ inline void store_up(F16 *p, const Neon &a) {
   }
 }
 inline void store(std::int8_t *p, const Neon &a) {
-  const int16x8_t lo = vcombine_s16(vmovn_s32(vcvtq_s32_f32(a.v[0])), vmovn_s32(vcvtq_s32_f32(a.v[1])));
-  const int16x8_t hi = vcombine_s16(vmovn_s32(vcvtq_s32_f32(a.v[2])), vmovn_s32(vcvtq_s32_f32(a.v[3])));
+  const int16x8_t lo =
+      vcombine_s16(vmovn_s32(vcvtq_s32_f32(a.v[0])), vmovn_s32(vcvtq_s32_f32(a.v[1])));
+  const int16x8_t hi =
+      vcombine_s16(vmovn_s32(vcvtq_s32_f32(a.v[2])), vmovn_s32(vcvtq_s32_f32(a.v[3])));
   vst1q_s8(p, vcombine_s8(vmovn_s16(lo), vmovn_s16(hi)));
 }
 

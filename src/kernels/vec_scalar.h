@@ -80,14 +80,17 @@ inline Scalar mul(const Scalar &a, const Scalar &b) {
   return Scalar::make([&](std::uint32_t i) { return a.lane[i] * b.lane[i]; });
 }
 inline Scalar fma(const Scalar &a, const Scalar &b, const Scalar &c) {
-  return Scalar::make([&](std::uint32_t i) { return __builtin_fmaf(a.lane[i], b.lane[i], c.lane[i]); });
+  return Scalar::make(
+      [&](std::uint32_t i) { return __builtin_fmaf(a.lane[i], b.lane[i], c.lane[i]); });
 }
 // The second operand wins where the two compare equal or one is NaN.
 inline Scalar max(const Scalar &a, const Scalar &b) {
-  return Scalar::make([&](std::uint32_t i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+  return Scalar::make(
+      [&](std::uint32_t i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
 }
 inline Scalar min(const Scalar &a, const Scalar &b) {
-  return Scalar::make([&](std::uint32_t i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
+  return Scalar::make(
+      [&](std::uint32_t i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
 }
 inline Scalar abs(const Scalar &a) {
   return Scalar::make([&](std::uint32_t i) { return __builtin_fabsf(a.lane[i]); });
@@ -97,7 +100,8 @@ inline Scalar sqrt(const Scalar &a) {
 }
 // a < b ? x : y
 inline Scalar where_less(const Scalar &a, const Scalar &b, const Scalar &x, const Scalar &y) {
-  return Scalar::make([&](std::uint32_t i) { return a.lane[i] < b.lane[i] ? x.lane[i] : y.lane[i]; });
+  return Scalar::make(
+      [&](std::uint32_t i) { return a.lane[i] < b.lane[i] ? x.lane[i] : y.lane[i]; });
 }
 // a * 2^n, n in the low bits of t; the result must be a normal number.
 inline Scalar scale_exponent(const Scalar &a, const Scalar &t) {
@@ -124,7 +128,8 @@ inline float reduce_max(Scalar a) {
       a.lane[i] = a.lane[i] > a.lane[i + half] ? a.lane[i] : a.lane[i + half];
   return a.lane[0];
 }
-inline void reduce_add4(const Scalar &a, const Scalar &b, const Scalar &c, const Scalar &d, float *out) {
+inline void reduce_add4(const Scalar &a, const Scalar &b, const Scalar &c, const Scalar &d,
+                        float *out) {
   out[0] = reduce_add(a);
   out[1] = reduce_add(b);
   out[2] = reduce_add(c);

@@ -16,7 +16,8 @@ struct WeightedJob {
   Ahead ahead;
 };
 
-// Elements c .. of Q accumulators, D vectors wide, over rows [begin, end). Cut: only dim - c elements are left.
+// Elements c .. of Q accumulators, D vectors wide, over rows [begin, end). Cut: only dim - c
+// elements are left.
 template <class V, class T, std::uint32_t Q, std::uint32_t D, bool Cut>
 void weighted_tile(const WeightedJob &job, const Rows &rows, std::uint32_t q, std::uint32_t c,
                    std::uint32_t begin, std::uint32_t end) {
@@ -46,8 +47,8 @@ void weighted_tile(const WeightedJob &job, const Rows &rows, std::uint32_t q, st
 }
 
 template <class V, class T, std::uint32_t D, bool Cut>
-void weighted_columns(const WeightedJob &job, const Rows &rows, std::uint32_t group, std::uint32_t c,
-                      std::uint32_t begin, std::uint32_t end) {
+void weighted_columns(const WeightedJob &job, const Rows &rows, std::uint32_t group,
+                      std::uint32_t c, std::uint32_t begin, std::uint32_t end) {
   constexpr std::uint32_t Q = V::kQueryTile;
   std::uint32_t q = 0;
   for (; q + Q <= group; q += Q) weighted_tile<V, T, Q, D, Cut>(job, rows, q, c, begin, end);
@@ -56,8 +57,9 @@ void weighted_columns(const WeightedJob &job, const Rows &rows, std::uint32_t gr
 
 // Rows are taken in blocks that stay in the first-level cache while the columns are gone through.
 template <class V>
-void weighted_sum_ahead(const float *weights, std::size_t stride, std::uint32_t group, const Rows &rows,
-                  std::uint32_t count, std::uint32_t dim, float *acc, const Ahead &ahead) {
+void weighted_sum_ahead(const float *weights, std::size_t stride, std::uint32_t group,
+                        const Rows &rows, std::uint32_t count, std::uint32_t dim, float *acc,
+                        const Ahead &ahead) {
   constexpr std::uint32_t width = V::kDimTile * kLanes;
   const WeightedJob job{weights, stride, dim, padded_dim(dim), acc, ahead};
   with_type(rows.type, [&](auto element) {

@@ -1,5 +1,6 @@
 // Kernels and attention of one head group against what this machine can read and multiply.
-// Llama-3.1-8B geometry: 8 KV heads of 4 query heads, head dimension 128, float16. One thread. JSON on stdout.
+// Llama-3.1-8B geometry: 8 KV heads of 4 query heads, head dimension 128, float16. One thread. JSON
+// on stdout.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -45,8 +46,9 @@ Cache make_cache(std::uint32_t tokens) {
   return cache;
 }
 
-// Seconds that f(h) takes for one KV head h; heads take turns, so that each comes from memory. The best of what fits into
-// `budget` seconds: short runs, so that other programs' turns on the core fall out.
+// Seconds that f(h) takes for one KV head h; heads take turns, so that each comes from memory. The
+// best of what fits into `budget` seconds: short runs, so that other programs' turns on the core
+// fall out.
 template <class F>
 double best_time(double budget, F f) {
   double best = 1e30, total = 0;
@@ -100,11 +102,13 @@ struct Bench {
 
   // `roof` is the least time the machine could need.
   void report(const char *what, double seconds, double bytes, double operations) {
-    const double roof = bytes / bandwidth > operations / flops ? bytes / bandwidth : operations / flops;
-    std::printf("%s\n      {\"kernel\": \"%s\", \"microseconds\": %.1f, \"gb_per_s\": %.2f, "
-                "\"gflop_per_s\": %.1f, \"roofline_share\": %.3f}",
-                first ? "" : ",", what, seconds * 1e6, bytes / seconds * 1e-9,
-                operations / seconds * 1e-9, roof / seconds);
+    const double roof =
+        bytes / bandwidth > operations / flops ? bytes / bandwidth : operations / flops;
+    std::printf(
+        "%s\n      {\"kernel\": \"%s\", \"microseconds\": %.1f, \"gb_per_s\": %.2f, "
+        "\"gflop_per_s\": %.1f, \"roofline_share\": %.3f}",
+        first ? "" : ",", what, seconds * 1e6, bytes / seconds * 1e-9, operations / seconds * 1e-9,
+        roof / seconds);
     std::fflush(stdout);
     first = false;
   }
@@ -130,7 +134,8 @@ void bench_attention(Bench &bench, const Cache &cache, const float *queries) {
     attend(head, Lists{&all, &one, 1, false}, Tail{}, result);
   };
   const double bytes = tokens * 2 * row, operations = tokens * 2 * flops;
-  bench.report("attend", best_time(0.5, [&](std::uint32_t h) { run(h, false); }), bytes, operations);
+  bench.report("attend", best_time(0.5, [&](std::uint32_t h) { run(h, false); }), bytes,
+               operations);
   bench.report("attend_observed", best_time(0.5, [&](std::uint32_t h) { run(h, true); }), bytes,
                operations);
   std::free(block_max);
@@ -178,8 +183,10 @@ void bench_pages(Bench &bench, const Cache &cache, const float *queries) {
     });
   };
   const auto logits = [&](std::uint16_t *mean, std::uint16_t *deviation) {
-    const Moments moments{kDim, 16, pages * 16, KVSIFT_F16, mean, deviation, nullptr, nullptr, nullptr, nullptr};
-    moment_logits(*bench.k, queries, kGroup, 0.1f, moments, 0, pages, out, out + kGroup * pages, pages);
+    const Moments moments{kDim,      16,      pages * 16, KVSIFT_F16, mean,
+                          deviation, nullptr, nullptr,    nullptr,    nullptr};
+    moment_logits(*bench.k, queries, kGroup, 0.1f, moments, 0, pages, out, out + kGroup * pages,
+                  pages);
   };
   const auto bounds = [&](std::uint16_t *low, std::uint16_t *high) {
     const Rows a{reinterpret_cast<std::uint8_t *>(low), KVSIFT_F16, kDim * 2, nullptr, 0};
@@ -194,25 +201,28 @@ void bench_pages(Bench &bench, const Cache &cache, const float *queries) {
 }  // namespace
 
 int main(int argc, char **argv) {
-  const std::uint32_t tokens = argc > 1 ? static_cast<std::uint32_t>(std::strtoul(argv[1], nullptr, 10)) : 32768;
+  const std::uint32_t tokens =
+      argc > 1 ? static_cast<std::uint32_t>(std::strtoul(argv[1], nullptr, 10)) : 32768;
   if (tokens < 256 || tokens > 1u << 20) {
     std::fprintf(stderr, "usage: %s [tokens, 256 to 1048576]\n", argv[0]);
     return 2;
   }
   const Cache cache = make_cache(tokens);
   float queries[kGroup * kDim];
-  for (std::uint32_t i = 0; i < kGroup * kDim; ++i) queries[i] = static_cast<float>(i % 7) * 0.1f - 0.3f;
+  for (std::uint32_t i = 0; i < kGroup * kDim; ++i)
+    queries[i] = static_cast<float>(i % 7) * 0.1f - 0.3f;
   const double bandwidth = read_bandwidth(cache);
-  std::printf("{\"tokens\": %u, \"kv_heads\": %u, \"group\": %u, \"head_dim\": %u, \"type\": \"f16\",\n"
-              " \"read_gb_per_s\": %.2f,\n \"levels\": [",
-              tokens, kKvHeads, kGroup, kDim, bandwidth * 1e-9);
+  std::printf(
+      "{\"tokens\": %u, \"kv_heads\": %u, \"group\": %u, \"head_dim\": %u, \"type\": \"f16\",\n"
+      " \"read_gb_per_s\": %.2f,\n \"levels\": [",
+      tokens, kKvHeads, kGroup, kDim, bandwidth * 1e-9);
   bool first = true;
   for (std::uint32_t l = 1; l < kLevels; ++l) {
     const Level level = static_cast<Level>(l);
     if (kernels(level) == nullptr || !machine_has(level)) continue;
     Bench bench{level, kernels(level), bandwidth, peak_flops(level)};
-    std::printf("%s\n  {\"level\": \"%s\", \"peak_gflop_per_s\": %.1f, \"kernels\": [", first ? "" : ",",
-                level_name(level), bench.flops * 1e-9);
+    std::printf("%s\n  {\"level\": \"%s\", \"peak_gflop_per_s\": %.1f, \"kernels\": [",
+                first ? "" : ",", level_name(level), bench.flops * 1e-9);
     bench_attention(bench, cache, queries);
     bench_rows(bench, cache, queries);
     bench_pages(bench, cache, queries);

@@ -17,7 +17,8 @@ struct Shape {
 };
 
 inline Shape random_shape(Random &random) {
-  static const std::uint32_t dims[] = {1, 7, 16, 40, 64, 80, 128, 256}, blocks[] = {1, 3, 16, 32, 256};
+  static const std::uint32_t dims[] = {1, 7, 16, 40, 64, 80, 128, 256},
+                             blocks[] = {1, 3, 16, 32, 256};
   Shape s;
   s.tokens = 1 + random.below(random.below(2) ? kMostTokens : 40);
   s.dim = dims[random.below(8)];
@@ -47,9 +48,12 @@ struct Case {
   float scale;
 
   static std::uint32_t stored(const Shape &s) {
-    return s.page_tokens == 0 ? s.tokens : (s.tokens + s.page_tokens - 1) / s.page_tokens * s.page_tokens;
+    return s.page_tokens == 0 ? s.tokens
+                              : (s.tokens + s.page_tokens - 1) / s.page_tokens * s.page_tokens;
   }
-  static std::uint32_t block_count(const Shape &s) { return (s.tokens + s.block_tokens - 1) / s.block_tokens; }
+  static std::uint32_t block_count(const Shape &s) {
+    return (s.tokens + s.block_tokens - 1) / s.block_tokens;
+  }
   static std::uint32_t pad(const Shape &s) { return padded_dim(s.dim); }
 
   Case(Random &random, const Shape &s)
@@ -76,13 +80,23 @@ struct Case {
     }
     key_view = view_of(keys);
     value_view = view_of(values);
-    moments = Moments{s.dim, s.block_tokens, s.tokens, s.moments_type, mean.bytes.data, deviation.bytes.data,
-                      value_mean.bytes.data, scales_of(mean), scales_of(deviation), scales_of(value_mean)};
+    moments = Moments{s.dim,
+                      s.block_tokens,
+                      s.tokens,
+                      s.moments_type,
+                      mean.bytes.data,
+                      deviation.bytes.data,
+                      value_mean.bytes.data,
+                      scales_of(mean),
+                      scales_of(deviation),
+                      scales_of(value_mean)};
     for (std::uint32_t l = 0; l < s.group; ++l) random_list(random, l);
     random_coreset(random);
   }
 
-  static float *scales_of(RandomRows &rows) { return rows.rows.type == KVSIFT_I8 ? rows.scales.data : nullptr; }
+  static float *scales_of(RandomRows &rows) {
+    return rows.rows.type == KVSIFT_I8 ? rows.scales.data : nullptr;
+  }
 
   kvsift_view view_of(RandomRows &rows) const {
     kvsift_view view = {};
@@ -125,13 +139,18 @@ struct Case {
   Lists lists() const { return Lists{ranges.data, counts, kMostTokens, shape.per_query_head}; }
   Head head(const Kernels &k) const {
     const std::int32_t *pages_of = shape.page_tokens == 0 ? nullptr : table;
-    return Head{&k, queries.data, shape.group, shape.dim, scale,
+    return Head{&k,
+                queries.data,
+                shape.group,
+                shape.dim,
+                scale,
                 HeadRows{&key_view, pages_of, shape.page_tokens, 0},
                 HeadRows{&value_view, pages_of, shape.page_tokens, 0}};
   }
   std::uint32_t row_of(std::uint32_t t) const {
     if (shape.page_tokens == 0) return t;
-    return static_cast<std::uint32_t>(table[t / shape.page_tokens]) * shape.page_tokens + t % shape.page_tokens;
+    return static_cast<std::uint32_t>(table[t / shape.page_tokens]) * shape.page_tokens +
+           t % shape.page_tokens;
   }
   bool kept(std::uint32_t g, std::uint32_t t) const {
     const std::uint32_t l = shape.per_query_head ? g : 0;
@@ -141,7 +160,9 @@ struct Case {
     }
     return false;
   }
-  double q(std::uint32_t g, std::uint32_t c) const { return static_cast<double>(queries.data[g * pad(shape) + c]); }
+  double q(std::uint32_t g, std::uint32_t c) const {
+    return static_cast<double>(queries.data[g * pad(shape) + c]);
+  }
 };
 
 // Results of one attention, in buffers that end at unreadable memory.
@@ -153,7 +174,8 @@ struct Results {
         log_sums(c.shape.group),
         block_max(c.shape.group * c.blocks),
         block_mass(c.shape.group * c.blocks),
-        to{out.data, log_sums.data, block_max.data, block_mass.data, c.blocks, c.shape.block_tokens, c.blocks} {}
+        to{out.data, log_sums.data,        block_max.data, block_mass.data,
+           c.blocks, c.shape.block_tokens, c.blocks} {}
   bool same(const Results &b, bool with_out = true) const {
     return (!with_out || same_bits(out.data, b.out.data, out.count * 4)) &&
            same_bits(log_sums.data, b.log_sums.data, log_sums.count * 4) &&

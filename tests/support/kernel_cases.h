@@ -59,7 +59,8 @@ inline void store_element(std::uint8_t *to, kvsift_type type, float x) {
   if (type == KVSIFT_I8) std::memcpy(to, &byte, 1);
 }
 
-// Rows with `gap` elements between them, the last ending at unreadable memory. Tame rows hold values within 1.
+// Rows with `gap` elements between them, the last ending at unreadable memory. Tame rows hold
+// values within 1.
 struct RandomRows {
   std::uint32_t count, dim;
   std::uint64_t stride;
@@ -78,8 +79,8 @@ struct RandomRows {
     for (std::uint32_t i = 0; i < n; ++i) {
       for (std::uint32_t c = 0; c < d; ++c) {
         const float x = type == KVSIFT_I8 ? random.uniform() * 127.0f
-                        : tame           ? random.uniform()
-                                         : random.value();
+                        : tame            ? random.uniform()
+                                          : random.value();
         store_element(bytes.data + i * stride + c * element_bytes(type), type, x);
       }
       if (type == KVSIFT_I8) scales.data[i] = 0.01f + 0.01f * random.uniform();
@@ -101,7 +102,8 @@ struct RandomRows {
 };
 
 // Queries [group][padded_dim(dim)] with zero padding.
-inline void fill_queries(Random &random, Buffer<float> &queries, std::uint32_t group, std::uint32_t dim) {
+inline void fill_queries(Random &random, Buffer<float> &queries, std::uint32_t group,
+                         std::uint32_t dim) {
   for (std::uint32_t g = 0; g < group; ++g)
     for (std::uint32_t c = 0; c < padded_dim(dim); ++c)
       queries.data[g * padded_dim(dim) + c] = c < dim ? random.value() : 0.0f;

@@ -53,12 +53,14 @@ struct Oracle {
       }
       const std::uint32_t left = s.tokens - b * s.block_tokens;
       const double tokens = left < s.block_tokens ? left : s.block_tokens;
-      add(k.value_mean, b, s.dim, dot * static_cast<double>(k.scale) + std::log(1 + x / 2) + std::log(tokens));
+      add(k.value_mean, b, s.dim,
+          dot * static_cast<double>(k.scale) + std::log(1 + x / 2) + std::log(tokens));
     }
   }
   void add_coreset(const Case &k, std::uint32_t g) {
     for (std::uint32_t i = 0; i < k.tail.coreset_count; ++i)
-      if (!k.kept(g, k.coreset[i])) add_token(k, g, k.coreset[i], static_cast<double>(k.weights[i]));
+      if (!k.kept(g, k.coreset[i]))
+        add_token(k, g, k.coreset[i], static_cast<double>(k.weights[i]));
   }
 };
 
@@ -76,10 +78,12 @@ void check_head(const Case &k, const Results &got, std::uint32_t g) {
   }
   for (std::uint32_t c = 0; c < k.shape.dim; ++c) {
     const double expected = oracle.sum == 0 ? 0 : oracle.out[c] / oracle.sum;
-    assert_true(std::fabs(static_cast<double>(got.out.data[g * k.shape.dim + c]) - expected) < 2e-5);
+    assert_true(std::fabs(static_cast<double>(got.out.data[g * k.shape.dim + c]) - expected) <
+                2e-5);
   }
   for (std::uint32_t b = 0; b < k.blocks; ++b) {
-    const float m = got.block_max.data[g * k.blocks + b], mass = got.block_mass.data[g * k.blocks + b];
+    const float m = got.block_max.data[g * k.blocks + b],
+                mass = got.block_mass.data[g * k.blocks + b];
     if (oracle.block_max[b] > -INFINITY) {
       assert_true(std::fabs(static_cast<double>(m) - oracle.block_max[b]) < 2e-5);
       assert_true(std::fabs(static_cast<double>(mass) - oracle.block_sum[b] / oracle.sum) < 2e-5);
@@ -110,7 +114,8 @@ void test_everything(void **) {
   for (std::uint32_t round = 0; round < 60; ++round) {
     Case k(random, random_shape(random));
     const Results whole(k), cut(k), row(k);
-    const kvsift_range all{0, k.shape.tokens}, parts[] = {{0, k.shape.tokens / 3}, {k.shape.tokens / 3, k.shape.tokens}};
+    const kvsift_range all{0, k.shape.tokens},
+        parts[] = {{0, k.shape.tokens / 3}, {k.shape.tokens / 3, k.shape.tokens}};
     const std::uint32_t one = 1, two = 2;
     attend(k.head(reference()), Lists{&all, &one, 1, false}, Tail{}, whole.to);
     attend(k.head(reference()), Lists{parts, &two, 2, false}, k.tail, cut.to);
@@ -126,7 +131,8 @@ void test_own_lists(void **) {
   for (std::uint32_t round = 0; round < 60; ++round) {
     Case k(random, random_shape(random));
     for (std::uint32_t l = 1; l < k.shape.group; ++l) {
-      std::memcpy(k.ranges.data + l * kMostTokens, k.ranges.data, sizeof(kvsift_range) * kMostTokens);
+      std::memcpy(k.ranges.data + l * kMostTokens, k.ranges.data,
+                  sizeof(kvsift_range) * kMostTokens);
       k.counts[l] = k.counts[0];
     }
     const Results own(k), shared(k);
@@ -138,7 +144,8 @@ void test_own_lists(void **) {
   }
 }
 
-// The tail by itself, merged with the list by itself, is both; given page logits are those computed.
+// The tail by itself, merged with the list by itself, is both; given page logits are those
+// computed.
 void test_tail(void **) {
   Random random{14};
   for (std::uint32_t round = 0; round < 80; ++round) {
@@ -157,8 +164,8 @@ void test_tail(void **) {
                   std::fabs(both.log_sums.data[g] - list.log_sums.data[g]) < 2e-5f);
     }
     Buffer<float> logits(k.shape.group * k.blocks), scores(k.shape.group * k.blocks);
-    moment_logits(reference(), k.queries.data, k.shape.group, k.scale, k.moments, 0, k.blocks, logits.data,
-                  scores.data, k.blocks);
+    moment_logits(reference(), k.queries.data, k.shape.group, k.scale, k.moments, 0, k.blocks,
+                  logits.data, scores.data, k.blocks);
     k.tail.page_logits = logits.data;
     k.tail.page_stride = k.blocks;
     attend(k.head(reference()), k.lists(), k.tail, given.to);
@@ -182,8 +189,9 @@ void test_prefill(void **) {
     Buffer<float> out(rows * s.group * s.dim);
     const auto check = [&](const Kernels &level, const char *) {
       Head head = k.head(level);
-      const Prefill job{&level, &view, 0, s.group, s.dim, k.scale, head.keys, head.values, s.tokens, rows,
-                        out.data, static_cast<std::size_t>(s.group) * s.dim};
+      const Prefill job{&level,   &view,   0,         s.group,
+                        s.dim,    k.scale, head.keys, head.values,
+                        s.tokens, rows,    out.data,  static_cast<std::size_t>(s.group) * s.dim};
       prefill_attend(job);
       head.queries = k.queries.data;
       for (std::uint32_t r = 0; r < rows; ++r) {
@@ -192,7 +200,8 @@ void test_prefill(void **) {
         const kvsift_range seen{0, s.tokens - rows + r + 1};
         const std::uint32_t one = 1;
         attend(head, Lists{&seen, &one, 1, false}, Tail{}, single.to);
-        assert_true(same_bits(single.out.data, out.data + r * s.group * s.dim, single.out.count * 4));
+        assert_true(
+            same_bits(single.out.data, out.data + r * s.group * s.dim, single.out.count * 4));
       }
     };
     check(reference(), "scalar");

@@ -46,7 +46,8 @@ void check_dot(Random &random, kvsift_type type, std::uint32_t dim, std::uint32_
       sum += x;
       size += std::fabs(x);
     }
-    const double error = std::fabs(static_cast<double>(expected.data[i]) - sum * static_cast<double>(scale));
+    const double error =
+        std::fabs(static_cast<double>(expected.data[i]) - sum * static_cast<double>(scale));
     assert_true(error <= 1e-5 * size + 1e-37);
   }
 }
@@ -97,7 +98,8 @@ void test_softmax(void **) {
   Random random{2};
   for (std::uint32_t n = 1; n <= 300; ++n) {
     Buffer<float> logits(n), expected(n), got(n);
-    for (std::uint32_t i = 0; i < n; ++i) logits.data[i] = random.uniform() * (n % 3 == 0 ? 200.0f : 8.0f);
+    for (std::uint32_t i = 0; i < n; ++i)
+      logits.data[i] = random.uniform() * (n % 3 == 0 ? 200.0f : 8.0f);
     const float largest = reference().array.max(logits.data, n);
     std::memcpy(expected.data, logits.data, n * sizeof(float));
     const float sum = reference().attention.softmax(expected.data, n, largest);
@@ -122,7 +124,8 @@ void test_blocks(void **) {
   Random random{3};
   for (std::uint32_t round = 0; round < 400; ++round) {
     const std::uint32_t block = 1 + random.below(round % 2 ? 256 : 20), first = random.below(1000);
-    const std::uint32_t n = 1 + random.below(256), blocks = (first + n - 1) / block - first / block + 1;
+    const std::uint32_t n = 1 + random.below(256),
+                        blocks = (first + n - 1) / block - first / block + 1;
     Buffer<float> row(n), largest(blocks), sums(blocks), got(blocks);
     fill(random, row);
     for (std::uint32_t b = 0; b < blocks; ++b) largest.data[b] = b == 0 ? 1.0f : -INFINITY;
@@ -167,7 +170,9 @@ void test_exp_log(void **) {
     k.array.exp(x.data, got.data, n);
     expect_same(got.data, expected.data, n, "exp", level, 0);
   });
-  for (std::uint32_t i = 0; i < n; ++i) x.data[i] = std::ldexp(1.0f + static_cast<float>(i % 1024) / 1024, static_cast<int>(i % 250) - 125);
+  for (std::uint32_t i = 0; i < n; ++i)
+    x.data[i] =
+        std::ldexp(1.0f + static_cast<float>(i % 1024) / 1024, static_cast<int>(i % 250) - 125);
   reference().array.log(x.data, expected.data, n);
   for (std::uint32_t i = 0; i < n; ++i) {
     const double e = std::log(static_cast<double>(x.data[i]));

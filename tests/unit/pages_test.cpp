@@ -1,4 +1,5 @@
-// Kernels of page summaries and of arrays: every level against scalar bit for bit, scalar against float64.
+// Kernels of page summaries and of arrays: every level against scalar bit for bit, scalar against
+// float64.
 #include "attend/attend.h"
 #include "kernel_cases.h"
 
@@ -38,7 +39,8 @@ void test_append(void **) {
     for (std::uint32_t c = 0; c < pad; ++c) {
       double sum = 0, squares = 0;
       for (std::uint32_t i = 0; i < n && c < dim; ++i) sum += rows.at(i, c);
-      for (std::uint32_t i = 0; i < n && c < dim; ++i) squares += std::pow(rows.at(i, c) - sum / n, 2);
+      for (std::uint32_t i = 0; i < n && c < dim; ++i)
+        squares += std::pow(rows.at(i, c) - sum / n, 2);
       assert_true(near(mean.data[c], sum / n, 1));
       assert_true(near(deviation.data[c], std::sqrt(squares / n), 1));
     }
@@ -66,13 +68,15 @@ void test_append_bounds(void **) {
       }
       // A bound, and none nearer in float16.
       const std::uint16_t l = low.data[c].bits, h = high.data[c].bits;
-      assert_true(static_cast<double>(float_of_half(l)) <= least && most <= static_cast<double>(float_of_half(h)));
+      assert_true(static_cast<double>(float_of_half(l)) <= least &&
+                  most <= static_cast<double>(float_of_half(h)));
       assert_true(least - static_cast<double>(float_of_half(l)) <= std::fabs(least) / 1024 + 6e-8);
       assert_true(static_cast<double>(float_of_half(h)) - most <= std::fabs(most) / 1024 + 6e-8);
     }
     for_levels([&](const Kernels &k, const char *) {
       k.page.append_bounds(rows.rows, n, dim, true, low2.data, high2.data);
-      assert_true(same_bits(low.data, low2.data, pad * 2) && same_bits(high.data, high2.data, pad * 2));
+      assert_true(same_bits(low.data, low2.data, pad * 2) &&
+                  same_bits(high.data, high2.data, pad * 2));
     });
   }
 }
@@ -80,14 +84,17 @@ void test_append_bounds(void **) {
 void test_scores(void **) {
   Random random{23};
   for (std::uint32_t round = 0; round < 200; ++round) {
-    const std::uint32_t dim = 1 + random.below(256), pad = padded_dim(dim), group = 1 + random.below(16);
+    const std::uint32_t dim = 1 + random.below(256), pad = padded_dim(dim),
+                        group = 1 + random.below(16);
     const std::uint32_t pages = 1 + random.below(150), n = group * pages;
     const kvsift_type type = round % 2 ? KVSIFT_F16 : KVSIFT_I8;
-    const RandomRows mean(random, type, pages, pad, 0, true), deviation(random, type, pages, pad, 0, true);
+    const RandomRows mean(random, type, pages, pad, 0, true),
+        deviation(random, type, pages, pad, 0, true);
     Buffer<float> queries(group * pad), out(n), squares(n), sums(n), bounds(n), other(4 * n);
     fill_queries(random, queries, group, dim);
     const auto run = [&](const Kernels &k, float *d, float *s, float *a, float *b) {
-      k.page.statistics(queries.data, group, mean.rows, deviation.rows, pages, 0, dim, d, s, a, pages);
+      k.page.statistics(queries.data, group, mean.rows, deviation.rows, pages, 0, dim, d, s, a,
+                        pages);
       k.page.bounds(queries.data, group, mean.rows, deviation.rows, pages, dim, 0.5f, b, pages);
     };
     run(reference(), out.data, squares.data, sums.data, bounds.data);
@@ -107,7 +114,8 @@ void test_scores(void **) {
     }
     for_levels([&](const Kernels &k, const char *) {
       run(k, other.data, other.data + n, other.data + 2 * n, other.data + 3 * n);
-      assert_true(same_bits(other.data, out.data, n * 4) && same_bits(other.data + n, squares.data, n * 4));
+      assert_true(same_bits(other.data, out.data, n * 4) &&
+                  same_bits(other.data + n, squares.data, n * 4));
       assert_true(same_bits(other.data + 2 * n, sums.data, n * 4));
       assert_true(same_bits(other.data + 3 * n, bounds.data, n * 4));
     });
@@ -117,34 +125,50 @@ void test_scores(void **) {
 void test_moment_logits(void **) {
   Random random{24};
   for (std::uint32_t round = 0; round < 100; ++round) {
-    const std::uint32_t dim = 1 + random.below(256), pad = padded_dim(dim), group = 1 + random.below(16);
+    const std::uint32_t dim = 1 + random.below(256), pad = padded_dim(dim),
+                        group = 1 + random.below(16);
     const std::uint32_t pages = 1 + random.below(150), size = 1 + random.below(64);
-    const std::uint32_t open = 1 + random.below(size), first = random.below(pages), n = pages - first;
+    const std::uint32_t open = 1 + random.below(size), first = random.below(pages),
+                        n = pages - first;
     const kvsift_type type = round % 2 ? KVSIFT_F16 : KVSIFT_I8;
-    RandomRows mean(random, type, pages, pad, 0, true), deviation(random, type, pages, pad, 0, true);
+    RandomRows mean(random, type, pages, pad, 0, true),
+        deviation(random, type, pages, pad, 0, true);
     Buffer<float> queries(group * pad), logits(group * n), scores(group * n), other(2 * group * n);
-    for (std::uint32_t i = 0; i < group * pad; ++i) queries.data[i] = i % pad < dim ? random.uniform() : 0.0f;
-    const Moments moments{dim, size, (pages - 1) * size + open, type, mean.bytes.data, deviation.bytes.data, nullptr,
-                          mean.scales.data, deviation.scales.data, nullptr};
+    for (std::uint32_t i = 0; i < group * pad; ++i)
+      queries.data[i] = i % pad < dim ? random.uniform() : 0.0f;
+    const Moments moments{dim,
+                          size,
+                          (pages - 1) * size + open,
+                          type,
+                          mean.bytes.data,
+                          deviation.bytes.data,
+                          nullptr,
+                          mean.scales.data,
+                          deviation.scales.data,
+                          nullptr};
     Moments m = moments;
     if (type == KVSIFT_F16) m.mean_scale = m.deviation_scale = nullptr;
     const float scale = 0.2f;
-    moment_logits(reference(), queries.data, group, scale, m, first, n, logits.data, scores.data, n);
+    moment_logits(reference(), queries.data, group, scale, m, first, n, logits.data, scores.data,
+                  n);
     for (std::uint32_t i = 0; i < group * n; ++i) {
       const std::uint32_t page = first + i % n;
       double dot = 0, square = 0, sum = 0;
       for (std::uint32_t c = 0; c < dim; ++c) {
-        const double q = static_cast<double>(queries.data[i / n * pad + c]), d = deviation.at(page, c);
+        const double q = static_cast<double>(queries.data[i / n * pad + c]),
+                     d = deviation.at(page, c);
         dot += q * mean.at(page, c);
         square += q * d * q * d;
         sum += std::fabs(q) * d;
       }
       const double s = static_cast<double>(scale), tokens = page + 1 == pages ? open : size;
-      assert_true(near(logits.data[i], s * dot + std::log(1 + s * s * square / 2) + std::log(tokens), 10));
+      assert_true(
+          near(logits.data[i], s * dot + std::log(1 + s * s * square / 2) + std::log(tokens), 10));
       assert_true(near(scores.data[i], s * (dot + sum / 2), 60));
     }
     for_levels([&](const Kernels &k, const char *) {
-      moment_logits(k, queries.data, group, scale, m, first, n, other.data, other.data + group * n, n);
+      moment_logits(k, queries.data, group, scale, m, first, n, other.data, other.data + group * n,
+                    n);
       assert_true(same_bits(other.data, logits.data, group * n * 4));
       assert_true(same_bits(other.data + group * n, scores.data, group * n * 4));
     });
@@ -169,14 +193,16 @@ void test_arrays(void **) {
       assert_true(y.data[i] == std::fma(0.3f, y2.data[i], 1.7f * x.data[i]));
       assert_int_equal(half.data[i].bits, half_of_float(x.data[i]));
       assert_true(back.data[i] == float_of_half(half.data[i].bits));
-      assert_true(std::fabs(scale * static_cast<float>(bytes.data[i]) - x.data[i]) <= 0.5001f * scale + 1e-30f);
+      assert_true(std::fabs(scale * static_cast<float>(bytes.data[i]) - x.data[i]) <=
+                  0.5001f * scale + 1e-30f);
     }
     for_levels([&](const Kernels &k, const char *) {
       Buffer<float> own(n);
       std::memcpy(own.data, y2.data, n * 4);
       k.array.axpby(0.3f, own.data, 1.7f, x.data, n);
       assert_true(same_bits(own.data, y.data, n * 4));
-      const float own_sum = k.array.sum(x.data, n), own_scale = k.array.to_int8(x.data, bytes2.data, n);
+      const float own_sum = k.array.sum(x.data, n),
+                  own_scale = k.array.to_int8(x.data, bytes2.data, n);
       assert_true(same_bits(&own_sum, &sum, 4) && same_bits(&own_scale, &scale, 4));
       assert_true(same_bits(bytes2.data, bytes.data, n));
       k.array.to_half(x.data, half2.data, n);
@@ -195,7 +221,8 @@ void test_finite(void **) {
         RandomRows rows(random, type, 5, dim, 2);
         assert_true(k.array.rows_finite(rows.rows, 5, dim));
         const float bad[] = {INFINITY, -INFINITY, NAN};
-        store_element(rows.bytes.data + random.below(5) * rows.stride + random.below(dim) * element_bytes(type),
+        store_element(rows.bytes.data + random.below(5) * rows.stride +
+                          random.below(dim) * element_bytes(type),
                       type, bad[dim % 3]);
         assert_false(k.array.rows_finite(rows.rows, 5, dim));
       }
@@ -212,8 +239,8 @@ void test_finite(void **) {
 }  // namespace
 
 int main() {
-  const CMUnitTest tests[] = {cmocka_unit_test(test_append),        cmocka_unit_test(test_append_bounds),
-                              cmocka_unit_test(test_scores),        cmocka_unit_test(test_moment_logits),
-                              cmocka_unit_test(test_arrays),        cmocka_unit_test(test_finite)};
+  const CMUnitTest tests[] = {cmocka_unit_test(test_append), cmocka_unit_test(test_append_bounds),
+                              cmocka_unit_test(test_scores), cmocka_unit_test(test_moment_logits),
+                              cmocka_unit_test(test_arrays), cmocka_unit_test(test_finite)};
   return cmocka_run_group_tests(tests, nullptr, nullptr);
 }
