@@ -1,8 +1,9 @@
 /* A whole decode step against full attention: select, attend, observe, at the geometry of Llama-3.1-8B (32 query heads,
  * 8 KV heads, head dimension 128, float16 cache).
  *
- *     bench_step [--quick] [--tokens 32768] [--budget 1024] [--threads 1] [--method NAME]
+ *     bench_step [--quick] [--tokens 32768] [--budget 1024] [--threads 1] [--method NAME] [--layout head|token]
  *
+ * The cache's rows lie head by head (a head's tokens follow each other) or token by token (a token's heads do).
  * Layers rotate so that no cache holds what a step reads. Prints JSON: microseconds a layer, ratios within this run. */
 #include <math.h>
 #include <pthread.h>
@@ -20,7 +21,8 @@ static const double kRotated = 256e6; /* bytes of cache over all layers, beyond 
 
 typedef struct world {
   uint32_t tokens, layers, threads, steps;
-  uint16_t *keys, *values; /* [layer][token][KV head][DIM] */
+  int by_token;
+  uint16_t *keys, *values; /* [layer][KV head][token][DIM], or by token: [layer][token][KV head][DIM] */
   float *queries;          /* [step][query head][DIM] */
 } world;
 
@@ -68,9 +70,9 @@ static uint16_t random_half(uint64_t *state) {
   return (uint16_t)((bits & 0x8000u) | ((13u + (bits >> 16) % 3u) << 10) | (bits & 0x3ffu));
 }
 
-static void make_world(world *w, uint32_t tokens, uint32_t threads, uint32_t steps) {
+static void make_world(world *w, uint32_t tokens, uint32_t threads, uint32_t steps, int by_token) {
   const double layer_bytes = 2.0 * (double)kTokenBytes * tokens;
-  w->tokens = tokens, w->threads = threads, w->steps = steps;
+  w->tokens = tokens, w->threads = threads, w->steps = steps, w->by_token = by_token;
   w->layers = (uint32_t)ceil(kRotated / layer_bytes);
   const size_t elements = (size_t)w->layers * (tokens + steps) * KV_HEADS * DIM;
   w->keys = malloc(elements * 2), w->values = malloc(elements * 2);
@@ -87,8 +89,10 @@ static void free_world(world *w) {
 }
 
 static kvsift_view rows_of(const world *w, const uint16_t *base, uint32_t layer, uint32_t token) {
-  const char *data = (const char *)(base + ((size_t)layer * (w->tokens + w->steps) + token) * KV_HEADS * DIM);
-  kvsift_view view = {.data = data, .type = KVSIFT_F16, .token_stride = kTokenBytes, .head_stride = DIM * 2};
+  const size_t row = DIM * 2, length = w->tokens + w->steps;
+  kvsift_view view = {.type = KVSIFT_F16, .token_stride = w->by_token ? kTokenBytes : row,
+                      .head_stride = w->by_token ? row : length * row};
+  view.data = (const char *)base + layer * length * kTokenBytes + token * view.token_stride;
   return view;
 }
 
@@ -275,9 +279,9 @@ static void report(const world *w, const variant *v, uint32_t budget, const timi
   first_record = 0;
 }
 
-static void run(uint32_t tokens, uint32_t budget, uint32_t threads, const char *only, double bandwidth, double flops) {
+static void run(uint32_t tokens, uint32_t budget, uint32_t threads, int by_token, const char *only, double bandwidth, double flops) {
   world w;
-  make_world(&w, tokens, threads, tokens >= 65536 ? 8 : tokens >= 16384 ? 16 : STEPS_MOST / 2);
+  make_world(&w, tokens, threads, tokens >= 65536 ? 8 : tokens >= 16384 ? 16 : STEPS_MOST / 2, by_token);
   timing full = {0};
   measure(&w, &kVariants[0], budget, &full);
   measure(&w, &kVariants[0], budget, &full);
@@ -299,20 +303,22 @@ static void run(uint32_t tokens, uint32_t budget, uint32_t threads, const char *
 int main(int argc, char **argv) {
   static const uint32_t kTokens[] = {1024, 4096, 8192, 32768, 131072};
   uint32_t tokens = 0, budget = 0, threads = 0;
+  int by_token = 0;
   const char *only = NULL;
   for (int i = 1; i < argc; ++i) {
     if (strcmp(argv[i], "--quick") == 0) tokens = 32768, budget = 1024, threads = 1;
     if (i + 1 < argc && strcmp(argv[i], "--tokens") == 0) tokens = (uint32_t)atoi(argv[i + 1]);
     if (i + 1 < argc && strcmp(argv[i], "--budget") == 0) budget = (uint32_t)atoi(argv[i + 1]);
     if (i + 1 < argc && strcmp(argv[i], "--threads") == 0) threads = (uint32_t)atoi(argv[i + 1]);
+    if (i + 1 < argc && strcmp(argv[i], "--layout") == 0) by_token = strcmp(argv[i + 1], "token") == 0;
     if (i + 1 < argc && strcmp(argv[i], "--method") == 0) only = argv[i + 1];
   }
   kvsift_build_info info = {.struct_size = sizeof info};
   kvsift_get_build_info(&info);
   const double flops = bench_peak_flops();
   const double bandwidth[2] = {read_bandwidth(1), read_bandwidth(2)};
-  printf("{\"level\": \"%s\", \"multiply_add_flops\": %.3g, \"read_bytes_per_second\": [%.3g, %.3g], \"results\": [", info.level,
-         flops, bandwidth[0], bandwidth[1]);
+  printf("{\"level\": \"%s\", \"multiply_add_flops\": %.3g, \"read_bytes_per_second\": [%.3g, %.3g], \"layout\": \"%s\", \"results\": [", info.level,
+         flops, bandwidth[0], bandwidth[1], by_token ? "token" : "head");
   fprintf(stderr, "%s: %.0f Gflop/s a core, %.1f and %.1f GB/s with one and two threads\n", info.level, flops * 1e-9,
           bandwidth[0] * 1e-9, bandwidth[1] * 1e-9);
   for (size_t i = 0; i < sizeof kTokens / sizeof kTokens[0]; ++i) {
@@ -320,7 +326,7 @@ int main(int argc, char **argv) {
       for (uint32_t n = 1; n <= 2; ++n) {
         if (tokens != 0 && tokens != kTokens[i]) continue;
         if ((budget != 0 && budget != b) || (threads != 0 && threads != n)) continue;
-        run(kTokens[i], b, n, only, bandwidth[n - 1], flops);
+        run(kTokens[i], b, n, by_token, only, bandwidth[n - 1], flops);
       }
     }
   }
