@@ -65,13 +65,18 @@ static void pack(const cache *c, const float *from, void *to, float *scale) {
 }
 
 static void unpack(const cache *c, const void *from, const float *scale, float *to) {
-  for (uint32_t i = 0; i < c->head_dim; i++) {
-    switch (c->type) {
-      case KVSIFT_F32: to[i] = ((const float *)from)[i]; break;
-      case KVSIFT_F16: to[i] = half_to_float(((const uint16_t *)from)[i]); break;
-      case KVSIFT_BF16: to[i] = bfloat_to_float(((const uint16_t *)from)[i]); break;
-      default: to[i] = *scale * (float)((const int8_t *)from)[i];
-    }
+  const uint16_t *halves = from;
+  const int8_t *bytes = from;
+  switch (c->type) {
+    case KVSIFT_F32: memcpy(to, from, c->row_bytes); break;
+    case KVSIFT_F16:
+      for (uint32_t i = 0; i < c->head_dim; i++) to[i] = half_to_float(halves[i]);
+      break;
+    case KVSIFT_BF16:
+      for (uint32_t i = 0; i < c->head_dim; i++) to[i] = bfloat_to_float(halves[i]);
+      break;
+    default:
+      for (uint32_t i = 0; i < c->head_dim; i++) to[i] = *scale * (float)bytes[i];
   }
 }
 

@@ -1,8 +1,8 @@
 #include "compare.h"
 
-#include <math.h>
 #include <string.h>
 
+#include "distribution.h"
 #include "memory.h"
 
 static bool count_bytes(contender *c, const engine *e, failure *why) {
@@ -39,20 +39,6 @@ static bool answer_with(engine *e, const script *of, contender *c, const char *t
   return generate(e, of, true, &c->run, why) && count_bytes(c, e, why);
 }
 
-/* Natural logarithms of the softmax. */
-static void log_softmax(const float *logits, uint32_t count, double *out) {
-  double largest = logits[likeliest(logits, count)], total = 0;
-  for (uint32_t i = 0; i < count; i++) total += exp(logits[i] - largest);
-  double log_total = largest + log(total);
-  for (uint32_t i = 0; i < count; i++) out[i] = logits[i] - log_total;
-}
-
-static double divergence(const double *from, const double *to, uint32_t count) {
-  double total = 0;
-  for (uint32_t i = 0; i < count; i++) total += exp(from[i]) * (from[i] - to[i]);
-  return total > 0 ? total : 0;
-}
-
 /* The policy alone, on the tokens of the full run: its next-token distributions against those that full attention had
  * there. */
 static bool follow(engine *e, const script *of, comparison *out, sift *policy, failure *why) {
@@ -66,7 +52,7 @@ static bool follow(engine *e, const script *of, comparison *out, sift *policy, f
   use(e, &set);
   for (uint32_t i = 0; i < full->fed.count && done; i++) {
     done = interrupted() ? fail(why, "interrupted")
-                         : engine_forward(e, &full->fed.tokens[i], 1, false, why);
+                         : engine_step(e, full->fed.tokens[i], why);
     if (!done) break;
     out->steps++;
     out->agreed += likeliest(e->logits, vocabulary) == full->best.tokens[i];

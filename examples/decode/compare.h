@@ -20,7 +20,7 @@ typedef struct comparison {
   double prompt_seconds;
   uint32_t capacity;
   /* The policy along the tokens of the full run: */
-  layer_quality quality;
+  quality quality;
   measure measured;          /* the same, layer by layer */
   uint32_t steps, agreed;    /* steps, and those with the same likeliest token */
   double divergence;         /* mean KL from full attention's next-token distribution, nats */

@@ -128,7 +128,8 @@ static void feed_forward(engine *e, uint32_t layer, uint32_t rows) {
   each_row((row_work){e, NULL, layer, rows, add_row});
 }
 
-static bool attention_block(engine *e, uint32_t layer, uint32_t rows, bool prompt, failure *why) {
+static bool attention_block(engine *e, attention_input input, failure *why) {
+  uint32_t layer = input.layer, rows = input.rows;
   const model_layer *weights = &e->model->layer[layer];
   each_row((row_work){e, weights->attention_norm, layer, rows, normalise_row});
   product in[] = {{&weights->query, weights->query_bias, e->queries},
@@ -136,8 +137,6 @@ static bool attention_block(engine *e, uint32_t layer, uint32_t rows, bool promp
                   {&weights->value, weights->value_bias, e->values}};
   multiply(e->pool, in, 3, e->normed, rows, e->scratch);
   each_row((row_work){e, NULL, layer, rows, rotate_and_store_row});
-  attention_input input = {e->model, &e->cache, e->pool, layer, rows, e->cache.tokens + rows,
-                           prompt, e->queries};
   if (!e->attention.attend(e->attention.self, &input, e->mixed, why)) return false;
   product out = {&weights->output, weights->output_bias, e->normed};
   multiply(e->pool, &out, 1, e->mixed, rows, e->scratch);
@@ -153,7 +152,7 @@ static void unembed_last(engine *e, uint32_t rows) {
   multiply(e->pool, &out, 1, e->normed, 1, e->scratch);
 }
 
-bool engine_forward(engine *e, const uint32_t *tokens, uint32_t count, bool prompt, failure *why) {
+static bool embed(engine *e, const uint32_t *tokens, uint32_t count, failure *why) {
   const model *m = e->model;
   if (count < 1 || count > ENGINE_BATCH || count > e->cache.capacity - e->cache.tokens) {
     return fail(why, "%" PRIu32 " tokens do not fit: the cache holds %" PRIu32 " of %" PRIu32,
@@ -166,12 +165,37 @@ bool engine_forward(engine *e, const uint32_t *tokens, uint32_t count, bool prom
     }
     expand_matrix_row(&m->embedding, tokens[i], e->state + (uint64_t)i * m->width);
   }
-  for (uint32_t layer = 0; layer < m->layers; layer++) {
-    if (!attention_block(e, layer, count, prompt, why)) return false;
-    feed_forward(e, layer, count);
+  return true;
+}
+
+static bool forward(engine *e, const uint32_t *tokens, attention_input input, failure *why) {
+  uint32_t count = input.rows;
+  if (!embed(e, tokens, count, why)) return false;
+  input.model = e->model;
+  input.cache = &e->cache;
+  input.pool = e->pool;
+  input.tokens = e->cache.tokens + count;
+  input.queries = e->queries;
+  for (input.layer = 0; input.layer < e->model->layers; input.layer++) {
+    if (!attention_block(e, input, why)) return false;
+    feed_forward(e, input.layer, count);
   }
   if (!e->attention.advance(e->attention.self, count, why)) return false;
   e->cache.tokens += count;
   unembed_last(e, count);
   return true;
+}
+
+uint32_t engine_first_batch(uint32_t prompt_tokens) {
+  uint32_t rest = prompt_tokens % ENGINE_BATCH;
+  return rest > 0 || prompt_tokens == 0 ? rest : ENGINE_BATCH;
+}
+
+bool engine_read(engine *e, const uint32_t *tokens, uint32_t count, uint32_t left, failure *why) {
+  return forward(e, tokens, (attention_input){.rows = count, .prompt = true, .prompt_left = left},
+                 why);
+}
+
+bool engine_step(engine *e, uint32_t token, failure *why) {
+  return forward(e, &token, (attention_input){.rows = 1}, why);
 }

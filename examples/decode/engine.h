@@ -14,6 +14,7 @@ typedef struct attention_input {
   uint32_t rows;
   uint32_t tokens;       /* cache length that the last row sees, itself included */
   bool prompt;           /* part of a prompt, or a decode step (one row) */
+  uint32_t prompt_left;  /* tokens of the prompt that are still to come */
   const float *queries;  /* [rows][query_heads][head_dim], after RoPE */
 } attention_input;
 
@@ -38,9 +39,13 @@ bool engine_create(engine *out, const model *m, workers *pool, kvsift_type cache
                    uint32_t capacity, failure *why);
 void engine_release(engine *out);
 
-/* Adds up to ENGINE_BATCH tokens to the cache. Prompt tokens are told from decode steps because methods learn from
- * them differently. */
-bool engine_forward(engine *e, const uint32_t *tokens, uint32_t count, bool prompt, failure *why);
+/* Adds the next part of a prompt, `left` tokens of which are still to come. Methods learn from a prompt's last rows, so
+ * the last part should be a whole batch: engine_first_batch tells how long the first is to be for that. */
+bool engine_read(engine *e, const uint32_t *tokens, uint32_t count, uint32_t left, failure *why);
+uint32_t engine_first_batch(uint32_t prompt_tokens);
+
+/* Adds one token: a decode step. */
+bool engine_step(engine *e, uint32_t token, failure *why);
 
 /* Forgets all tokens but the first `tokens`; what is plugged in must be told by the caller. */
 void engine_truncate(engine *e, uint32_t tokens);

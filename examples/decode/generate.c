@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "distribution.h"
 #include "memory.h"
 
 #define PROGRESS_AFTER 1.0 /* seconds; shorter prompts need none */
@@ -30,14 +31,6 @@ double seconds_now(void) {
   return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-uint32_t likeliest(const float *logits, uint32_t count) {
-  uint32_t best = 0;
-  for (uint32_t i = 1; i < count; i++) {
-    if (logits[i] > logits[best]) best = i;
-  }
-  return best;
-}
-
 void show_progress(uint32_t done, uint32_t all, double seconds) {
   if (seconds < PROGRESS_AFTER || (done < all && !isatty(STDERR_FILENO))) return;
   fprintf(stderr, "\rreading the prompt: %" PRIu32 " of %" PRIu32 " tokens, %.0f tokens/s%s", done,
@@ -48,9 +41,9 @@ bool read_prompt(engine *e, const script *of, double *seconds, failure *why) {
   uint32_t all = of->prompt.count - 1;
   double start = seconds_now();
   for (uint32_t done = 0; done < all;) {
-    uint32_t count = all - done < ENGINE_BATCH ? all - done : ENGINE_BATCH;
+    uint32_t count = engine_first_batch(all - done);
     if (interrupted()) return fail(why, "interrupted");
-    if (!engine_forward(e, of->prompt.tokens + done, count, true, why)) return false;
+    if (!engine_read(e, of->prompt.tokens + done, count, all - done - count, why)) return false;
     done += count;
     show_progress(done, all, seconds_now() - start);
   }
@@ -74,7 +67,7 @@ bool generation_keep_logits(generation *run, const engine *e, const script *of, 
 static bool feed(engine *e, uint32_t token, generation *out, failure *why) {
   if (interrupted()) return fail(why, "interrupted");
   double start = seconds_now();
-  if (!engine_forward(e, &token, 1, false, why)) return false;
+  if (!engine_step(e, token, why)) return false;
   out->seconds += seconds_now() - start;
   uint64_t vocabulary = e->model->vocabulary;
   if (out->logits != NULL) {

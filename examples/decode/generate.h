@@ -27,7 +27,6 @@ bool generation_keep_logits(generation *run, const engine *e, const script *of, 
 bool generate(engine *e, const script *of, bool shown, generation *out, failure *why);
 void generation_release(generation *out);
 
-uint32_t likeliest(const float *logits, uint32_t count);
 double seconds_now(void);
 
 /* On stderr, once it is worth a line; step by step on a terminal only. */

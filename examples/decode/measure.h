@@ -4,18 +4,19 @@
 
 #include "sift.h"
 
-/* Means over heads and steps of one layer are these sums over `count`. */
-typedef struct layer_quality {
+/* Sums over steps; means are these over `count`. */
+typedef struct quality {
   uint64_t count;
   double recovery; /* share of full attention's mass on the tokens kept */
   double ceiling;  /* the same for the best choice of as many whole blocks */
   double error;    /* |out - full| / |full| */
   double kept;     /* share of the tokens kept */
-} layer_quality;
+} quality;
 
 typedef struct measure {
-  uint32_t layers;
-  layer_quality *layer; /* [layers], only steps that left something out */
+  uint32_t layers, query_heads;
+  uint32_t every;       /* only cache lengths that it divides are judged; 1 after measure_create */
+  quality *heads;       /* [layers][query_heads], only steps that left something out */
   float *weights;       /* scratch, [KV heads] times what a head needs */
   uint64_t head_floats;
 } measure;
@@ -23,6 +24,8 @@ typedef struct measure {
 bool measure_create(measure *out, const model *m, uint32_t capacity, failure *why);
 void measure_release(measure *out);
 sift_listener measure_listener(measure *with);
-layer_quality measure_total(const measure *of);
+quality measure_total(const measure *of);
+quality measure_layer(const measure *of, uint32_t layer);
+void quality_add(quality *to, const quality *more);
 
 #endif

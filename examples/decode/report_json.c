@@ -18,7 +18,7 @@ static void write_contender(json *j, const char *key, const contender *c) {
   json_close(j, '}');
 }
 
-static void write_layer(json *j, const layer_quality *q) {
+static void write_layer(json *j, const quality *q) {
   double count = q->count > 0 ? (double)q->count : 1;
   json_open(j, NULL, '{');
   json_whole(j, "rows", q->count);
@@ -64,7 +64,10 @@ bool report_write_json(const comparison *of, const script *asked, const options 
     json_whole(&j, "agreed", of->agreed);
     json_number(&j, "divergence", of->divergence);
     json_open(&j, "layers", '[');
-    for (uint32_t i = 0; i < of->measured.layers; i++) write_layer(&j, &of->measured.layer[i]);
+    for (uint32_t i = 0; i < of->measured.layers; i++) {
+      quality layer = measure_layer(&of->measured, i);
+      write_layer(&j, &layer);
+    }
     json_close(&j, ']');
   }
   json_close(&j, '}');

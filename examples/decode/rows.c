@@ -44,14 +44,16 @@ static bool advance(void *self, uint32_t tokens, failure *why) {
   return dump->plain.advance(dump->plain.self, tokens, why);
 }
 
-static bool read_all(engine *e, const script *of, row_dump *dump, failure *why) {
+static bool read_all(engine *e, const script *of, const row_dump *dump, failure *why) {
   double start = seconds_now();
   for (uint32_t done = 0; done < of->prompt.count;) {
-    bool prompt = done + 1 < dump->first;
-    uint32_t left = dump->first - 1 - done;
-    uint32_t count = !prompt ? 1 : left < ENGINE_BATCH ? left : ENGINE_BATCH;
+    const uint32_t *next = of->prompt.tokens + done;
+    uint32_t before = dump->first - 1 > done ? dump->first - 1 - done : 0;
+    uint32_t count = before > 0 ? engine_first_batch(before) : 1;
     if (interrupted()) return fail(why, "interrupted");
-    if (!engine_forward(e, of->prompt.tokens + done, count, prompt, why)) return false;
+    if (before > 0 ? !engine_read(e, next, count, before - count, why) : !engine_step(e, *next, why)) {
+      return false;
+    }
     done += count;
     show_progress(done, of->prompt.count, seconds_now() - start);
   }

@@ -91,21 +91,24 @@ typedef struct layer_work {
   const attention_input *input;
   float *out;
   kvsift_selection selection; /* the first part's; its lists are those of all heads */
-  bool prompt;
+  bool prompt, wants_output;
   atomic_bool failed;
 } layer_work;
 
-static kvsift_query query_of(const attention_input *in, uint32_t part, uint32_t parts) {
+/* The last `rows` queries for the part's heads. */
+static kvsift_query query_of(const attention_input *in, uint32_t rows, uint32_t part,
+                             uint32_t parts) {
   uint64_t row = (uint64_t)in->model->head_dim * sizeof(float);
+  uint64_t skipped = (uint64_t)(in->rows - rows) * in->model->query_heads * in->model->head_dim;
   uint32_t heads = in->model->kv_heads;
   uint32_t first = (uint32_t)((uint64_t)heads * part / parts);
   return (kvsift_query){.struct_size = sizeof(kvsift_query),
                         .tokens = in->tokens,
-                        .view = {.data = in->queries, .type = KVSIFT_F32, .head_stride = row,
+                        .view = {.data = in->queries + skipped, .type = KVSIFT_F32, .head_stride = row,
                                  .token_stride = row * in->model->query_heads},
                         .first_kv_head = first,
                         .kv_heads = (uint32_t)((uint64_t)heads * (part + 1) / parts) - first,
-                        .rows = in->rows};
+                        .rows = rows};
 }
 
 /* The rows from `token` on, as the library wants new keys. */
@@ -142,21 +145,29 @@ static kvsift_status decode_heads(layer_work *work, const kvsift_query *query,
   return status;
 }
 
+/* Rows of a prompt's part that the policy must attend to: all where the output is wanted, else those that the method
+ * learns from. */
+static uint32_t wanted_rows(const layer_work *work) {
+  const attention_input *in = work->input;
+  uint32_t learns = work->with->info.prefill_rows;
+  if (!work->prompt || work->wants_output) return in->rows;
+  if (learns <= in->prompt_left) return 0;
+  return learns - in->prompt_left < in->rows ? learns - in->prompt_left : in->rows;
+}
+
 static void layer_part(void *context, uint32_t part, uint32_t parts) {
   layer_work *work = context;
   const attention_input *in = work->input;
-  kvsift_query query = query_of(in, part, parts);
+  uint32_t rows = wanted_rows(work);
+  kvsift_query query = query_of(in, rows, part, parts);
   if (query.kv_heads == 0) return;
   kvsift_cache layer = cache_layer(in->cache, in->layer, in->tokens);
   kvsift_selection selection = {.struct_size = sizeof selection};
   kvsift_status status = observe_keys(work, &query, &layer);
-  if (status == KVSIFT_OK && work->prompt) {
-    bool wanted = work->with->info.prefill_rows > 0 || work->out != NULL;
-    if (wanted) {
-      status = kvsift_prefill_attend(work->with->policy, in->layer, &query, &layer, work->out);
-    }
-  } else if (status == KVSIFT_OK) {
+  if (status == KVSIFT_OK && !work->prompt) {
     status = decode_heads(work, &query, &layer, &selection);
+  } else if (status == KVSIFT_OK && rows > 0) {
+    status = kvsift_prefill_attend(work->with->policy, in->layer, &query, &layer, work->out);
   }
   if (status != KVSIFT_OK) atomic_store(&work->failed, true);
   if (query.first_kv_head == 0) work->selection = selection;
@@ -169,8 +180,8 @@ static bool run_layer(layer_work *work, failure *why) {
               work->input->tokens, kvsift_last_error(work->with->policy));
 }
 
-bool sift_prompt(sift *with, const attention_input *input, float *out, failure *why) {
-  layer_work work = {.with = with, .input = input, .out = out, .prompt = true};
+bool sift_prompt(sift *with, const attention_input *input, float *out, bool wanted, failure *why) {
+  layer_work work = {.with = with, .input = input, .out = out, .prompt = true, .wants_output = wanted};
   return run_layer(&work, why);
 }
 
@@ -224,9 +235,7 @@ static bool attend_set(void *self, const attention_input *input, float *out, fai
   sift_set *set = self;
   if (!input->prompt) return sift_decode(set->list[0], input, out, why);
   for (uint32_t i = 0; i < set->count; i++) {
-    bool learns = set->list[i]->info.prefill_rows > 0;
-    float *to = i == 0 ? out : learns ? set->unused : NULL;
-    if (!sift_prompt(set->list[i], input, to, why)) return false;
+    if (!sift_prompt(set->list[i], input, i == 0 ? out : set->unused, i == 0, why)) return false;
   }
   return true;
 }

@@ -32,8 +32,8 @@ void sift_release(sift *out);
 /* Sets the geometry of `m` and room for `capacity` tokens. */
 void sift_set_geometry(kvsift_policy_config *config, const model *m, uint32_t capacity);
 
-/* A part of the prompt; `out` may be null where another policy computes the output. */
-bool sift_prompt(sift *with, const attention_input *input, float *out, failure *why);
+/* A part of the prompt. Where the output is not wanted, `out` is only room for the rows that the method learns from. */
+bool sift_prompt(sift *with, const attention_input *input, float *out, bool wanted, failure *why);
 bool sift_decode(sift *with, const attention_input *input, float *out, failure *why);
 bool sift_advance(sift *with, uint32_t tokens, failure *why);
 

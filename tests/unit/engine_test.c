@@ -27,11 +27,11 @@ static void read_tokens(engine *e, uint32_t batch, failure *why) {
   for (uint32_t i = 0; i < TOKENS; i++) tokens[i] = random_below(&random, TINY_PIECES);
   for (uint32_t at = 0; at < PROMPT;) {
     uint32_t count = PROMPT - at < batch ? PROMPT - at : batch;
-    if (!engine_forward(e, tokens + at, count, true, why)) fail_msg("%s", why->text);
+    if (!engine_read(e, tokens + at, count, PROMPT - at - count, why)) fail_msg("%s", why->text);
     at += count;
   }
   for (uint32_t at = PROMPT; at < TOKENS; at++) {
-    if (!engine_forward(e, tokens + at, 1, false, why)) fail_msg("%s", why->text);
+    if (!engine_step(e, tokens[at], why)) fail_msg("%s", why->text);
   }
 }
 
