@@ -100,6 +100,7 @@ const (
 	BalanceUniform     = C.KVSIFT_BALANCE_UNIFORM
 	BalancePermutation = C.KVSIFT_BALANCE_PERMUTATION
 	BalanceRelative    = C.KVSIFT_BALANCE_RELATIVE
+	BalanceGraded      = C.KVSIFT_BALANCE_GRADED
 	BalanceNormalised  = C.KVSIFT_BALANCE_NORMALISED
 	BalancePublished   = C.KVSIFT_BALANCE_PUBLISHED
 

@@ -7,7 +7,7 @@ s/^\t\tKv/\t\tKV/
 s/^\t\tEma/\t\tEMA/
 s/^\t\tIo/\t\tIO/
 s/^\t\t(StructSize|Size)\b/\t\tstructSize/
-s/^\t\t(Reserved|Predictor|Uniforms|UniformCount|Path|HostMemory|HostBytes|Device)(Too)?\t+(uintptr|uint32|uint64)/\t\t\l\1\2 \3/
+s/^\t\t(Reserved|Predictor|Uniforms|UniformCount|Importance|Path|HostMemory|HostBytes|Device)(Too)?\t+(uintptr|uint32|uint64)/\t\t\l\1\2 \3/
 s/^\t\tError\t/\t\terrorOut\t/
 s/^\t\t(Method|Type|Grouping|Tail|Pooling)(\t+)uint32/\t\t\1\2\1/
 s/^\t\t(Storage|[A-Z][a-z]+Type|PredictorArithmetic)(\t+)uint32/\t\t\1\2Type/

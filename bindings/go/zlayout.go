@@ -107,6 +107,7 @@ type (
 		Seed               uint64
 		uniforms           uintptr
 		uniformCount       uint64
+		importance         uintptr
 		errorOut           uintptr
 	}
 	BalanceStats struct {
@@ -279,6 +280,7 @@ const (
 	BalanceUniform     = 0x2
 	BalancePermutation = 0x3
 	BalanceRelative    = 0x4
+	BalanceGraded      = 0x5
 	BalanceNormalised  = 0x0
 	BalancePublished   = 0x1
 

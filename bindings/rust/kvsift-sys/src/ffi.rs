@@ -462,6 +462,7 @@ pub const KVSIFT_BALANCE_THEORY: _bindgen_ty_9 = 1;
 pub const KVSIFT_BALANCE_UNIFORM: _bindgen_ty_9 = 2;
 pub const KVSIFT_BALANCE_PERMUTATION: _bindgen_ty_9 = 3;
 pub const KVSIFT_BALANCE_RELATIVE: _bindgen_ty_9 = 4;
+pub const KVSIFT_BALANCE_GRADED: _bindgen_ty_9 = 5;
 pub type _bindgen_ty_9 = core::ffi::c_uint;
 pub const KVSIFT_BALANCE_NORMALISED: _bindgen_ty_10 = 0;
 pub const KVSIFT_BALANCE_PUBLISHED: _bindgen_ty_10 = 1;
@@ -486,6 +487,7 @@ pub struct kvsift_balance_config {
     pub seed: u64,
     pub uniforms: *const f32,
     pub uniform_count: u64,
+    pub importance: *const f32,
     pub error: *mut kvsift_error,
 }
 #[repr(C)]
@@ -526,6 +528,18 @@ extern "C" {
         capacity: u32,
         count: *mut u32,
         stats: *mut kvsift_balance_stats,
+    ) -> kvsift_status;
+}
+extern "C" {
+    pub fn kvsift_balance_importance(
+        head_dim: u32,
+        scale: f32,
+        queries: *const kvsift_query,
+        group: u32,
+        cache: *const kvsift_cache,
+        row: *mut f32,
+        importance: *mut f32,
+        error: *mut kvsift_error,
     ) -> kvsift_status;
 }
 #[repr(C)]

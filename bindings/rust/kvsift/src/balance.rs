@@ -3,7 +3,7 @@ use core::marker::PhantomData;
 
 use kvsift_sys as sys;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Query};
 use crate::config::setters;
 use crate::error::{check, check_length, Result, Sentence};
 
@@ -19,6 +19,7 @@ pub enum Form {
     Uniform = sys::KVSIFT_BALANCE_UNIFORM,
     Permutation = sys::KVSIFT_BALANCE_PERMUTATION,
     Relative = sys::KVSIFT_BALANCE_RELATIVE,
+    Graded = sys::KVSIFT_BALANCE_GRADED,
 }
 
 /// Weights of the result.
@@ -41,7 +42,8 @@ pub fn stats() -> Stats {
 #[derive(Clone)]
 pub struct Config<'a> {
     raw: sys::kvsift_balance_config,
-    uniforms: PhantomData<&'a [f32]>,
+    importance: Option<usize>,
+    lent: PhantomData<&'a [f32]>,
 }
 
 impl<'a> Config<'a> {
@@ -52,7 +54,7 @@ impl<'a> Config<'a> {
         // SAFETY: struct_size is set.
         check(unsafe { sys::kvsift_balance_config_init(&mut raw, form as u32) })?;
         raw.head_dim = head_dim;
-        Ok(Config { raw, uniforms: PhantomData })
+        Ok(Config { raw, importance: None, lent: PhantomData })
     }
 
     setters! {
@@ -74,6 +76,13 @@ impl<'a> Config<'a> {
     pub fn uniforms(mut self, numbers: &'a [f32]) -> Config<'a> {
         self.raw.uniforms = numbers.as_ptr();
         self.raw.uniform_count = numbers.len() as u64;
+        self
+    }
+
+    /// For the graded form, by token of the cache ([`importance`] fills it).
+    pub fn importance(mut self, shares: &'a [f32]) -> Config<'a> {
+        self.raw.importance = shares.as_ptr();
+        self.importance = Some(shares.len());
         self
     }
 
@@ -100,6 +109,9 @@ impl<'a> Config<'a> {
     ) -> Result<usize> {
         cache.check(head.saturating_add(1), self.raw.head_dim)?;
         check_length("weight", weight.len(), index.len())?;
+        if let Some(length) = self.importance {
+            check_length("importance", length, cache.tokens() as usize)?;
+        }
         let range = sys::kvsift_range { begin: range.start, end: range.end };
         let capacity = u32::try_from(index.len()).unwrap_or(u32::MAX);
         let stats = stats.map_or(core::ptr::null_mut(), |s| s as *mut Stats);
@@ -139,6 +151,41 @@ impl<'a> Config<'a> {
         let status = function(&raw);
         sentence.check(status)
     }
+}
+
+/// Mean softmax share that each token had in a prompt's last queries: what the graded form goes by. `group` query heads share
+/// the query's first KV head. `row` (scratch) and `importance` have an element for each of the query's tokens.
+#[allow(clippy::too_many_arguments)]
+pub fn importance(
+    head_dim: u32,
+    scale: f32,
+    query: &Query<'_>,
+    group: u32,
+    cache: &Cache<'_>,
+    row: &mut [f32],
+    importance: &mut [f32],
+) -> Result<()> {
+    let heads = query.raw.first_kv_head.saturating_add(1);
+    query.check_heads(u64::from(heads) * u64::from(group), head_dim)?;
+    cache.check(heads, head_dim)?;
+    check_length("row", row.len(), query.raw.tokens as usize)?;
+    check_length("importance", importance.len(), query.raw.tokens as usize)?;
+    let mut sentence = Sentence::new();
+    let (row, importance) = (row.as_mut_ptr(), importance.as_mut_ptr());
+    // SAFETY: the rows were checked, the slices are as long as the query's tokens.
+    let status = unsafe {
+        sys::kvsift_balance_importance(
+            head_dim,
+            scale,
+            &query.raw,
+            group,
+            &cache.raw,
+            row,
+            importance,
+            sentence.place(),
+        )
+    };
+    sentence.check(status)
 }
 
 /// A weighted set of tokens, or of a stream's rows.

@@ -166,6 +166,13 @@ impl<'a> Query<'a> {
         Query { raw, view }
     }
 
+    /// For methods whose select reads no query (see [`Info`](crate::Info)`.needs`).
+    pub fn unseen(tokens: u32) -> Query<'a> {
+        let mut raw = Heads::ALL.raw();
+        raw.tokens = tokens;
+        Query { view: View::from_library(raw.view), raw }
+    }
+
     /// The last `rows` tokens of a prompt.
     pub fn rows(mut self, rows: u32) -> Query<'a> {
         self.raw.rows = rows;
@@ -185,12 +192,12 @@ impl<'a> Query<'a> {
 
     pub(crate) fn check(&self, kv_heads: u32, group: u32, head_dim: u32) -> Result<()> {
         let heads = Heads { first: self.raw.first_kv_head, count: self.raw.kv_heads }.end(kv_heads);
-        let extent = Extent {
-            pages: 1,
-            tokens: u64::from(self.row_count()),
-            heads: u64::from(heads) * u64::from(group),
-            head_dim: u64::from(head_dim),
-        };
-        self.view.check("query", extent)
+        self.check_heads(u64::from(heads) * u64::from(group), head_dim)
+    }
+
+    pub(crate) fn check_heads(&self, query_heads: u64, head_dim: u32) -> Result<()> {
+        let tokens = u64::from(self.row_count());
+        self.view
+            .check("query", Extent { pages: 1, tokens, heads: query_heads, head_dim: u64::from(head_dim) })
     }
 }

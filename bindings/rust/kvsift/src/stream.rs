@@ -39,11 +39,12 @@ impl StreamConfig {
         head: u32,
     }
 
-    /// Form, gamma and so on; its uniforms are not used.
+    /// Form, gamma and so on; its uniforms and importance are not used.
     pub fn balance(mut self, config: &Config<'_>) -> StreamConfig {
         self.raw.balance = *config.raw();
         self.raw.balance.uniforms = core::ptr::null();
         self.raw.balance.uniform_count = 0;
+        self.raw.balance.importance = core::ptr::null();
         self
     }
 

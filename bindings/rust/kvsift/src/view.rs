@@ -87,7 +87,8 @@ impl<'a> View<'a> {
         }
     }
 
-    /// A view the library made, of memory that it vouches for while `'a` lasts.
+    /// A view the library made, of memory that it vouches for while `'a` lasts; or of nothing, which the library refuses
+    /// where it would read.
     pub(crate) fn from_library(raw: sys::kvsift_view) -> View<'a> {
         View { raw, bytes: u64::MAX, scale_bytes: u64::MAX, lent: PhantomData }
     }
