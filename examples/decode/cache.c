@@ -12,8 +12,11 @@ static uint32_t element_bytes(kvsift_type type) {
 }
 
 bool cache_create(cache *out, const model *m, kvsift_type type, uint32_t capacity, failure *why) {
-  *out = (cache){.type = type, .layers = m->layers, .kv_heads = m->kv_heads,
-                 .head_dim = m->head_dim, .capacity = capacity};
+  *out = (cache){.type = type,
+                 .layers = m->layers,
+                 .kv_heads = m->kv_heads,
+                 .head_dim = m->head_dim,
+                 .capacity = capacity};
   out->row_bytes = (uint64_t)m->head_dim * element_bytes(type);
   uint64_t rows = (uint64_t)m->layers * m->kv_heads * capacity;
   out->keys = memory_take(rows, out->row_bytes);
@@ -53,14 +56,17 @@ static float quantise(const float *from, uint32_t count, int8_t *to) {
 
 static void pack(const cache *c, const float *from, void *to, float *scale) {
   switch (c->type) {
-    case KVSIFT_F32: memcpy(to, from, c->row_bytes); break;
+    case KVSIFT_F32:
+      memcpy(to, from, c->row_bytes);
+      break;
     case KVSIFT_F16:
       for (uint32_t i = 0; i < c->head_dim; i++) ((uint16_t *)to)[i] = float_to_half(from[i]);
       break;
     case KVSIFT_BF16:
       for (uint32_t i = 0; i < c->head_dim; i++) ((uint16_t *)to)[i] = float_to_bfloat(from[i]);
       break;
-    default: *scale = quantise(from, c->head_dim, to);
+    default:
+      *scale = quantise(from, c->head_dim, to);
   }
 }
 
@@ -68,7 +74,9 @@ static void unpack(const cache *c, const void *from, const float *scale, float *
   const uint16_t *halves = from;
   const int8_t *bytes = from;
   switch (c->type) {
-    case KVSIFT_F32: memcpy(to, from, c->row_bytes); break;
+    case KVSIFT_F32:
+      memcpy(to, from, c->row_bytes);
+      break;
     case KVSIFT_F16:
       for (uint32_t i = 0; i < c->head_dim; i++) to[i] = half_to_float(halves[i]);
       break;
@@ -103,8 +111,10 @@ void cache_read_value(const cache *from, uint32_t layer, uint32_t head, uint32_t
 
 static kvsift_view view_of(const cache *c, const uint8_t *data, const float *scales,
                            uint64_t first_row) {
-  kvsift_view view = {.data = data + first_row * c->row_bytes, .type = c->type,
-                      .token_stride = c->row_bytes, .head_stride = c->capacity * c->row_bytes};
+  kvsift_view view = {.data = data + first_row * c->row_bytes,
+                      .type = c->type,
+                      .token_stride = c->row_bytes,
+                      .head_stride = c->capacity * c->row_bytes};
   if (c->type == KVSIFT_I8) {
     view.scales = scales + first_row;
     view.scale_token_stride = sizeof(float);
@@ -115,7 +125,8 @@ static kvsift_view view_of(const cache *c, const uint8_t *data, const float *sca
 
 kvsift_cache cache_layer(const cache *from, uint32_t layer, uint32_t tokens) {
   uint64_t first = row_index(from, layer, 0, 0);
-  return (kvsift_cache){.struct_size = sizeof(kvsift_cache), .tokens = tokens,
+  return (kvsift_cache){.struct_size = sizeof(kvsift_cache),
+                        .tokens = tokens,
                         .keys = view_of(from, from->keys, from->key_scales, first),
                         .values = view_of(from, from->values, from->value_scales, first)};
 }

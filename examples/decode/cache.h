@@ -1,4 +1,5 @@
-/* The KV cache: keys after RoPE and values, [layer][KV head][token][head_dim] in any type that kvsift reads in place. */
+/* The KV cache: keys after RoPE and values, [layer][KV head][token][head_dim] in any type that
+ * kvsift reads in place. */
 #ifndef DECODE_CACHE_H
 #define DECODE_CACHE_H
 
@@ -9,7 +10,7 @@
 typedef struct cache {
   kvsift_type type;
   uint32_t layers, kv_heads, head_dim, capacity;
-  uint32_t tokens;          /* rows present in every layer */
+  uint32_t tokens; /* rows present in every layer */
   uint64_t row_bytes;
   uint8_t *keys, *values;
   float *key_scales, *value_scales; /* KVSIFT_I8: one a row */

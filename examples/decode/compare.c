@@ -18,8 +18,8 @@ static bool count_bytes(contender *c, const engine *e, failure *why) {
 static void use(engine *e, sift_set *set) { e->attention = sift_attention(set); }
 
 /* One prefill that all policies see. */
-static bool read_once(engine *e, const script *of, sift **policies, uint32_t count,
-                      double *seconds, failure *why) {
+static bool read_once(engine *e, const script *of, sift **policies, uint32_t count, double *seconds,
+                      failure *why) {
   uint64_t floats = (uint64_t)ENGINE_BATCH * e->model->query_heads * e->model->head_dim;
   sift_set set = {policies, count, memory_take(floats, sizeof(float))};
   if (set.unused == NULL) return fail(why, "no memory for %u policies", count);
@@ -39,8 +39,8 @@ static bool answer_with(engine *e, const script *of, contender *c, const char *t
   return generate(e, of, true, &c->run, why) && count_bytes(c, e, why);
 }
 
-/* The policy alone, on the tokens of the full run: its next-token distributions against those that full attention had
- * there. */
+/* The policy alone, on the tokens of the full run: its next-token distributions against those that
+ * full attention had there. */
 static bool follow(engine *e, const script *of, comparison *out, sift *policy, failure *why) {
   const generation *full = &out->full.run;
   uint32_t vocabulary = e->model->vocabulary;
@@ -51,8 +51,7 @@ static bool follow(engine *e, const script *of, comparison *out, sift *policy, f
   engine_truncate(e, of->prompt.count - 1);
   use(e, &set);
   for (uint32_t i = 0; i < full->fed.count && done; i++) {
-    done = interrupted() ? fail(why, "interrupted")
-                         : engine_step(e, full->fed.tokens[i], why);
+    done = interrupted() ? fail(why, "interrupted") : engine_step(e, full->fed.tokens[i], why);
     if (!done) break;
     out->steps++;
     out->agreed += likeliest(e->logits, vocabulary) == full->best.tokens[i];

@@ -1,5 +1,5 @@
-/* Text to tokens: the pair of neighbours whose joined piece scores best is merged, the leftmost first among equals,
- * until no pair makes a piece. */
+/* Text to tokens: the pair of neighbours whose joined piece scores best is merged, the leftmost
+ * first among equals, until no pair makes a piece. */
 #include <string.h>
 
 #include "memory.h"
@@ -60,7 +60,8 @@ static void consider(work *w, uint32_t left, uint32_t right) {
   heap_push(w, (merge){w->with->scores[token], left, right, length});
 }
 
-/* One UTF-8 character, or the bytes that begin like one: a space after a broken character stays a space. */
+/* One UTF-8 character, or the bytes that begin like one: a space after a broken character stays a
+ * space. */
 static uint32_t character_bytes(const char *text, uint32_t left) {
   uint8_t first = (uint8_t)text[0];
   uint32_t expected = first < 0xc0 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4, bytes = 1;
@@ -133,8 +134,8 @@ bool tokenizer_encode(const tokenizer *with, const char *text, uint64_t length, 
   }
   if (at_start && with->add_beginning && !token_list_push(out, with->beginning, why)) return false;
   char *escaped = memory_take(3 * (length + 1), 1);
-  if (escaped == NULL) return fail(why, "no memory for %llu bytes of text",
-                                   (unsigned long long)length);
+  if (escaped == NULL)
+    return fail(why, "no memory for %llu bytes of text", (unsigned long long)length);
   uint32_t bytes = 0;
   bool prefix = at_start && with->add_space && length > 0;
   for (uint64_t i = 0; i < length + prefix; i++) {

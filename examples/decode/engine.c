@@ -13,17 +13,19 @@ bool engine_create(engine *out, const model *m, workers *pool, kvsift_type cache
   uint32_t queries = m->query_heads * m->head_dim, keys = m->kv_heads * m->head_dim;
   uint32_t widest = m->width > m->hidden ? m->width : m->hidden;
   if (queries > widest) widest = queries;
-  const struct { float **at; uint64_t count; } buffers[] = {
-      {&out->state, (uint64_t)ENGINE_BATCH * m->width},
-      {&out->normed, (uint64_t)ENGINE_BATCH * m->width},
-      {&out->queries, (uint64_t)ENGINE_BATCH * queries},
-      {&out->keys, (uint64_t)ENGINE_BATCH * keys},
-      {&out->values, (uint64_t)ENGINE_BATCH * keys},
-      {&out->mixed, (uint64_t)ENGINE_BATCH * queries},
-      {&out->gate, (uint64_t)ENGINE_BATCH * m->hidden},
-      {&out->up, (uint64_t)ENGINE_BATCH * m->hidden},
-      {&out->logits, m->vocabulary},
-      {&out->scratch, multiply_scratch(pool, widest)}};
+  const struct {
+    float **at;
+    uint64_t count;
+  } buffers[] = {{&out->state, (uint64_t)ENGINE_BATCH * m->width},
+                 {&out->normed, (uint64_t)ENGINE_BATCH * m->width},
+                 {&out->queries, (uint64_t)ENGINE_BATCH * queries},
+                 {&out->keys, (uint64_t)ENGINE_BATCH * keys},
+                 {&out->values, (uint64_t)ENGINE_BATCH * keys},
+                 {&out->mixed, (uint64_t)ENGINE_BATCH * queries},
+                 {&out->gate, (uint64_t)ENGINE_BATCH * m->hidden},
+                 {&out->up, (uint64_t)ENGINE_BATCH * m->hidden},
+                 {&out->logits, m->vocabulary},
+                 {&out->scratch, multiply_scratch(pool, widest)}};
   bool done = cache_create(&out->cache, m, cache_type, capacity, why);
   for (uint32_t i = 0; i < sizeof buffers / sizeof *buffers && done; i++) {
     *buffers[i].at = memory_take(buffers[i].count, sizeof(float));

@@ -9,12 +9,12 @@
 
 /* What became of a run; all zero before it. */
 typedef struct generation {
-  token_list fed;      /* tokens decoded one by one, the prompt's last one first */
-  token_list best;     /* the likeliest next token after each */
+  token_list fed;  /* tokens decoded one by one, the prompt's last one first */
+  token_list best; /* the likeliest next token after each */
   char answers[MOST_TURNS][ANSWER_BYTES];
   uint32_t answer_count;
-  double seconds;      /* spent on `fed` */
-  float *logits;       /* [fed][vocabulary]; null unless kept */
+  double seconds; /* spent on `fed` */
+  float *logits;  /* [fed][vocabulary]; null unless kept */
 } generation;
 
 /* All of the prompt but its last token, which is left to be decoded. Progress goes to stderr. */

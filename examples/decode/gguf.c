@@ -5,7 +5,8 @@
 
 #include "memory.h"
 
-/* The least bytes a key and its value, or a tensor's entry, can take: they bound the counts of a header. */
+/* The least bytes a key and its value, or a tensor's entry, can take: they bound the counts of a
+ * header. */
 #define LEAST_VALUE_BYTES 14u
 #define LEAST_TENSOR_BYTES 32u
 #define MOST_NAME_BYTES 65535u
@@ -21,8 +22,9 @@ typedef struct reader {
 static bool have(reader *in, uint64_t bytes, const char *what) {
   uint64_t left = in->file->size - in->position;
   if (bytes <= left) return true;
-  return fail(in->why, "%s: cut short: %s at byte %" PRIu64 " needs %" PRIu64 " bytes, %" PRIu64
-              " are left", in->file->name, what, in->position, bytes, left);
+  return fail(in->why,
+              "%s: cut short: %s at byte %" PRIu64 " needs %" PRIu64 " bytes, %" PRIu64 " are left",
+              in->file->name, what, in->position, bytes, left);
 }
 
 static bool read_number(reader *in, void *out, uint64_t bytes, const char *what) {
@@ -82,8 +84,9 @@ static bool read_value(reader *in, gguf_value *value) {
     return false;
   }
   if (value->type >= GGUF_VALUE_TYPES || value->type == GGUF_ARRAY) {
-    return fail(in->why, "%s: key %.*s at byte %" PRIu64 " has %s type %" PRIu32
-                "; expected 0 to 12%s", in->file->name, shown(value->key), value->key.bytes, at,
+    return fail(in->why,
+                "%s: key %.*s at byte %" PRIu64 " has %s type %" PRIu32 "; expected 0 to 12%s",
+                in->file->name, shown(value->key), value->key.bytes, at,
                 value->is_array ? "element" : "value", value->type,
                 value->is_array ? " and no array of arrays" : "");
   }
@@ -112,14 +115,19 @@ static bool place_tensor(const gguf_file *file, gguf_tensor *tensor, uint64_t st
   int width = shown(tensor->name);
   uint64_t room = file->size - start;
   if (tensor->offset % alignment != 0 || tensor->offset > room) {
-    return fail(why, "%s: tensor %.*s has offset %" PRIu64 "; expected a multiple of %" PRIu32
-                " below %" PRIu64, file->name, width, name, tensor->offset, alignment, room);
+    return fail(why,
+                "%s: tensor %.*s has offset %" PRIu64 "; expected a multiple of %" PRIu32
+                " below %" PRIu64,
+                file->name, width, name, tensor->offset, alignment, room);
   }
   uint64_t rows = 1;
   for (uint32_t i = 0; i < 4; i++) {
     if (tensor->shape[i] == 0 || (i > 0 && tensor->shape[i] > UINT32_MAX / rows)) {
-      return fail(why, "%s: tensor %.*s has %" PRIu64 " as dimension %u; expected 1 or more, and"
-                  " fewer than 2^32 rows", file->name, width, name, tensor->shape[i], i);
+      return fail(why,
+                  "%s: tensor %.*s has %" PRIu64
+                  " as dimension %u; expected 1 or more, and"
+                  " fewer than 2^32 rows",
+                  file->name, width, name, tensor->shape[i], i);
     }
     if (i > 0) rows *= tensor->shape[i];
   }
@@ -128,9 +136,10 @@ static bool place_tensor(const gguf_file *file, gguf_tensor *tensor, uint64_t st
   if (row_bytes == 0) return true; /* told apart when somebody asks for this tensor */
   room -= tensor->offset;
   if (row_bytes > room / rows) {
-    return fail(why, "%s: cut short: tensor %.*s needs %" PRIu64 " rows of %" PRIu64
-                " bytes at byte %" PRIu64 ", %" PRIu64 " bytes are left", file->name, width, name,
-                rows, row_bytes, start + tensor->offset, room);
+    return fail(why,
+                "%s: cut short: tensor %.*s needs %" PRIu64 " rows of %" PRIu64
+                " bytes at byte %" PRIu64 ", %" PRIu64 " bytes are left",
+                file->name, width, name, rows, row_bytes, start + tensor->offset, room);
   }
   tensor->bytes = row_bytes * rows;
   return true;
@@ -140,15 +149,17 @@ static bool read_header(reader *in, gguf_file *file) {
   char magic[4];
   if (!read_number(in, magic, 4, "the magic")) return false;
   if (memcmp(magic, "GGUF", 4) != 0) {
-    return fail(in->why, "%s: not a GGUF file: it begins with bytes %02x %02x %02x %02x, expected"
-                " 47 47 55 46", file->name, (unsigned char)magic[0], (unsigned char)magic[1],
+    return fail(in->why,
+                "%s: not a GGUF file: it begins with bytes %02x %02x %02x %02x, expected"
+                " 47 47 55 46",
+                file->name, (unsigned char)magic[0], (unsigned char)magic[1],
                 (unsigned char)magic[2], (unsigned char)magic[3]);
   }
   if (!read_number(in, &file->version, 4, "the version")) return false;
   if (file->version != 2 && file->version != 3) {
     bool swapped = file->version != 0 && (file->version & 0xffffffu) == 0;
-    return fail(in->why, "%s: GGUF version %" PRIu32 "%s; versions 2 and 3 can be read",
-                file->name, file->version, swapped ? " (a big-endian file)" : "");
+    return fail(in->why, "%s: GGUF version %" PRIu32 "%s; versions 2 and 3 can be read", file->name,
+                file->version, swapped ? " (a big-endian file)" : "");
   }
   if (!read_number(in, &file->tensor_count, 8, "the tensor count") ||
       !read_number(in, &file->value_count, 8, "the key count")) {
@@ -156,9 +167,10 @@ static bool read_header(reader *in, gguf_file *file) {
   }
   if (file->value_count > file->size / LEAST_VALUE_BYTES ||
       file->tensor_count > file->size / LEAST_TENSOR_BYTES) {
-    return fail(in->why, "%s: claims %" PRIu64 " keys and %" PRIu64
-                " tensors, more than its %" PRIu64 " bytes can hold", file->name,
-                file->value_count, file->tensor_count, file->size);
+    return fail(in->why,
+                "%s: claims %" PRIu64 " keys and %" PRIu64 " tensors, more than its %" PRIu64
+                " bytes can hold",
+                file->name, file->value_count, file->tensor_count, file->size);
   }
   return true;
 }
@@ -167,8 +179,9 @@ static bool find_data(reader *in, const gguf_file *file, uint64_t *start, uint32
   *alignment = 32;
   if (!gguf_read_u32(file, "general.alignment", alignment, in->why)) return false;
   if (*alignment < 8 || *alignment > 65536 || (*alignment & (*alignment - 1)) != 0) {
-    return fail(in->why, "%s: general.alignment is %" PRIu32
-                "; expected a power of two from 8 to 65536", file->name, *alignment);
+    return fail(in->why,
+                "%s: general.alignment is %" PRIu32 "; expected a power of two from 8 to 65536",
+                file->name, *alignment);
   }
   *start = (in->position + *alignment - 1) / *alignment * *alignment;
   if (*start > file->size) *start = file->size; /* a file of keys alone may end unpadded */
@@ -199,8 +212,7 @@ static bool parse(gguf_file *file, failure *why) {
   return true;
 }
 
-bool gguf_parse(gguf_file *file, const char *name, const void *bytes, uint64_t size,
-                failure *why) {
+bool gguf_parse(gguf_file *file, const char *name, const void *bytes, uint64_t size, failure *why) {
   memset(file, 0, sizeof *file);
   file->name = name;
   file->bytes = bytes;

@@ -4,13 +4,14 @@
 #include "gguf.h"
 
 static const char *const value_type_names[GGUF_VALUE_TYPES] = {
-    "uint8", "int8", "uint16", "int16", "uint32", "int32", "float32",
-    "bool", "string", "array", "uint64", "int64", "float64"};
+    "uint8", "int8",   "uint16", "int16",  "uint32", "int32",  "float32",
+    "bool",  "string", "array",  "uint64", "int64",  "float64"};
 
 static const char *const tensor_type_names[] = {
-    "F32", "F16", "Q4_0", "Q4_1", "Q4_2", "Q4_3", "Q5_0", "Q5_1", "Q8_0", "Q8_1", "Q2_K",
-    "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_K", "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL",
-    "IQ3_S", "IQ2_S", "IQ4_XS", "I8", "I16", "I32", "I64", "F64", "IQ1_M", "BF16"};
+    "F32",     "F16",    "Q4_0",    "Q4_1",  "Q4_2",   "Q4_3",  "Q5_0",  "Q5_1",
+    "Q8_0",    "Q8_1",   "Q2_K",    "Q3_K",  "Q4_K",   "Q5_K",  "Q6_K",  "Q8_K",
+    "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS",
+    "I8",      "I16",    "I32",     "I64",   "F64",    "IQ1_M", "BF16"};
 
 bool gguf_equals(gguf_string text, const char *other) {
   return text.length == strlen(other) && memcmp(text.bytes, other, text.length) == 0;
@@ -24,11 +25,15 @@ const char *gguf_tensor_type_name(uint32_t type) {
 uint64_t gguf_row_bytes(uint32_t type, uint64_t elements) {
   if (elements > UINT32_MAX) return 0;
   switch (type) {
-    case GGML_F32: return elements * 4;
+    case GGML_F32:
+      return elements * 4;
     case GGML_F16:
-    case GGML_BF16: return elements * 2;
-    case GGML_Q8_0: return elements % GGML_Q8_0_BLOCK == 0 ? elements / GGML_Q8_0_BLOCK * 34 : 0;
-    default: return 0;
+    case GGML_BF16:
+      return elements * 2;
+    case GGML_Q8_0:
+      return elements % GGML_Q8_0_BLOCK == 0 ? elements / GGML_Q8_0_BLOCK * 34 : 0;
+    default:
+      return 0;
   }
 }
 
@@ -55,19 +60,52 @@ static bool wrong_kind(const gguf_file *file, const gguf_value *value, const cha
 
 /* Any integer type, as long as the number is one that fits. */
 static bool as_integer(const gguf_value *value, int64_t *out) {
-  union { uint8_t u8; int8_t i8; uint16_t u16; int16_t i16; uint32_t u32; int32_t i32;
-          uint64_t u64; int64_t i64; } v = {0};
+  union {
+    uint8_t u8;
+    int8_t i8;
+    uint16_t u16;
+    int16_t i16;
+    uint32_t u32;
+    int32_t i32;
+    uint64_t u64;
+    int64_t i64;
+  } v = {0};
   if (value->is_array) return false;
   switch (value->type) {
-    case GGUF_U8: memcpy(&v, value->data, 1); *out = v.u8; return true;
-    case GGUF_I8: memcpy(&v, value->data, 1); *out = v.i8; return true;
-    case GGUF_U16: memcpy(&v, value->data, 2); *out = v.u16; return true;
-    case GGUF_I16: memcpy(&v, value->data, 2); *out = v.i16; return true;
-    case GGUF_U32: memcpy(&v, value->data, 4); *out = v.u32; return true;
-    case GGUF_I32: memcpy(&v, value->data, 4); *out = v.i32; return true;
-    case GGUF_U64: memcpy(&v, value->data, 8); *out = (int64_t)v.u64; return v.u64 <= INT64_MAX;
-    case GGUF_I64: memcpy(&v, value->data, 8); *out = v.i64; return true;
-    default: return false;
+    case GGUF_U8:
+      memcpy(&v, value->data, 1);
+      *out = v.u8;
+      return true;
+    case GGUF_I8:
+      memcpy(&v, value->data, 1);
+      *out = v.i8;
+      return true;
+    case GGUF_U16:
+      memcpy(&v, value->data, 2);
+      *out = v.u16;
+      return true;
+    case GGUF_I16:
+      memcpy(&v, value->data, 2);
+      *out = v.i16;
+      return true;
+    case GGUF_U32:
+      memcpy(&v, value->data, 4);
+      *out = v.u32;
+      return true;
+    case GGUF_I32:
+      memcpy(&v, value->data, 4);
+      *out = v.i32;
+      return true;
+    case GGUF_U64:
+      memcpy(&v, value->data, 8);
+      *out = (int64_t)v.u64;
+      return v.u64 <= INT64_MAX;
+    case GGUF_I64:
+      memcpy(&v, value->data, 8);
+      *out = v.i64;
+      return true;
+    default:
+      return false;
   }
 }
 

@@ -26,9 +26,11 @@ static const char *const help[] = {
     "                       page), balance (a weighted coreset)     (default: moments with\n"
     "                       page-stats, else the method's)\n",
     "  --grouping NAME      one choice for each query-head, or for each KV head by mean or max\n"
+    "                       (default: mean with page-stats, else the method's)\n"
     "  --block N            tokens a block\n"
     "  --sink N, --local N  first and last tokens that are always read\n"
-    "  --dense-layers N     first layers that read everything      (default: the method's)\n"
+    "  --dense-layers N     first layers that read everything  (default: the method's, at most one\n"
+    "                       in sixteen)\n"
     "  --seed N             for uniform and balance\n\n",
     "What to get\n"
     "  --no-compare         the method alone, without full attention first\n"

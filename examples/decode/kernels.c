@@ -1,5 +1,5 @@
-/* Compiled several times, with KERNEL_TABLE naming what each compilation defines. GCC's vector types give the plain
- * arithmetic; only the conversion of half floats needs an intrinsic. */
+/* Compiled several times, with KERNEL_TABLE naming what each compilation defines. GCC's vector
+ * types give the plain arithmetic; only the conversion of half floats needs an intrinsic. */
 #include "kernels.h"
 
 #include <string.h>

@@ -1,5 +1,5 @@
-/* The engine's arithmetic on rows of weights. kernels.c is compiled once for each instruction set; the best one this
- * machine has is chosen at run time. */
+/* The engine's arithmetic on rows of weights. kernels.c is compiled once for each instruction set;
+ * the best one this machine has is chosen at run time. */
 #ifndef DECODE_KERNELS_H
 #define DECODE_KERNELS_H
 
@@ -12,7 +12,8 @@ typedef struct kernel_table {
   const char *name;
   /* One row of GGML_F16, GGML_BF16 or GGML_Q8_0 elements as floats. */
   void (*expand_row)(uint32_t type, const void *row, uint32_t count, float *out);
-  /* out[i * out_stride + r] = rows[r] . inputs[i]: TILE_ROWS rows; one input, or TILE_INPUTS of them. */
+  /* out[i * out_stride + r] = rows[r] . inputs[i]: TILE_ROWS rows; one input, or TILE_INPUTS of
+   * them. */
   void (*tile)(const float *const *rows, const float *inputs, uint64_t input_stride, uint32_t count,
                float *out, uint64_t out_stride);
   void (*column)(const float *const *rows, const float *input, uint32_t count, float *out);

@@ -19,7 +19,7 @@ static uint32_t worthwhile_threads(const model *m) {
 static bool compare_and_report(engine *e, const script *asked, const options *from, failure *why) {
   kvsift_policy_config config;
   comparison result;
-  if (!options_config(from, &config, why)) return false;
+  if (!options_config(from, e->model->layers, &config, why)) return false;
   bool done = compare(&result, e, asked, &config, from->compare, why);
   if (done) {
     report_print(&result, asked, from);
@@ -51,8 +51,9 @@ static bool run(const options *from, failure *why) {
   workers *pool = workers_start(threads, why);
   if (pool != NULL) {
     printf("%s: %" PRIu32 " layers, %" PRIu32 " query heads over %" PRIu32 " KV heads of %" PRIu32
-           ", %" PRIu32 " pieces; %" PRIu32 " thread%s\n", from->model, m.layers, m.query_heads,
-           m.kv_heads, m.head_dim, m.vocabulary, threads, threads == 1 ? "" : "s");
+           ", %" PRIu32 " pieces; %" PRIu32 " thread%s\n",
+           from->model, m.layers, m.query_heads, m.kv_heads, m.head_dim, m.vocabulary, threads,
+           threads == 1 ? "" : "s");
   }
   bool done = pool != NULL && run_script(&m, pool, from, why);
   workers_stop(pool);

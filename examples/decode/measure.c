@@ -8,7 +8,9 @@
 #include "plain_attention.h"
 
 bool measure_create(measure *out, const model *m, uint32_t capacity, failure *why) {
-  *out = (measure){.layers = m->layers, .query_heads = m->query_heads, .every = 1,
+  *out = (measure){.layers = m->layers,
+                   .query_heads = m->query_heads,
+                   .every = 1,
                    .head_floats = 2 * (uint64_t)capacity};
   out->heads = memory_take((uint64_t)m->layers * m->query_heads, sizeof *out->heads);
   out->weights = memory_take(m->query_heads * out->head_floats, sizeof(float));
@@ -69,7 +71,8 @@ static double relative_error(const float *out, const float *full, uint32_t count
 static void judge_head(const heard_step *step, uint32_t head) {
   const attention_input *in = step->input;
   const kvsift_selection *s = step->selection;
-  uint32_t dim = in->model->head_dim, kv_head = head / (in->model->query_heads / in->model->kv_heads);
+  uint32_t dim = in->model->head_dim,
+           kv_head = head / (in->model->query_heads / in->model->kv_heads);
   uint32_t list = s->per_query_head ? head : kv_head, kept = 0;
   float *weights = step->with->weights + head * step->with->head_floats;
   float full[KVSIFT_MAX_HEAD_DIM];
@@ -84,7 +87,8 @@ static void judge_head(const heard_step *step, uint32_t head) {
   }
   q.kept = (double)kept / in->tokens;
   q.error = relative_error(step->out + (uint64_t)head * dim, full, dim);
-  q.ceiling = best_blocks(weights, in->tokens, s->block_tokens, kept, weights + in->cache->capacity);
+  q.ceiling =
+      best_blocks(weights, in->tokens, s->block_tokens, kept, weights + in->cache->capacity);
   quality_add(&step->with->heads[(uint64_t)in->layer * in->model->query_heads + head], &q);
 }
 

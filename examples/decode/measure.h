@@ -15,9 +15,9 @@ typedef struct quality {
 
 typedef struct measure {
   uint32_t layers, query_heads;
-  uint32_t every;       /* only cache lengths that it divides are judged; 1 after measure_create */
-  quality *heads;       /* [layers][query_heads], only steps that left something out */
-  float *weights;       /* scratch, [KV heads] times what a head needs */
+  uint32_t every; /* only cache lengths that it divides are judged; 1 after measure_create */
+  quality *heads; /* [layers][query_heads], only steps that left something out */
+  float *weights; /* scratch, [KV heads] times what a head needs */
   uint64_t head_floats;
 } measure;
 

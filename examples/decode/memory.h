@@ -1,4 +1,5 @@
-/* The engine's memory: mimalloc where the build found it. Every block is zeroed and starts at a multiple of 64. */
+/* The engine's memory: mimalloc where the build found it. Every block is zeroed and starts at a
+ * multiple of 64. */
 #ifndef DECODE_MEMORY_H
 #define DECODE_MEMORY_H
 

@@ -24,8 +24,8 @@ static bool check_architecture(const gguf_file *file, failure *why) {
   uint32_t experts = 0;
   if (!gguf_read_u32(file, "llama.expert_count", &experts, why)) return false;
   if (experts > 0) {
-    return fail(why, "%s: llama.expert_count is %" PRIu32
-                "; mixtures of experts cannot be run", file->name, experts);
+    return fail(why, "%s: llama.expert_count is %" PRIu32 "; mixtures of experts cannot be run",
+                file->name, experts);
   }
   return true;
 }
@@ -70,9 +70,10 @@ bool model_read_shape(model *out, failure *why) {
   };
   if (!read_keys(file, dims, sizeof dims / sizeof *dims, why)) return false;
   if (out->query_heads % out->kv_heads != 0 || out->rope_dim % 2 != 0) {
-    return fail(why, "%s: %" PRIu32 " query heads over %" PRIu32 " KV heads, %" PRIu32
-                " rotated dimensions: heads must divide, dimensions be even", file->name,
-                out->query_heads, out->kv_heads, out->rope_dim);
+    return fail(why,
+                "%s: %" PRIu32 " query heads over %" PRIu32 " KV heads, %" PRIu32
+                " rotated dimensions: heads must divide, dimensions be even",
+                file->name, out->query_heads, out->kv_heads, out->rope_dim);
   }
   if (gguf_find(file, "llama.attention.layer_norm_rms_epsilon") == NULL) {
     return fail(why, "%s: key llama.attention.layer_norm_rms_epsilon is missing", file->name);
@@ -86,9 +87,10 @@ static bool read_divisors(const model *m, const float **divisors, failure *why) 
   *divisors = NULL;
   if (tensor == NULL) return true;
   if (tensor->type != GGML_F32 || tensor->bytes != 4 * (uint64_t)(m->rope_dim / 2)) {
-    return fail(why, "%s: tensor rope_freqs.weight is %s with %" PRIu64
-                " elements; expected F32 with %" PRIu32, m->gguf.name,
-                gguf_tensor_type_name(tensor->type), tensor->shape[0], m->rope_dim / 2);
+    return fail(
+        why,
+        "%s: tensor rope_freqs.weight is %s with %" PRIu64 " elements; expected F32 with %" PRIu32,
+        m->gguf.name, gguf_tensor_type_name(tensor->type), tensor->shape[0], m->rope_dim / 2);
   }
   *divisors = (const float *)(const void *)tensor->data;
   return true;
@@ -107,13 +109,16 @@ bool model_read_rope(model *m, failure *why) {
   if (gguf_equals(scaling, "linear")) {
     if (!gguf_read_float(file, "llama.rope.scaling.factor", &factor, why)) return false;
   } else if (!gguf_equals(scaling, "none") && !(gguf_equals(scaling, "llama3") && divisors)) {
-    return fail(why, "%s: llama.rope.scaling.type is \"%.*s\"; \"none\", \"linear\" and"
-                " rope_freqs.weight can be run", file->name,
-                scaling.length < 40 ? (int)scaling.length : 40, scaling.bytes);
+    return fail(why,
+                "%s: llama.rope.scaling.type is \"%.*s\"; \"none\", \"linear\" and"
+                " rope_freqs.weight can be run",
+                file->name, scaling.length < 40 ? (int)scaling.length : 40, scaling.bytes);
   }
   if (!(base > 0 && base < 1e30f && factor > 0 && factor < 1e6f)) {
-    return fail(why, "%s: llama.rope.freq_base is %g and llama.rope.scaling.factor %g; expected"
-                " positive numbers", file->name, (double)base, (double)factor);
+    return fail(why,
+                "%s: llama.rope.freq_base is %g and llama.rope.scaling.factor %g; expected"
+                " positive numbers",
+                file->name, (double)base, (double)factor);
   }
   m->rope_rates = memory_take(m->rope_dim / 2, sizeof *m->rope_rates);
   if (m->rope_rates == NULL) return fail(why, "no memory for %u rotations", m->rope_dim / 2);

@@ -1,4 +1,5 @@
-/* A model of the llama architecture: its shape and its weights, which stay where the GGUF file has them. */
+/* A model of the llama architecture: its shape and its weights, which stay where the GGUF file has
+ * them. */
 #ifndef DECODE_MODEL_H
 #define DECODE_MODEL_H
 
@@ -8,9 +9,9 @@
 
 typedef struct matrix {
   const void *data;
-  uint32_t type;      /* GGML_* */
-  uint32_t rows;      /* outputs */
-  uint32_t columns;   /* inputs */
+  uint32_t type;    /* GGML_* */
+  uint32_t rows;    /* outputs */
+  uint32_t columns; /* inputs */
   uint64_t row_bytes;
 } matrix;
 
@@ -26,9 +27,9 @@ typedef struct model {
   gguf_file gguf;
   tokenizer tokens;
   uint32_t layers, width, hidden, query_heads, kv_heads, head_dim, vocabulary, context;
-  uint32_t rope_dim;       /* leading dimensions of a head that are rotated */
+  uint32_t rope_dim; /* leading dimensions of a head that are rotated */
   float norm_epsilon;
-  float *rope_rates;       /* [rope_dim / 2] radians a token */
+  float *rope_rates; /* [rope_dim / 2] radians a token */
   matrix embedding, unembedding;
   const float *final_norm;
   model_layer *layer;

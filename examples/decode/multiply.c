@@ -29,7 +29,8 @@ void expand_matrix_row(const matrix *from, uint32_t row, float *out) {
   }
 }
 
-/* Rows as floats: where they lie, or expanded once for all inputs. Past the last row the last one stands in. */
+/* Rows as floats: where they lie, or expanded once for all inputs. Past the last row the last one
+ * stands in. */
 static void gather_rows(const multiply_work *w, const matrix *from, uint32_t first, float *scratch,
                         const float **rows) {
   for (uint32_t r = 0; r < TILE_ROWS; r++) {

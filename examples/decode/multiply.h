@@ -1,5 +1,5 @@
-/* Products of weights with one or many input vectors, split over threads by weight rows: the result of a row does not
- * depend on how many threads there are. */
+/* Products of weights with one or many input vectors, split over threads by weight rows: the result
+ * of a row does not depend on how many threads there are. */
 #ifndef DECODE_MULTIPLY_H
 #define DECODE_MULTIPLY_H
 
@@ -8,11 +8,12 @@
 
 typedef struct product {
   const matrix *weights;
-  const float *bias;  /* null: none */
-  float *out;         /* [inputs][weights->rows] */
+  const float *bias; /* null: none */
+  float *out;        /* [inputs][weights->rows] */
 } product;
 
-/* All `products` take the same `inputs` vectors of `count` elements. `scratch`: multiply_scratch() floats. */
+/* All `products` take the same `inputs` vectors of `count` elements. `scratch`: multiply_scratch()
+ * floats. */
 void multiply(workers *pool, const product *products, uint32_t product_count, const float *input,
               uint32_t inputs, float *scratch);
 

@@ -88,9 +88,14 @@ static bool read_method(options *out, const char *text, failure *why) {
 }
 
 static bool read_text(options *out, const char *name, const char *value, bool *known) {
-  const struct { const char *name; const char **to; } texts[] = {
-      {"--model", &out->model}, {"--prompt", &out->prompt}, {"--file", &out->file},
-      {"--json", &out->json},   {"--dump-rows", &out->dump_rows}};
+  const struct {
+    const char *name;
+    const char **to;
+  } texts[] = {{"--model", &out->model},
+               {"--prompt", &out->prompt},
+               {"--file", &out->file},
+               {"--json", &out->json},
+               {"--dump-rows", &out->dump_rows}};
   for (uint32_t i = 0; i < sizeof texts / sizeof *texts; i++) {
     if (strcmp(texts[i].name, name) != 0) continue;
     *texts[i].to = value;
@@ -101,9 +106,12 @@ static bool read_text(options *out, const char *name, const char *value, bool *k
 
 static bool read_number(options *out, const char *name, const char *value, bool *known,
                         failure *why) {
-  const struct { const char *name; uint32_t *to; } numbers[] = {
-      {"--tokens", &out->tokens}, {"--threads", &out->threads}, {"--block", &out->block},
-      {"--sink", &out->sink},     {"--local", &out->local},     {"--dense-layers", &out->dense_layers}};
+  const struct {
+    const char *name;
+    uint32_t *to;
+  } numbers[] = {{"--tokens", &out->tokens}, {"--threads", &out->threads},
+                 {"--block", &out->block},   {"--sink", &out->sink},
+                 {"--local", &out->local},   {"--dense-layers", &out->dense_layers}};
   for (uint32_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
     if (strcmp(numbers[i].name, name) != 0) continue;
     *known = true;
@@ -121,7 +129,8 @@ static bool read_choice(options *out, const char *name, const char *value, bool 
   if (strcmp(name, "--grouping") == 0) {
     return read_name(name, value, groupings, 3, &out->grouping, why);
   }
-  if (strcmp(name, "--kv-type") == 0) return read_name(name, value, types, 4, &out->cache_type, why);
+  if (strcmp(name, "--kv-type") == 0)
+    return read_name(name, value, types, 4, &out->cache_type, why);
   if (strcmp(name, "--target-mass") == 0) return read_share(name, value, &out->target_mass, why);
   if (strcmp(name, "--seed") == 0) return read_count(name, value, UINT64_MAX, &out->seed, why);
   *known = false;
@@ -137,10 +146,18 @@ static bool read_pair(options *out, const char *name, const char *value, failure
 }
 
 bool options_read(options *out, int count, char **arguments, failure *why) {
-  *out = (options){.model = DEFAULT_MODEL, .tokens = UNSET, .method = KVSIFT_METHOD_PAGE_STATS,
-                   .budget_share = 0.125f, .tail = UNSET, .grouping = UNSET, .block = UNSET,
-                   .sink = UNSET, .local = UNSET, .dense_layers = UNSET,
-                   .cache_type = KVSIFT_F16, .compare = true};
+  *out = (options){.model = DEFAULT_MODEL,
+                   .tokens = UNSET,
+                   .method = KVSIFT_METHOD_PAGE_STATS,
+                   .budget_share = 0.125f,
+                   .tail = UNSET,
+                   .grouping = UNSET,
+                   .block = UNSET,
+                   .sink = UNSET,
+                   .local = UNSET,
+                   .dense_layers = UNSET,
+                   .cache_type = KVSIFT_F16,
+                   .compare = true};
   for (int i = 1; i < count; i++) {
     const char *name = arguments[i];
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
@@ -157,6 +174,7 @@ bool options_read(options *out, int count, char **arguments, failure *why) {
       return false;
     }
   }
-  if (out->prompt != NULL && out->file != NULL) return fail(why, "give --prompt or --file, not both");
+  if (out->prompt != NULL && out->file != NULL)
+    return fail(why, "give --prompt or --file, not both");
   return true;
 }

@@ -10,18 +10,18 @@
 
 typedef struct options {
   const char *model;
-  const char *prompt;       /* null: the built-in one */
-  const char *file;         /* read the prompt from here */
+  const char *prompt; /* null: the built-in one */
+  const char *file;   /* read the prompt from here */
   const char *json;
   const char *dump_rows;
-  uint32_t tokens;          /* to generate; UNSET: enough for the answers */
+  uint32_t tokens; /* to generate; UNSET: enough for the answers */
   kvsift_method method;
-  float budget_share;       /* of the context; 0 where budget_tokens is set */
+  float budget_share; /* of the context; 0 where budget_tokens is set */
   uint32_t budget_tokens;
   float target_mass;
   uint32_t tail, grouping, block, sink, local, dense_layers;
   kvsift_type cache_type;
-  uint32_t threads;         /* 0: as many as the model is worth */
+  uint32_t threads; /* 0: as many as the model is worth */
   uint64_t seed;
   bool compare;
   bool help;
@@ -31,8 +31,9 @@ typedef struct options {
 bool options_read(options *out, int count, char **arguments, failure *why);
 void options_print_help(void);
 
-/* The method's defaults with what the options change; geometry is left to be set. */
-bool options_config(const options *from, kvsift_policy_config *out, failure *why);
+/* The method's defaults with what the options change, for a model of `layers` layers; geometry is
+ * left to be set. */
+bool options_config(const options *from, uint32_t layers, kvsift_policy_config *out, failure *why);
 
 /* "page-stats + moments" */
 void options_describe(const options *from, char *text, uint32_t room);

@@ -7,7 +7,8 @@ static void set(uint32_t *field, uint32_t value) {
   if (value != UNSET) *field = value;
 }
 
-/* The library wants what is always kept to fit the budget in tokens; a share governs longer contexts. */
+/* The library wants what is always kept to fit the budget in tokens; a share governs longer
+ * contexts. */
 static void set_budget(const options *from, kvsift_policy_config *out) {
   bool votes = out->method == KVSIFT_METHOD_SNAPKV || out->method == KVSIFT_METHOD_PYRAMIDKV;
   uint32_t fixed = out->sink_tokens + out->local_tokens;
@@ -17,7 +18,12 @@ static void set_budget(const options *from, kvsift_policy_config *out) {
   out->budget_tokens = from->budget_tokens > fixed ? from->budget_tokens : fixed;
 }
 
-bool options_config(const options *from, kvsift_policy_config *out, failure *why) {
+/* Methods leave the first two of some thirty layers dense; of a few layers none is. */
+static uint32_t usual_dense_layers(uint32_t methods_own, uint32_t layers) {
+  return methods_own < layers / 16 ? methods_own : layers / 16;
+}
+
+bool options_config(const options *from, uint32_t layers, kvsift_policy_config *out, failure *why) {
   memset(out, 0, sizeof *out);
   out->struct_size = sizeof *out;
   kvsift_status status = kvsift_policy_config_init(out, from->method);
@@ -29,9 +35,13 @@ bool options_config(const options *from, kvsift_policy_config *out, failure *why
   if (whole_pages) out->page_tokens = out->block_tokens;
   set(&out->sink_tokens, from->sink);
   set(&out->local_tokens, from->local);
+  out->dense_layers = usual_dense_layers(out->dense_layers, layers);
   set(&out->dense_layers, from->dense_layers);
+  if (from->method == KVSIFT_METHOD_PAGE_STATS) {
+    out->tail = KVSIFT_TAIL_MOMENTS;
+    out->grouping = KVSIFT_GROUP_MEAN; /* what query heads share is read once */
+  }
   set(&out->grouping, from->grouping);
-  if (from->method == KVSIFT_METHOD_PAGE_STATS) out->tail = KVSIFT_TAIL_MOMENTS;
   set(&out->tail, from->tail);
   if (from->target_mass > 0) out->target_mass = from->target_mass;
   out->seed = from->seed;
@@ -42,7 +52,7 @@ bool options_config(const options *from, kvsift_policy_config *out, failure *why
 void options_describe(const options *from, char *text, uint32_t room) {
   kvsift_policy_config config;
   failure ignored;
-  bool tail = options_config(from, &config, &ignored) && config.tail != KVSIFT_TAIL_NONE;
+  bool tail = options_config(from, 1, &config, &ignored) && config.tail != KVSIFT_TAIL_NONE;
   const char *tail_name = config.tail == KVSIFT_TAIL_MOMENTS ? " + moments" : " + coreset";
   snprintf(text, room, "%s%s", kvsift_method_name(from->method), tail ? tail_name : "");
 }

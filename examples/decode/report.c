@@ -59,9 +59,9 @@ static bool same_answers(const comparison *of) {
   return of->full.run.answer_count == of->chosen.run.answer_count;
 }
 
-static double cache_share(const comparison *of) {
+static double share_of_full(const comparison *of, uint64_t bytes) {
   double full = per_step(&of->full, (double)of->full.cache_bytes);
-  return full > 0 ? per_step(&of->chosen, (double)of->chosen.cache_bytes) / full : 0;
+  return full > 0 ? per_step(&of->chosen, (double)bytes) / full : 0;
 }
 
 static void print_quality(const comparison *of) {
@@ -79,8 +79,8 @@ static void print_quality(const comparison *of) {
 void report_print(const comparison *of, const script *asked, const options *from) {
   char name[64];
   options_describe(from, name, sizeof name);
-  printf("\nPrompt: %" PRIu32 " tokens, read in %.2f s. Decoded: %" PRIu32
-         " tokens%s.\n\n", asked->prompt.count, of->prompt_seconds, of->chosen.run.fed.count,
+  printf("\nPrompt: %" PRIu32 " tokens, read in %.2f s. Decoded: %" PRIu32 " tokens%s.\n\n",
+         asked->prompt.count, of->prompt_seconds, of->chosen.run.fed.count,
          of->has_full ? " with the method" : "");
   print_row(of, "", "full attention", name);
   print_answers(of, asked);
@@ -88,10 +88,14 @@ void report_print(const comparison *of, const script *asked, const options *from
   print_number(of, "cache KiB read per token", "%.1f",
                per_step(&of->full, (double)of->full.cache_bytes) / 1024,
                per_step(&of->chosen, (double)of->chosen.cache_bytes) / 1024);
-  print_number(of, "policy KiB read per token", "%.1f", 0,
+  print_number(of, "policy's own KiB per token", "%.1f", 0,
                per_step(&of->chosen, (double)of->chosen.state_bytes) / 1024);
   if (!of->has_full) return;
-  print_number(of, "share of the cache read", "%.1f %%", 100, 100 * cache_share(of));
+  const contender *chosen = &of->chosen;
+  print_number(of, "share of the cache read", "%.1f %%", 100,
+               100 * share_of_full(of, chosen->cache_bytes));
+  print_number(of, "  with the policy's own", "%.1f %%", 100,
+               100 * share_of_full(of, chosen->cache_bytes + chosen->state_bytes));
   print_quality(of);
   double steps = of->steps > 0 ? of->steps : 1;
   print_number(of, "likeliest token agrees", "%.1f %%", 100, 100 * of->agreed / steps);

@@ -15,8 +15,8 @@ typedef struct row_dump {
   attention plain;       /* does the attending */
   uint32_t dense_layers; /* not dumped */
   uint32_t first, rows, tokens;
-  uint16_t *table;       /* [streams][rows][tokens], halves */
-  float *weights;        /* [tokens] */
+  uint16_t *table; /* [streams][rows][tokens], halves */
+  float *weights;  /* [tokens] */
 } row_dump;
 
 static void keep_rows(row_dump *dump, const attention_input *in, uint32_t row) {
@@ -51,7 +51,8 @@ static bool read_all(engine *e, const script *of, const row_dump *dump, failure 
     uint32_t before = dump->first - 1 > done ? dump->first - 1 - done : 0;
     uint32_t count = before > 0 ? engine_first_batch(before) : 1;
     if (interrupted()) return fail(why, "interrupted");
-    if (before > 0 ? !engine_read(e, next, count, before - count, why) : !engine_step(e, *next, why)) {
+    if (before > 0 ? !engine_read(e, next, count, before - count, why)
+                   : !engine_step(e, *next, why)) {
       return false;
     }
     done += count;
@@ -81,8 +82,10 @@ static bool write_table(const row_dump *dump, const char *folder, uint64_t strea
   FILE *to = open_in(folder, "rows.npy", why);
   if (to == NULL) return false;
   char header[118]; /* with the ten bytes before it a multiple of 64 */
-  int used = snprintf(header, sizeof header, "{'descr': '<f2', 'fortran_order': False, 'shape': (%"
-                      PRIu64 ", %" PRIu32 ", %" PRIu32 "), }", streams, dump->rows, dump->tokens);
+  int used = snprintf(header, sizeof header,
+                      "{'descr': '<f2', 'fortran_order': False, 'shape': (%" PRIu64 ", %" PRIu32
+                      ", %" PRIu32 "), }",
+                      streams, dump->rows, dump->tokens);
   memset(header + used, ' ', sizeof header - (size_t)used);
   header[sizeof header - 1] = '\n';
   fwrite("\x93NUMPY\x01\x00\x76\x00", 1, 10, to);
@@ -118,8 +121,9 @@ bool rows_dump(engine *e, const script *of, const char *folder, uint32_t dense_l
   const model *m = e->model;
   uint32_t tokens = of->prompt.count, rows = tokens < DUMPED_ROWS ? tokens : DUMPED_ROWS;
   if (dense_layers >= m->layers) {
-    return fail(why, "--dense-layers is %" PRIu32 "; the model has %" PRIu32
-                " layers, so no row is left", dense_layers, m->layers);
+    return fail(
+        why, "--dense-layers is %" PRIu32 "; the model has %" PRIu32 " layers, so no row is left",
+        dense_layers, m->layers);
   }
   if (mkdir(folder, 0777) != 0 && errno != EEXIST) {
     return fail(why, "%s: %s", folder, strerror(errno));
@@ -129,7 +133,8 @@ bool rows_dump(engine *e, const script *of, const char *folder, uint32_t dense_l
   dump.table = memory_take(streams * rows * tokens, sizeof *dump.table);
   dump.weights = memory_take(tokens, sizeof *dump.weights);
   bool done = dump.table != NULL && dump.weights != NULL;
-  if (!done) fail(why, "no memory for %" PRIu64 " rows of %" PRIu32 " tokens", streams * rows, tokens);
+  if (!done)
+    fail(why, "no memory for %" PRIu64 " rows of %" PRIu32 " tokens", streams * rows, tokens);
   e->attention = (attention){&dump, attend, advance};
   done = done && read_all(e, of, &dump, why) && write_table(&dump, folder, streams, why) &&
          write_meta(&dump, m, folder, why);

@@ -66,8 +66,10 @@ static bool make(script *out, const model *m, const options *from, failure *why)
   out->answer_tokens = from->tokens == UNSET ? usual : from->tokens;
   uint64_t longest = (uint64_t)script_longest(out);
   if (longest <= m->context) return true;
-  return fail(why, "%s: prompt and answers need %llu tokens; the model was made for %u (a shorter"
-              " prompt or --tokens helps)", m->gguf.name, (unsigned long long)longest, m->context);
+  return fail(why,
+              "%s: prompt and answers need %llu tokens; the model was made for %u (a shorter"
+              " prompt or --tokens helps)",
+              m->gguf.name, (unsigned long long)longest, m->context);
 }
 
 bool script_make(script *out, const model *m, const options *from, failure *why) {

@@ -8,8 +8,8 @@
 #define MOST_TURNS 8u
 
 typedef struct turn {
-  token_list tokens;     /* read before the answer; empty for the first turn */
-  const char *expected;  /* null: unknown */
+  token_list tokens;    /* read before the answer; empty for the first turn */
+  const char *expected; /* null: unknown */
 } turn;
 
 typedef struct script {

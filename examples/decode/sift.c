@@ -9,8 +9,8 @@
 static bool lend_buffers(sift *out, failure *why) {
   const kvsift_policy_config *c = &out->config;
   uint32_t blocks = (c->max_tokens + c->block_tokens - 1) / c->block_tokens;
-  out->observation = (kvsift_observation){.struct_size = sizeof out->observation,
-                                          .block_stride = blocks};
+  out->observation =
+      (kvsift_observation){.struct_size = sizeof out->observation, .block_stride = blocks};
   out->observation.block_max = memory_take((uint64_t)c->query_heads * blocks, sizeof(float));
   out->observation.block_mass = memory_take((uint64_t)c->query_heads * blocks, sizeof(float));
   out->observation.log_sum_exp = memory_take(c->query_heads, sizeof(float));
@@ -85,7 +85,8 @@ void sift_set_geometry(kvsift_policy_config *config, const model *m, uint32_t ca
   config->max_tokens = capacity;
 }
 
-/* A layer's work for a range of KV heads. Ranges of different threads are disjoint, so no lock is needed. */
+/* A layer's work for a range of KV heads. Ranges of different threads are disjoint, so no lock is
+ * needed. */
 typedef struct layer_work {
   sift *with;
   const attention_input *input;
@@ -104,7 +105,9 @@ static kvsift_query query_of(const attention_input *in, uint32_t rows, uint32_t 
   uint32_t first = (uint32_t)((uint64_t)heads * part / parts);
   return (kvsift_query){.struct_size = sizeof(kvsift_query),
                         .tokens = in->tokens,
-                        .view = {.data = in->queries + skipped, .type = KVSIFT_F32, .head_stride = row,
+                        .view = {.data = in->queries + skipped,
+                                 .type = KVSIFT_F32,
+                                 .head_stride = row,
                                  .token_stride = row * in->model->query_heads},
                         .first_kv_head = first,
                         .kv_heads = (uint32_t)((uint64_t)heads * (part + 1) / parts) - first,
@@ -145,8 +148,8 @@ static kvsift_status decode_heads(layer_work *work, const kvsift_query *query,
   return status;
 }
 
-/* Rows of a prompt's part that the policy must attend to: all where the output is wanted, else those that the method
- * learns from. */
+/* Rows of a prompt's part that the policy must attend to: all where the output is wanted, else
+ * those that the method learns from. */
 static uint32_t wanted_rows(const layer_work *work) {
   const attention_input *in = work->input;
   uint32_t learns = work->with->info.prefill_rows;
@@ -181,11 +184,13 @@ static bool run_layer(layer_work *work, failure *why) {
 }
 
 bool sift_prompt(sift *with, const attention_input *input, float *out, bool wanted, failure *why) {
-  layer_work work = {.with = with, .input = input, .out = out, .prompt = true, .wants_output = wanted};
+  layer_work work = {
+      .with = with, .input = input, .out = out, .prompt = true, .wants_output = wanted};
   return run_layer(&work, why);
 }
 
-/* Tokens in at least one of the KV head's lists: what is read from memory, however many query heads use it. */
+/* Tokens in at least one of the KV head's lists: what is read from memory, however many query heads
+ * use it. */
 static uint32_t union_of_lists(const kvsift_selection *s, uint32_t first, uint32_t lists) {
   uint32_t at[KVSIFT_MAX_GROUP] = {0}, end = 0, total = 0;
   for (;;) {

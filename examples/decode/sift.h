@@ -1,4 +1,5 @@
-/* A kvsift policy at work in the engine: the calls an engine makes for a prompt, for a decode step and after each. */
+/* A kvsift policy at work in the engine: the calls an engine makes for a prompt, for a decode step
+ * and after each. */
 #ifndef DECODE_SIFT_H
 #define DECODE_SIFT_H
 
@@ -32,12 +33,14 @@ void sift_release(sift *out);
 /* Sets the geometry of `m` and room for `capacity` tokens. */
 void sift_set_geometry(kvsift_policy_config *config, const model *m, uint32_t capacity);
 
-/* A part of the prompt. Where the output is not wanted, `out` is only room for the rows that the method learns from. */
+/* A part of the prompt. Where the output is not wanted, `out` is only room for the rows that the
+ * method learns from. */
 bool sift_prompt(sift *with, const attention_input *input, float *out, bool wanted, failure *why);
 bool sift_decode(sift *with, const attention_input *input, float *out, failure *why);
 bool sift_advance(sift *with, uint32_t tokens, failure *why);
 
-/* Several policies that see one prompt: the engine computes it once. Decode steps are the first one's alone. */
+/* Several policies that see one prompt: the engine computes it once. Decode steps are the first
+ * one's alone. */
 typedef struct sift_set {
   sift **list;
   uint32_t count;

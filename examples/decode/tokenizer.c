@@ -20,7 +20,8 @@ static bool same(gguf_string piece, const char *bytes, uint64_t length) {
 }
 
 uint32_t tokenizer_find(const tokenizer *with, const char *bytes, uint64_t length) {
-  for (uint32_t slot = hash(bytes, length) & with->slot_mask;; slot = (slot + 1) & with->slot_mask) {
+  for (uint32_t slot = hash(bytes, length) & with->slot_mask;;
+       slot = (slot + 1) & with->slot_mask) {
     uint32_t token = with->slots[slot];
     if (token == NO_TOKEN || same(with->pieces[token], bytes, length)) return token;
   }
@@ -58,7 +59,10 @@ static const gguf_value *find_array(const gguf_file *file, const char *key, uint
   }
   if (!value->is_array || value->type != type || (count != 0 && value->count != count)) {
     fail(why, "%s: key %s is not an array of %s with %" PRIu64 " elements", file->name, key,
-         type == GGUF_STRING ? "strings" : type == GGUF_FLOAT32 ? "float32" : "int32", count);
+         type == GGUF_STRING    ? "strings"
+         : type == GGUF_FLOAT32 ? "float32"
+                                : "int32",
+         count);
     return NULL;
   }
   return value;
@@ -71,9 +75,11 @@ static bool check_model(const gguf_file *file, failure *why) {
   if (model.length == 0) {
     return fail(why, "%s: key tokenizer.ggml.model is missing; expected \"llama\"", file->name);
   }
-  return fail(why, "%s: tokenizer.ggml.model is \"%.*s\"; only SentencePiece-style vocabularies"
-              " (\"llama\") can be read%s", file->name, model.length < 40 ? (int)model.length : 40,
-              model.bytes, gguf_equals(model, "gpt2") ? ", byte-level BPE (\"gpt2\") cannot" : "");
+  return fail(why,
+              "%s: tokenizer.ggml.model is \"%.*s\"; only SentencePiece-style vocabularies"
+              " (\"llama\") can be read%s",
+              file->name, model.length < 40 ? (int)model.length : 40, model.bytes,
+              gguf_equals(model, "gpt2") ? ", byte-level BPE (\"gpt2\") cannot" : "");
 }
 
 static bool read_special(tokenizer *out, const gguf_file *file, failure *why) {

@@ -16,7 +16,7 @@ typedef struct thread_place {
 } thread_place;
 
 struct workers {
-  uint32_t count;   /* the caller's thread included */
+  uint32_t count; /* the caller's thread included */
   uint32_t started;
   thread_place places[MOST_THREADS];
   pthread_mutex_t lock;

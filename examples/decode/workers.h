@@ -1,4 +1,5 @@
-/* Threads that share the parts of one piece of work. They wait in between, spinning a moment before they sleep. */
+/* Threads that share the parts of one piece of work. They wait in between, spinning a moment before
+ * they sleep. */
 #ifndef DECODE_WORKERS_H
 #define DECODE_WORKERS_H
 

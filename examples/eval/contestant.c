@@ -21,7 +21,7 @@ static bool create_one(contest *out, const options *base, const model *m, uint32
   from.budget_tokens = 0;
   *c = shape;
   name_contestant(c);
-  if (!options_config(&from, &config, why)) return false;
+  if (!options_config(&from, m->layers, &config, why)) return false;
   sift_set_geometry(&config, m, capacity);
   if (!sift_create(&c->sift, &config, why)) return false;
   out->sifts[out->count++] = &c->sift;
@@ -32,8 +32,8 @@ static void create_all(contest *out, const eval_options *from, const model *m, u
   for (uint32_t i = 0; i < from->method_count; i++) {
     for (uint32_t t = 0; t < from->tail_count; t++) {
       for (uint32_t s = 0; s < from->share_count; s++) {
-        contestant shape = {.method = from->methods[i], .tail = from->tails[t],
-                            .share = from->shares[s]};
+        contestant shape = {
+            .method = from->methods[i], .tail = from->tails[t], .share = from->shares[s]};
         failure why;
         if (shape.method == KVSIFT_METHOD_FULL) continue;
         if (create_one(out, &from->base, m, capacity, shape, &why)) continue;

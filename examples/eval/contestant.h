@@ -1,4 +1,5 @@
-/* The policies that are compared: every method with every tail at every budget, full attention first. */
+/* The policies that are compared: every method with every tail at every budget, full attention
+ * first. */
 #ifndef EVAL_CONTESTANT_H
 #define EVAL_CONTESTANT_H
 
@@ -19,7 +20,7 @@ typedef struct contest {
   contestant *list; /* [count]; list[0] is full attention */
   sift **sifts;     /* [count], pointers into list */
   uint32_t count;
-  float *unused;    /* prompt output of all but the first */
+  float *unused; /* prompt output of all but the first */
 } contest;
 
 /* What a method cannot do is left out, with a line on stderr. */

@@ -109,7 +109,8 @@ static bool read_own(eval_options *out, const char *name, const char *value, boo
   if (strcmp(name, "--budgets") == 0) return each_part(out, name, value, take_share, why);
   if (strcmp(name, "--trials") == 0) return take_count(name, value, &out->trials, why);
   if (strcmp(name, "--windows") == 0) return take_count(name, value, &out->windows, why);
-  if (strcmp(name, "--window-tokens") == 0) return take_count(name, value, &out->window_tokens, why);
+  if (strcmp(name, "--window-tokens") == 0)
+    return take_count(name, value, &out->window_tokens, why);
   *known = false;
   return true;
 }
@@ -133,7 +134,8 @@ static void set_default_lists(eval_options *out) {
   }
 }
 
-/* The same few sinks and local tokens for all, so that the smallest budgets still leave a choice. */
+/* The same few sinks and local tokens for all, so that the smallest budgets still leave a choice.
+ */
 static void set_default_policy(options *base) {
   if (base->sink == UNSET) base->sink = 4;
   if (base->local == UNSET) base->local = 16;

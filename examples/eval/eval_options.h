@@ -10,15 +10,15 @@
 #define MOST_TAILS 3u
 
 typedef struct eval_options {
-  options base;          /* model, cache type, threads, what all policies share */
+  options base; /* model, cache type, threads, what all policies share */
   const char *text;
   uint32_t lengths[MOST_LENGTHS], length_count;
   uint32_t methods[KVSIFT_METHOD_COUNT], method_count;
   uint32_t tails[MOST_TAILS], tail_count;
   float shares[MOST_SHARES];
   uint32_t share_count;
-  uint32_t trials;       /* samples of each length and depth */
-  uint32_t windows;      /* stretches of text */
+  uint32_t trials;        /* samples of each length and depth */
+  uint32_t windows;       /* stretches of text */
   uint32_t window_tokens; /* decoded in each */
 } eval_options;
 

@@ -50,8 +50,9 @@ static bool run_task(evaluation *ev, uint32_t task, uint32_t length, uint32_t de
   }
   snprintf(what, sizeof what, "%s at %" PRIu32 " tokens", task_name(task), from->lengths[length]);
   show(ev, what);
-  bool done = trial_answers(&ev->engine, &ev->all, &sample, task, length, depth, &ev->results, why) &&
-              results_sample_done(&ev->results, why);
+  bool done =
+      trial_answers(&ev->engine, &ev->all, &sample, task, length, depth, &ev->results, why) &&
+      results_sample_done(&ev->results, why);
   task_release(&sample);
   return done;
 }
@@ -79,19 +80,22 @@ static bool run_window(evaluation *ev, uint32_t window, failure *why) {
   token_list tokens = {0};
   if (!is_due(ev)) return true;
   if (text->count < length || decoded + 2 > length) {
-    return fail(why, "%s: %" PRIu32 " tokens of text; a stretch takes %" PRIu32 " and decodes %" PRIu32,
+    return fail(why,
+                "%s: %" PRIu32 " tokens of text; a stretch takes %" PRIu32 " and decodes %" PRIu32,
                 from->text, text->count, length, decoded);
   }
   uint32_t spare = text->count - length;
-  uint32_t begin = from->windows > 1 ? (uint32_t)((uint64_t)spare * window / (from->windows - 1)) : 0;
+  uint32_t begin =
+      from->windows > 1 ? (uint32_t)((uint64_t)spare * window / (from->windows - 1)) : 0;
   bool done = !ev->engine.model->tokens.add_beginning ||
               token_list_push(&tokens, ev->engine.model->tokens.beginning, why);
   for (uint32_t i = 0; i < length && done; i++) {
     done = token_list_push(&tokens, text->tokens[begin + i], why);
   }
   show(ev, "text");
-  done = done && trial_text(&ev->engine, &ev->all, tokens.tokens, tokens.count - decoded, decoded,
-                            &ev->results, why) &&
+  done = done &&
+         trial_text(&ev->engine, &ev->all, tokens.tokens, tokens.count - decoded, decoded,
+                    &ev->results, why) &&
          results_sample_done(&ev->results, why);
   token_list_release(&tokens);
   return done;
@@ -156,7 +160,8 @@ static bool evaluate(const eval_options *from, const model *m, workers *pool, fa
   evaluation ev = {.from = from, .samples = count_samples(from), .start = seconds_now()};
   bool done = create(&ev, m, pool, why);
   if (done && ev.results.done > 0) {
-    fprintf(stderr, "%" PRIu32 " of %" PRIu32 " samples are done already\n", ev.results.done, ev.samples);
+    fprintf(stderr, "%" PRIu32 " of %" PRIu32 " samples are done already\n", ev.results.done,
+            ev.samples);
   }
   done = done && run_tasks(&ev, why);
   for (uint32_t i = 0; i < from->windows && done; i++) done = run_window(&ev, i, why);

@@ -19,6 +19,8 @@ static inline uint32_t random_below(random_state *r, uint32_t n) {
   return (uint32_t)((random_bits(r) >> 32) * n >> 32);
 }
 
-static inline double random_unit(random_state *r) { return (double)(random_bits(r) >> 11) * 0x1p-53; }
+static inline double random_unit(random_state *r) {
+  return (double)(random_bits(r) >> 11) * 0x1p-53;
+}
 
 #endif

@@ -15,7 +15,8 @@ cell *results_cell(const results *of, uint32_t task, uint32_t length, uint32_t d
 
 static void count_answers(results *to, uint32_t task, uint32_t length, uint32_t depth,
                           uint32_t contestant, cell more) {
-  if (task >= TASK_COUNT || length >= to->lengths || depth >= DEPTHS || contestant >= to->contestants) {
+  if (task >= TASK_COUNT || length >= to->lengths || depth >= DEPTHS ||
+      contestant >= to->contestants) {
     return;
   }
   cell *c = results_cell(to, task, length, depth, contestant);
@@ -27,7 +28,8 @@ static void count_text(results *to, uint32_t contestant, const text_outcome *mor
   if (contestant >= to->contestants || more->tokens == 0 || !(more->bytes > 0)) return;
   text_sums *t = &to->text[contestant];
   double tokens = (double)more->tokens, agreed = (double)more->agreed / tokens;
-  double divergence = more->divergence / tokens, bits = more->nats / more->bytes * 1.4426950408889634;
+  double divergence = more->divergence / tokens,
+         bits = more->nats / more->bytes * 1.4426950408889634;
   t->windows++;
   t->tokens += more->tokens;
   t->agreed += more->agreed;
@@ -48,8 +50,8 @@ static void count_quality(results *to, uint32_t contestant, uint32_t layer, uint
 
 void results_add_answers(results *to, uint32_t task, uint32_t length, uint32_t depth,
                          uint32_t contestant, cell more) {
-  fprintf(to->part, "answers %u %u %u %u %" PRIu64 " %" PRIu64 "\n", task, length, depth, contestant,
-          more.asked, more.right);
+  fprintf(to->part, "answers %u %u %u %u %" PRIu64 " %" PRIu64 "\n", task, length, depth,
+          contestant, more.asked, more.right);
   count_answers(to, task, length, depth, contestant, more);
 }
 
@@ -64,8 +66,8 @@ void results_add_quality(results *to, uint32_t contestant, const measure *more) 
     const quality *q = &more->heads[i];
     uint32_t layer = i / more->query_heads, head = i % more->query_heads;
     if (q->count == 0) continue;
-    fprintf(to->part, "quality %u %u %u %" PRIu64 " %.17g %.17g %.17g %.17g\n", contestant, layer, head,
-            q->count, q->recovery, q->ceiling, q->error, q->kept);
+    fprintf(to->part, "quality %u %u %u %" PRIu64 " %.17g %.17g %.17g %.17g\n", contestant, layer,
+            head, q->count, q->recovery, q->ceiling, q->error, q->kept);
     count_quality(to, contestant, layer, head, q);
   }
 }
@@ -84,8 +86,8 @@ static void take_line(results *to, const char *line) {
   if (sscanf(line, "answers %u %u %u %u %" SCNu64 " %" SCNu64, &a, &b, &c, &d, &answers.asked,
              &answers.right) == 6) {
     count_answers(to, a, b, c, d, answers);
-  } else if (sscanf(line, "text %u %" SCNu64 " %" SCNu64 " %lf %lf %lf", &a, &text.tokens, &text.agreed,
-                    &text.divergence, &text.nats, &text.bytes) == 6) {
+  } else if (sscanf(line, "text %u %" SCNu64 " %" SCNu64 " %lf %lf %lf", &a, &text.tokens,
+                    &text.agreed, &text.divergence, &text.nats, &text.bytes) == 6) {
     count_text(to, a, &text);
   } else if (sscanf(line, "quality %u %u %u %" SCNu64 " %lf %lf %lf %lf", &a, &b, &c, &q.count,
                     &q.recovery, &q.ceiling, &q.error, &q.kept) == 8) {
@@ -119,7 +121,8 @@ static bool take_over(results *out, const char *path, const char *key, failure *
   }
   long start = ftell(out->part), end = end_of_finished(out->part);
   fseek(out->part, start, SEEK_SET);
-  while (ftell(out->part) < end && fgets(line, sizeof line, out->part) != NULL) take_line(out, line);
+  while (ftell(out->part) < end && fgets(line, sizeof line, out->part) != NULL)
+    take_line(out, line);
   fseek(out->part, end, SEEK_SET);
   if (ftruncate(fileno(out->part), end) != 0) return fail(why, "%s: %s", path, strerror(errno));
   return true;
@@ -128,12 +131,15 @@ static bool take_over(results *out, const char *path, const char *key, failure *
 bool results_open(results *out, const char *path, const char *key, const contest *all,
                   const model *m, uint32_t lengths, failure *why) {
   char name[1024];
-  *out = (results){.contestants = all->count, .lengths = lengths, .layers = m->layers,
+  *out = (results){.contestants = all->count,
+                   .lengths = lengths,
+                   .layers = m->layers,
                    .query_heads = m->query_heads};
   if (snprintf(name, sizeof name, "%s.part", path) >= (int)sizeof name) {
     return fail(why, "%s: the path is too long", path);
   }
-  out->cells = memory_take((uint64_t)TASK_COUNT * lengths * DEPTHS * all->count, sizeof *out->cells);
+  out->cells =
+      memory_take((uint64_t)TASK_COUNT * lengths * DEPTHS * all->count, sizeof *out->cells);
   out->text = memory_take(all->count, sizeof *out->text);
   out->heads = memory_take((uint64_t)all->count * m->layers * m->query_heads, sizeof *out->heads);
   bool done = out->cells != NULL && out->text != NULL && out->heads != NULL;

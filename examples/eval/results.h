@@ -20,10 +20,10 @@ typedef struct text_sums {
 
 typedef struct results {
   uint32_t contestants, lengths, layers, query_heads;
-  cell *cells;        /* [tasks][lengths][DEPTHS][contestants] */
-  text_sums *text;    /* [contestants] */
-  quality *heads;     /* [contestants][layers][query_heads] */
-  uint32_t done;      /* samples counted */
+  cell *cells;     /* [tasks][lengths][DEPTHS][contestants] */
+  text_sums *text; /* [contestants] */
+  quality *heads;  /* [contestants][layers][query_heads] */
+  uint32_t done;   /* samples counted */
   FILE *part;
 } results;
 

@@ -18,7 +18,8 @@ static void write_share(json *j, double asked, double right) {
   json_number(j, "high", fmin(1, centre + half));
 }
 
-/* A mean over stretches and the interval that their scatter gives; no interval from a single one. */
+/* A mean over stretches and the interval that their scatter gives; no interval from a single one.
+ */
 static void write_mean(json *j, const char *name, double count, double sum, double squares) {
   char key[64];
   double mean = sum / count;

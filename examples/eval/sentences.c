@@ -5,8 +5,8 @@
 #include "file.h"
 #include "memory.h"
 
-#define LONG_LINE 50u         /* characters */
-#define SHORTEST_SENTENCE 4u  /* tokens */
+#define LONG_LINE 50u        /* characters */
+#define SHORTEST_SENTENCE 4u /* tokens */
 #define LONGEST_SENTENCE 60u
 #define LEAST_SENTENCES 32u
 
@@ -16,7 +16,8 @@ static uint64_t unwrap(const char *text, uint64_t size, char *out) {
     char c = text[i];
     if (c == '\r') continue;
     if (c == '\n') {
-      bool goes_on = line >= LONG_LINE && i + 1 < size && text[i + 1] != '\n' && text[i + 1] != '\r';
+      bool goes_on =
+          line >= LONG_LINE && i + 1 < size && text[i + 1] != '\n' && text[i + 1] != '\r';
       line = 0;
       c = goes_on ? ' ' : '\n';
     } else {
@@ -62,8 +63,8 @@ static bool find_starts(sentences *out, const tokenizer *with, failure *why) {
 static bool read_text(sentences *out, const tokenizer *with, const mapped_file *file,
                       failure *why) {
   char *text = memory_take(file->size, 1);
-  if (text == NULL) return fail(why, "no memory for %llu bytes of text",
-                                (unsigned long long)file->size);
+  if (text == NULL)
+    return fail(why, "no memory for %llu bytes of text", (unsigned long long)file->size);
   uint64_t length = unwrap(file->bytes, file->size, text);
   bool done = tokenizer_encode(with, text, length, false, &out->tokens, why);
   memory_give(text);

@@ -7,17 +7,18 @@
 #define MOST_FACTS 9u
 #define EDGE_TOKENS 60u /* the last facts lie at least about this far from the end */
 
-static const char *const adjectives[] = {
-    "red",  "blue", "green", "black", "white", "gold",  "grey", "pink",  "brown", "silver", "dark", "pale",
-    "tall", "small", "old",  "young", "wild",  "calm",  "proud", "brave", "quick", "quiet",  "loud", "warm"};
-static const char *const nouns[] = {
-    "fox",  "owl",  "wolf", "bear", "lion", "crow", "hawk", "deer", "hare", "goat", "swan",
-    "duck", "frog", "toad", "mole", "seal", "crab", "moth", "wasp", "lamb", "colt", "mare",
-    "bull", "cat",  "dog",  "pig",  "hen",  "rat",  "bat",  "bee",  "elk",  "ox"};
+static const char *const adjectives[] = {"red",   "blue",  "green", "black",  "white", "gold",
+                                         "grey",  "pink",  "brown", "silver", "dark",  "pale",
+                                         "tall",  "small", "old",   "young",  "wild",  "calm",
+                                         "proud", "brave", "quick", "quiet",  "loud",  "warm"};
+static const char *const nouns[] = {"fox",  "owl",  "wolf", "bear", "lion", "crow", "hawk", "deer",
+                                    "hare", "goat", "swan", "duck", "frog", "toad", "mole", "seal",
+                                    "crab", "moth", "wasp", "lamb", "colt", "mare", "bull", "cat",
+                                    "dog",  "pig",  "hen",  "rat",  "bat",  "bee",  "elk",  "ox"};
 static const char *const values[] = {
-    "lamp", "rope",  "coin", "drum", "bell",  "harp", "flag", "boat", "cart", "wheel", "door",
-    "gate", "wall",  "roof", "tower", "bridge", "river", "hill", "lake", "cave", "field", "barn",
-    "mill", "well",  "road", "tree", "rose",  "leaf", "seed", "corn", "bread", "salt"};
+    "lamp", "rope", "coin", "drum",  "bell",   "harp",  "flag", "boat", "cart",  "wheel", "door",
+    "gate", "wall", "roof", "tower", "bridge", "river", "hill", "lake", "cave",  "field", "barn",
+    "mill", "well", "road", "tree",  "rose",   "leaf",  "seed", "corn", "bread", "salt"};
 enum {
   ADJECTIVES = sizeof adjectives / sizeof *adjectives,
   NOUNS = sizeof nouns / sizeof *nouns,
@@ -100,8 +101,8 @@ static void make_plan(plan *p, uint32_t task, double depth, random_state *random
   for (uint32_t i = 0; i < p->asked; i++) add_fact(p, attribute, 0, random);
   if (task == TASK_CHAIN) {
     fact *first = &p->facts[0], *target = add_fact(p, attribute, 0, random);
-    snprintf(first->value, sizeof first->value, "the code of the %s %s", adjectives[target->adjective],
-             nouns[target->noun]);
+    snprintf(first->value, sizeof first->value, "the code of the %s %s",
+             adjectives[target->adjective], nouns[target->noun]);
   }
   for (uint32_t i = 0; i < others; i++) add_fact(p, attribute, 0.7, random);
   if (depth >= 0) p->facts[0].at = depth;
@@ -130,7 +131,8 @@ static bool measure_frame(const plan *p, const task_sample *s, const tokenizer *
                           uint32_t *tokens, failure *why) {
   token_list list = {0};
   bool done = true;
-  for (uint32_t i = 0; i < p->count && done; i++) done = add_statement(with, &list, &p->facts[i], why);
+  for (uint32_t i = 0; i < p->count && done; i++)
+    done = add_statement(with, &list, &p->facts[i], why);
   for (uint32_t i = 0; i < p->asked && done; i++) {
     done = add_question(with, &list, &p->facts[i], why) && add_words(with, &list, " ", why) &&
            add_words(with, &list, s->expected[i], why) && add_words(with, &list, ".", why);
@@ -196,8 +198,8 @@ bool task_make(task_sample *out, const sentences *text, const tokenizer *with, u
   s->stops_at_period = true;
   bool done = measure_frame(&p, out, with, &frame, why);
   if (done && frame + EDGE_TOKENS + 1 > length) {
-    done = fail(why, "a context of %u tokens is too short: facts and questions alone take %u", length,
-                frame);
+    done = fail(why, "a context of %u tokens is too short: facts and questions alone take %u",
+                length, frame);
   }
   uint32_t cursor = random_below(&random, sentences_count(text));
   if (done && with->add_beginning) done = token_list_push(&s->prompt, with->beginning, why);

@@ -1,4 +1,5 @@
-/* Long-context tasks in the manner of RULER, worded as the example model was trained on them (tools/tasks.py). */
+/* Long-context tasks in the manner of RULER, worded as the example model was trained on them
+ * (tools/tasks.py). */
 #ifndef EVAL_TASKS_H
 #define EVAL_TASKS_H
 
@@ -23,7 +24,8 @@ typedef struct task_sample {
 const char *task_name(uint32_t task);
 uint32_t task_turns(uint32_t task);
 
-/* A sample of at most `length` tokens, answers included. `depth` places the first fact; negative: anywhere. */
+/* A sample of at most `length` tokens, answers included. `depth` places the first fact; negative:
+ * anywhere. */
 bool task_make(task_sample *out, const sentences *text, const tokenizer *with, uint32_t task,
                uint32_t length, double depth, uint64_t seed, failure *why);
 void task_release(task_sample *out);

@@ -55,8 +55,8 @@ bool trial_answers(engine *e, contest *all, const task_sample *sample, uint32_t 
 typedef struct stretch {
   const uint32_t *tokens;
   uint32_t prompt, decoded;
-  float *full;         /* [decoded][vocabulary]: logits of full attention */
-  double *logs;        /* [2][vocabulary] */
+  float *full;  /* [decoded][vocabulary]: logits of full attention */
+  double *logs; /* [2][vocabulary] */
 } stretch;
 
 static double text_bytes(const tokenizer *with, uint32_t token) {

@@ -1,4 +1,5 @@
-/* One sample for every contestant: the prompt is read once, then each goes on from it on its own. */
+/* One sample for every contestant: the prompt is read once, then each goes on from it on its own.
+ */
 #ifndef EVAL_TRIAL_H
 #define EVAL_TRIAL_H
 
@@ -8,7 +9,8 @@
 bool trial_answers(engine *e, contest *all, const task_sample *sample, uint32_t task,
                    uint32_t length, uint32_t depth, results *to, failure *why);
 
-/* Follows `decoded` tokens of text after `prompt` others; counts agreement, divergence, bits and recovery. */
+/* Follows `decoded` tokens of text after `prompt` others; counts agreement, divergence, bits and
+ * recovery. */
 bool trial_text(engine *e, contest *all, const uint32_t *tokens, uint32_t prompt, uint32_t decoded,
                 results *to, failure *why);
 

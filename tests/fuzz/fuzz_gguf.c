@@ -1,5 +1,5 @@
-/* The GGUF reader and what is built on it, on any bytes. With -DKVSIFT_REPLAY the program reads the files it is given
- * instead of making inputs up. */
+/* The GGUF reader and what is built on it, on any bytes. With -DKVSIFT_REPLAY the program reads the
+ * files it is given instead of making inputs up. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -13,7 +13,7 @@ typedef struct gguf_builder {
   uint64_t size, capacity;
   uint64_t key_count_at, tensor_count_at; /* where the header's counts lie */
   uint64_t keys, tensors;
-  uint64_t data_bytes;                    /* promised by the tensors so far */
+  uint64_t data_bytes; /* promised by the tensors so far */
 } gguf_builder;
 
 static inline void put(gguf_builder *b, const void *from, uint64_t bytes) {
@@ -101,7 +101,8 @@ static inline void drop(gguf_builder *b) {
   memset(b, 0, sizeof *b);
 }
 
-/* Parses a copy that ends where the bytes end, so that a sanitizer sees every byte read beyond them. */
+/* Parses a copy that ends where the bytes end, so that a sanitizer sees every byte read beyond
+ * them. */
 static inline bool parse_copy(const uint8_t *bytes, uint64_t size, gguf_file *file, void **copy,
                               failure *why) {
   uint8_t *room = NULL;

@@ -9,14 +9,22 @@
 #include "kernels.h"
 #include "random.h"
 
-enum { TINY_LAYERS = 2, TINY_WIDTH = 32, TINY_HIDDEN = 64, TINY_HEADS = 4, TINY_KV_HEADS = 2,
-       TINY_DIM = 16, TINY_PIECES = 40, TINY_CONTEXT = 512 };
+enum {
+  TINY_LAYERS = 2,
+  TINY_WIDTH = 32,
+  TINY_HIDDEN = 64,
+  TINY_HEADS = 4,
+  TINY_KV_HEADS = 2,
+  TINY_DIM = 16,
+  TINY_PIECES = 40,
+  TINY_CONTEXT = 512
+};
 
 /* A change to the model that makes it wrong. */
 typedef struct tiny_flaw {
-  const char *left_out;    /* this tensor is missing */
-  const char *other_type;  /* this one has type 12, Q4_K */
-  const char *transposed;  /* this one has its shape the wrong way round */
+  const char *left_out;   /* this tensor is missing */
+  const char *other_type; /* this one has type 12, Q4_K */
+  const char *transposed; /* this one has its shape the wrong way round */
 } tiny_flaw;
 
 static inline void tiny_keys(gguf_builder *b) {
@@ -47,12 +55,18 @@ typedef struct tiny_tensor {
 } tiny_tensor;
 
 static inline uint32_t tiny_tensors(tiny_tensor *out, uint32_t type) {
-  static const struct { const char *name; uint32_t columns, rows; } parts[] = {
-      {"attn_norm", TINY_WIDTH, 1}, {"ffn_norm", TINY_WIDTH, 1},
-      {"attn_q", TINY_WIDTH, TINY_HEADS * TINY_DIM}, {"attn_k", TINY_WIDTH, TINY_KV_HEADS * TINY_DIM},
-      {"attn_v", TINY_WIDTH, TINY_KV_HEADS * TINY_DIM},
-      {"attn_output", TINY_HEADS * TINY_DIM, TINY_WIDTH}, {"ffn_gate", TINY_WIDTH, TINY_HIDDEN},
-      {"ffn_up", TINY_WIDTH, TINY_HIDDEN}, {"ffn_down", TINY_HIDDEN, TINY_WIDTH}};
+  static const struct {
+    const char *name;
+    uint32_t columns, rows;
+  } parts[] = {{"attn_norm", TINY_WIDTH, 1},
+               {"ffn_norm", TINY_WIDTH, 1},
+               {"attn_q", TINY_WIDTH, TINY_HEADS * TINY_DIM},
+               {"attn_k", TINY_WIDTH, TINY_KV_HEADS * TINY_DIM},
+               {"attn_v", TINY_WIDTH, TINY_KV_HEADS * TINY_DIM},
+               {"attn_output", TINY_HEADS * TINY_DIM, TINY_WIDTH},
+               {"ffn_gate", TINY_WIDTH, TINY_HIDDEN},
+               {"ffn_up", TINY_WIDTH, TINY_HIDDEN},
+               {"ffn_down", TINY_HIDDEN, TINY_WIDTH}};
   uint32_t count = 0;
   out[count++] = (tiny_tensor){"token_embd.weight", type, TINY_WIDTH, TINY_PIECES};
   out[count++] = (tiny_tensor){"output_norm.weight", GGML_F32, TINY_WIDTH, 1};
@@ -99,7 +113,8 @@ static inline void tiny_model_write(char path[64], uint32_t type, tiny_flaw flaw
     bool other = flaw.other_type != NULL && strcmp(flaw.other_type, t->name) == 0;
     bool gone = flaw.left_out != NULL && strcmp(flaw.left_out, t->name) == 0;
     uint64_t shape[] = {turned ? t->rows : t->columns, turned ? t->columns : t->rows};
-    put_tensor(&b, gone ? "something.else" : t->name, other ? 12 : t->type, t->rows == 1 ? 1 : 2, shape);
+    put_tensor(&b, gone ? "something.else" : t->name, other ? 12 : t->type, t->rows == 1 ? 1 : 2,
+               shape);
     if (other) b.data_bytes += (uint64_t)t->rows * gguf_row_bytes(t->type, t->columns);
   }
   finish_header(&b);

@@ -1,5 +1,5 @@
-/* The engine of the examples: kvsift's attention against attention written plainly, and the same bits however the work
- * is cut up. */
+/* The engine of the examples: kvsift's attention against attention written plainly, and the same
+ * bits however the work is cut up. */
 #include "../support/tiny_model.h" /* before cmocka.h, which makes `fail` a macro */
 
 #include <math.h>
@@ -171,11 +171,10 @@ static void wrong_models_are_refused(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(full_attention_is_attention),
-      cmocka_unit_test(how_the_work_is_cut_does_not_matter),
-      cmocka_unit_test(a_budget_that_covers_all_is_full_attention),
-      cmocka_unit_test(every_cache_type_comes_close),
-      cmocka_unit_test(wrong_models_are_refused)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(full_attention_is_attention),
+                                     cmocka_unit_test(how_the_work_is_cut_does_not_matter),
+                                     cmocka_unit_test(a_budget_that_covers_all_is_full_attention),
+                                     cmocka_unit_test(every_cache_type_comes_close),
+                                     cmocka_unit_test(wrong_models_are_refused)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -227,15 +227,16 @@ static void tensors_are_checked(void **state) {
   expect_bad_tensor(2, (const uint64_t[]){4, 0}, 0, "tensor t has 0 as dimension 1");
   expect_bad_tensor(3, (const uint64_t[]){4, 1u << 31, 1u << 31}, 0, "fewer than 2^32 rows");
   expect_bad_tensor(1, (const uint64_t[]){17}, 0, "cut short: tensor t needs 1 rows of 68 bytes");
-  expect_bad_tensor(1, (const uint64_t[]){4}, 8, "tensor t has offset 8; expected a multiple of 32");
+  expect_bad_tensor(1, (const uint64_t[]){4}, 8,
+                    "tensor t has offset 8; expected a multiple of 32");
   expect_bad_tensor(1, (const uint64_t[]){4}, UINT64_MAX - 31, "tensor t has offset");
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(reads_both_versions),  cmocka_unit_test(wrong_kinds_are_named),
-      cmocka_unit_test(every_cut_fails),      cmocka_unit_test(every_changed_byte_is_survived),
-      cmocka_unit_test(headers_are_checked),  cmocka_unit_test(values_are_checked),
+      cmocka_unit_test(reads_both_versions), cmocka_unit_test(wrong_kinds_are_named),
+      cmocka_unit_test(every_cut_fails),     cmocka_unit_test(every_changed_byte_is_survived),
+      cmocka_unit_test(headers_are_checked), cmocka_unit_test(values_are_checked),
       cmocka_unit_test(tensors_are_checked)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

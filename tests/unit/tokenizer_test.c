@@ -1,4 +1,5 @@
-/* The tokenizer: merges against a slow reading of the rule, bytes, spaces, and text back from tokens. */
+/* The tokenizer: merges against a slow reading of the rule, bytes, spaces, and text back from
+ * tokens. */
 #include "../support/gguf_builder.h" /* before cmocka.h, which makes `fail` a macro */
 
 #include <setjmp.h>
@@ -13,11 +14,27 @@
 #define SPACE "\xe2\x96\x81"
 #define BYTES_AT 3u
 
-static const char *const pieces[] = {
-    SPACE, "a", "b", "c", "n", "ab", "an", "ana", "ban", "na", SPACE "a", SPACE "ban", "abc",
-    SPACE SPACE, "\xc3\xa9", "\xc3\xa9" "a", "1", "2"};
-static const float scores[] = {-9, -10, -11, -12, -13, -1, -2, -3, -2.5f, -4,
-                               -1.5f, -5, -6, -7, -14, -2, -15, -16};
+static const char *const pieces[] = {SPACE,
+                                     "a",
+                                     "b",
+                                     "c",
+                                     "n",
+                                     "ab",
+                                     "an",
+                                     "ana",
+                                     "ban",
+                                     "na",
+                                     SPACE "a",
+                                     SPACE "ban",
+                                     "abc",
+                                     SPACE SPACE,
+                                     "\xc3\xa9",
+                                     "\xc3\xa9"
+                                     "a",
+                                     "1",
+                                     "2"};
+static const float scores[] = {-9, -10,   -11, -12, -13, -1,  -2, -3,  -2.5f,
+                               -4, -1.5f, -5,  -6,  -7,  -14, -2, -15, -16};
 enum { PIECES = sizeof pieces / sizeof *pieces };
 
 typedef struct fixture {
@@ -45,8 +62,10 @@ static void put_vocabulary(gguf_builder *b, const char *model) {
   }
   put_key_array(b, "tokenizer.ggml.token_type", GGUF_I32, count);
   for (uint32_t i = 0; i < count; i++) {
-    put_u32(b, i == 0 ? PIECE_UNKNOWN : i < BYTES_AT ? PIECE_CONTROL
-                    : i < BYTES_AT + 256 ? PIECE_BYTE : PIECE_NORMAL);
+    put_u32(b, i == 0               ? PIECE_UNKNOWN
+               : i < BYTES_AT       ? PIECE_CONTROL
+               : i < BYTES_AT + 256 ? PIECE_BYTE
+                                    : PIECE_NORMAL);
   }
   put_key_u32(b, "tokenizer.ggml.bos_token_id", 1);
   put_key_u32(b, "tokenizer.ggml.eos_token_id", 2);
@@ -86,7 +105,8 @@ static uint32_t slow_encode(const tokenizer *t, const char *text, uint32_t lengt
     uint32_t best = count, best_token = 0;
     for (uint32_t i = 0; i + 1 < count; i++) {
       uint32_t token = tokenizer_find(t, text + begin[i], begin[i + 2] - begin[i]);
-      if (token == NO_TOKEN || (best < count && t->scores[token] <= t->scores[best_token])) continue;
+      if (token == NO_TOKEN || (best < count && t->scores[token] <= t->scores[best_token]))
+        continue;
       best = i, best_token = token;
     }
     if (best == count) break;
@@ -124,9 +144,14 @@ static void merges_by_score(void **state) {
   expect_tokens(*state, "abc", (const char *[]){SPACE, "abc"}, 2);
   expect_tokens(*state, "babc", (const char *[]){SPACE, "b", "abc"}, 3);
   expect_tokens(*state, "", NULL, 0);
-  expect_tokens(*state, "1\n\xc3\xa9" "a\xf0\x9f\x98\x80",
-                (const char *[]){SPACE, "1", "<0x0A>", "\xc3\xa9" "a", "<0xF0>", "<0x9F>", "<0x98>",
-                                 "<0x80>"}, 8);
+  expect_tokens(*state,
+                "1\n\xc3\xa9"
+                "a\xf0\x9f\x98\x80",
+                (const char *[]){SPACE, "1", "<0x0A>",
+                                 "\xc3\xa9"
+                                 "a",
+                                 "<0xF0>", "<0x9F>", "<0x98>", "<0x80>"},
+                8);
 }
 
 static void merges_like_the_slow_reading(void **state) {
@@ -189,7 +214,8 @@ static void expect_refusal(gguf_builder *b, const char *words) {
   finish_header(b);
   assert_true(parse_copy(b->bytes, b->size, &file, &copy, &why));
   bool loaded = tokenizer_load(&tokens, &file, &why);
-  if (loaded || strstr(why.text, words) == NULL) fail_msg("\"%s\" is not in \"%s\"", words, why.text);
+  if (loaded || strstr(why.text, words) == NULL)
+    fail_msg("\"%s\" is not in \"%s\"", words, why.text);
   gguf_release(&file);
   free(copy);
   drop(b);
