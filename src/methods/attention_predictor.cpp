@@ -42,8 +42,12 @@ PredictorHistory history_of(const HeadState &head, std::uint32_t list) {
   h.shape.local = s.c.local_tokens / s.c.block_tokens;
   h.shape.form = form_of(s);
   h.shape.floor = s.c.history_floor;
-  h.weights = s.c.predictor == nullptr ? &default_weights() : &s.c.predictor->weights;
+  const bool int8 = s.c.predictor_arithmetic == KVSIFT_I8;
+  const kvsift_predictor &predictor = s.c.predictor == nullptr ? default_predictor() : *s.c.predictor;
+  h.weights = &predictor.weights;
+  h.codes = int8 ? &predictor.codes : nullptr;
   h.kernels = &head.k().predictor;
+  h.conv_strip = conv_strip_for(head.policy->level, int8);
   h.state = head.state<PredictorState>(kStates) + list;
   const std::uint64_t row = std::uint64_t{s.max_blocks} * share_bytes(h.shape.form);
   h.ring = head.state<char>(kRing) + list * h.shape.slots * row;
@@ -95,9 +99,9 @@ kvsift_status check(const kvsift_policy_config &c, kvsift_error *error) {
   if (c.predictor_plain > 1) {
     return fail(error, KVSIFT_INVALID_ARGUMENT, "config.predictor_plain is ", c.predictor_plain, ", not 0 or 1");
   }
-  if (c.predictor_arithmetic != KVSIFT_F32) {
+  if (c.predictor_arithmetic != KVSIFT_F32 && c.predictor_arithmetic != KVSIFT_I8) {
     return fail(error, KVSIFT_UNSUPPORTED, "config.predictor_arithmetic is ", c.predictor_arithmetic,
-                ": only KVSIFT_F32 is built in");
+                ": KVSIFT_F32 and KVSIFT_I8 are built in");
   }
   if (c.predictor != nullptr && c.predictor->magic != kPredictorMagic) {
     return fail(error, KVSIFT_INVALID_ARGUMENT, "config.predictor is not what kvsift_predictor_load made");

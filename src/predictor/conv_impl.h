@@ -4,54 +4,11 @@
 
 #include "kernels/element.h"
 #include "predictor/conv_kernels.h"
-#include "predictor/history_impl.h"
+#include "predictor/conv_tile.h"
+#include "predictor/int8_impl.h"
 
 namespace kvsift {
 namespace {
-
-constexpr std::uint32_t kTile = 32;                        // columns of s computed from one tile
-constexpr std::uint32_t kTileShares = kTile + 2 * kReach;
-constexpr std::uint32_t kTileMiddle = kTile + 2;
-constexpr std::uint32_t kStripShares = kStripRows + 2 * kReach;
-constexpr std::uint32_t kStripMiddle = kStripRows + 2;
-
-// shares[i][x] is history row first + i - 2, column t - 2 + x; middle[i][x] is row first + i - 1, column t - 1 + x.
-struct ConvTile {
-  float shares[kStripShares][kTileShares + kLanes];
-  alignas(64) float middle[kStripMiddle][kTileMiddle][kMiddle];
-  std::uint64_t filled[kStripShares];  // bit x: shares[i][x] is not zero
-};
-
-inline std::uint64_t bits_below(std::uint32_t n) { return (1ull << n) - 1; }
-
-// Bit x: shares[x] is not zero. Most stretches of a sparse row are zero altogether.
-template <class V>
-std::uint64_t filled_bits(const float *shares) {
-  const V ends = max(V::load(shares), V::load(shares + kTileShares - kLanes));
-  if (reduce_max(max(ends, V::load(shares + kLanes))) == 0) return 0;
-  std::uint64_t filled = 0;
-  for (std::uint32_t x = 0; x < kTileShares; ++x) {
-    filled |= static_cast<std::uint64_t>(shares[x] != 0) << x;
-  }
-  return filled;
-}
-
-template <class V>
-void load_tile(const ConvStrip &strip, std::uint32_t t, ConvTile *tile) {
-  const std::uint32_t begin = t < strip.left + kReach ? strip.left : t - kReach;
-  const std::uint32_t before = begin + kReach - t;
-  const std::uint32_t end = strip.right - t < kTile + kReach ? strip.right : t + kTile + kReach;
-  for (std::uint32_t i = 0; i < strip.count + 2 * kReach; ++i) {
-    float *shares = tile->shares[i];
-    tile->filled[i] = 0;
-    if (strip.rows[i] == nullptr) continue;
-    for (std::uint32_t x = 0; x < before; ++x) shares[x] = 0;
-    load_shares<V>(strip.rows[i], strip.form, begin, end, strip.row_columns, shares + before);
-    const std::uint32_t used = before + end - begin;
-    for (std::uint32_t x = used; x < kTileShares; ++x) shares[x] = 0;
-    tile->filled[i] = filled_bits<V>(shares);
-  }
-}
 
 // First convolution of one row, at the columns of `wanted`; columns outside the crop are the second one's padding.
 template <class V>
@@ -72,16 +29,10 @@ void convolve_middle(const ConvStrip &strip, std::uint32_t t, std::uint32_t row,
         sum = fma(V::load(w.conv1[3 * dy + dx]), V::broadcast(tile->shares[row + dy][x + dx]), sum);
       }
     }
-    store(out, max(sum, V::zero()));
+    const V middle = max(sum, V::zero());
+    store(out, strip.codes == nullptr ? middle : sub(middle, V::load(strip.codes->middle)));
   }
 }
-
-// Columns whose s is to be computed; they share which rows their neighbourhoods lack.
-struct ConvBatch {
-  const float *middle[kStripRows * kTile];  // 3x3 neighbourhood's first middle vector
-  float *out[kStripRows * kTile];
-  std::uint32_t count;
-};
 
 // Not inlined: the columns' addresses need all registers.
 template <class V, std::uint32_t Columns, std::uint32_t Halves>
@@ -121,9 +72,9 @@ void flush(const PredictorWeights &w, std::uint32_t dy_begin, std::uint32_t dy_e
     convolve_deep<V, kMost, V::kConvHalves>(w, batch->middle + i, dy_begin, dy_end, batch->out + i);
   }
   // Fewer columns at once take as long as kLeast do: the last one is repeated.
-  for (std::uint32_t last = batch->count; last > 0 && last % kLeast != 0; ++last) {
-    batch->middle[last] = batch->middle[last - 1];
-    batch->out[last] = batch->out[last - 1];
+  while (batch->count % kLeast != 0) {
+    const std::uint32_t last = batch->count - 1;
+    batch->add(batch->middle[last], batch->out[last], batch->side[last]);
   }
   for (; i < batch->count; i += kLeast) {
     convolve_deep<V, kLeast, V::kConvHalves>(w, batch->middle + i, dy_begin, dy_end, batch->out + i);
@@ -163,14 +114,20 @@ std::uint64_t convolve_tile(const ConvStrip &strip, std::uint32_t t, ConvTile *t
     if (active[r] != bits_below(width)) put_empty(strip, t, r, width);
     for (std::uint64_t left = active[r]; left != 0; left &= left - 1) {
       const auto x = static_cast<std::uint32_t>(__builtin_ctzll(left));
-      batch.middle[batch.count] = tile->middle[r][x];
-      batch.out[batch.count++] = strip.out[r] + t + x;
+      const std::uint32_t side = t + x == strip.left ? 1 : t + x + 1 == strip.right ? 2 : 0;
+      batch.add(tile->middle[r][x], strip.out[r] + t + x, side);
     }
     computed += static_cast<std::uint64_t>(__builtin_popcountll(active[r]));
     const bool above = strip.rows[r + 1] != nullptr, below = strip.rows[r + 3] != nullptr;
     const bool next_differs = r + 1 == strip.count || above != (strip.rows[r + 2] != nullptr) ||
                               below != (strip.rows[r + 4] != nullptr);
-    if (next_differs) flush<V>(*strip.weights, above ? 0 : 1, below ? 3 : 2, &batch);
+    if (!next_differs) continue;
+    const std::uint32_t dy_begin = above ? 0 : 1, dy_end = below ? 3 : 2;
+    if (strip.codes == nullptr) {
+      flush<V>(*strip.weights, dy_begin, dy_end, &batch);
+    } else {
+      flush_codes<V>(*strip.weights, *strip.codes, dy_begin, dy_end, &batch);
+    }
   }
   return computed;
 }

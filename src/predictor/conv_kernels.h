@@ -6,6 +6,8 @@
 //   deep channel: bias, then fma over taps and within a tap over middle channels, then relu;
 //   s: lane c is fma of deep[c] and conv3[c], then of deep[c + 16] and conv3[c + 16], from zero; then the tree;
 //   taps in rows outside the window are left out, columns outside the crop are zeros in both convolutions' inputs.
+// In int8: the middle channels less their empty values, in a place's 3x3 neighbourhood, divided by their largest size and
+// rounded to -127 .. 127; deep channel = fma(whole sum of products of codes, (size / 127) * scale, base), then relu.
 // Both convolutions run over channels in lanes, so that any set of columns costs what it holds.
 #pragma once
 
@@ -32,6 +34,7 @@ struct EmptyScores {
 // Up to kStripRows consecutive rows of s, for columns [begin, end) of the crop [left, right).
 struct ConvStrip {
   const PredictorWeights *weights;
+  const PredictorCodes *codes;   // null: float32
   const EmptyScores *empty;      // null: compute empty neighbourhoods too; else a crop of 3 or more
   const void *rows[kStripRows + 2 * kReach];  // history rows from two before the first; null outside the window
   std::uint32_t row_columns;     // readable columns of each
@@ -51,11 +54,19 @@ struct MeanRows {
   float *out;
 };
 
+// Returns the (row, column) pairs computed.
+using ConvStripKernel = std::uint64_t(const ConvStrip &strip);
+
 struct PredictorKernels {
-  std::uint64_t (*conv_strip)(const ConvStrip &strip);  // returns the (row, column) pairs computed
+  ConvStripKernel *conv_strip;
   void (*mean_rows)(const MeanRows &mean);
   // Writes `count` shares into a history row; those below `floor` become zero.
   void (*store_row)(const float *shares, std::uint32_t count, float floor, HistoryForm form, void *row);
 };
+
+#if defined(__x86_64__)
+// conv_strip of AVX-512 where the processor multiplies int8 too (VNNI).
+ConvStripKernel conv_strip_vnni;
+#endif
 
 }  // namespace kvsift

@@ -49,6 +49,7 @@ void compute_rows(const PredictorHistory &h, std::uint64_t begin, std::uint64_t 
                   std::uint32_t first_column, std::uint32_t right, bool plain) {
   ConvStrip strip;
   strip.weights = h.weights;
+  strip.codes = h.codes;
   strip.empty = plain ? nullptr : &h.state->empty;
   for (std::uint32_t i = 0; i < count + 2 * kReach; ++i) {
     const std::uint64_t r = row + i;  // kReach too high, so that it cannot be negative
@@ -65,7 +66,7 @@ void compute_rows(const PredictorHistory &h, std::uint64_t begin, std::uint64_t 
   for (std::uint32_t i = 0; i < count; ++i) {
     strip.out[i] = h.s + (row + i) % h.shape.rows * h.shape.columns;
   }
-  h.state->computed += h.kernels->conv_strip(strip);
+  h.state->computed += h.conv_strip(strip);
 }
 
 // Brings s up to date for the window from `begin` and the crop up to `right`.
@@ -102,13 +103,14 @@ void find_empty(const PredictorHistory &h) {
     float s[kFewestColumns];
     ConvStrip strip{};
     strip.weights = h.weights;
+    strip.codes = h.codes;
     for (int i = 0; i < 5; ++i) strip.rows[i] = rows[i];
     strip.row_columns = kFewestColumns;
     strip.form = HistoryForm::kFloat;
     strip.count = 1;
     strip.right = strip.end = kFewestColumns;
     strip.out[0] = s;
-    h.kernels->conv_strip(strip);
+    h.conv_strip(strip);
     float *empty = h.state->empty.s[missing];
     empty[0] = s[1];
     empty[1] = s[0];
@@ -124,6 +126,15 @@ std::uint32_t share_bytes(HistoryForm form) {
     case HistoryForm::kRoot8: return 1;
     default: return 4;
   }
+}
+
+ConvStripKernel *conv_strip_for(Level level, bool int8) {
+#if defined(__x86_64__)
+  if (int8 && level == Level::avx512 && __builtin_cpu_supports("avx512vnni")) return conv_strip_vnni;
+#else
+  static_cast<void>(int8);
+#endif
+  return kernels(level)->predictor.conv_strip;
 }
 
 void predictor_reset(const PredictorHistory &h) {

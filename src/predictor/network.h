@@ -23,6 +23,9 @@ struct PredictorShape {
 
 std::uint32_t share_bytes(HistoryForm form);
 
+// The fastest kernel of a level for either arithmetic; all give the same bits.
+ConvStripKernel *conv_strip_for(Level level, bool int8);
+
 // Bytes only: can be copied and saved. Rows are numbered from the first one ever appended.
 struct PredictorState {
   std::uint64_t oldest, end;           // rows in the ring
@@ -38,7 +41,9 @@ struct PredictorState {
 struct PredictorHistory {
   PredictorShape shape;
   const PredictorWeights *weights;
+  const PredictorCodes *codes;   // null: the second convolution in float32
   const PredictorKernels *kernels;
+  ConvStripKernel *conv_strip;   // see conv_strip_for
   PredictorState *state;
   void *ring;      // [slots][columns] in the shape's form
   float *s;        // [rows][columns]

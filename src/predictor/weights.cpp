@@ -13,6 +13,7 @@ constexpr float kDefaultParameters[] = {
 static_assert(sizeof kDefaultParameters == sizeof(float) * kParameters, "4,833 parameters");
 
 constexpr PredictorWeights kDefaultWeights = pack_weights(kDefaultParameters);
+constexpr kvsift_predictor kDefaultPredictor = {kPredictorMagic, kDefaultWeights, code_weights(kDefaultWeights)};
 
 struct Header {
   char magic[8];
@@ -24,7 +25,7 @@ static_assert(sizeof(Header) == kWeightHeaderBytes, "no padding");
 
 }  // namespace
 
-const PredictorWeights &default_weights() { return kDefaultWeights; }
+const kvsift_predictor &default_predictor() { return kDefaultPredictor; }
 
 kvsift_status read_weights(const void *data, std::uint64_t size, PredictorWeights *weights,
                            kvsift_error *error) {

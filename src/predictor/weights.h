@@ -40,7 +40,52 @@ constexpr PredictorWeights pack_weights(const float *p) {
   return w;
 }
 
-const PredictorWeights &default_weights();
+// The second convolution in int8. Its input is what the middle channels have beyond the values that an empty history
+// gives them, and those values' own contribution is known: `base`.
+struct alignas(64) PredictorCodes {
+  std::int8_t conv2[kTaps][kMiddle / 4][kDeep][4];  // four middle channels of a deep one side by side
+  float scale[kDeep];
+  std::int32_t sum[3][kDeep];   // of each kernel row's codes
+  float middle[kMiddle];        // of an empty history
+  float base[4][3][kDeep];      // as EmptyScores: by missing rows, by side of the crop
+};
+
+constexpr PredictorCodes code_weights(const PredictorWeights &w) {
+  PredictorCodes codes{};
+  for (std::uint32_t c = 0; c < kMiddle; ++c) codes.middle[c] = w.bias1[c] > 0 ? w.bias1[c] : 0;
+  for (std::uint32_t o = 0; o < kDeep; ++o) {
+    float most = 0;
+    double taps[kTaps] = {};
+    for (std::uint32_t t = 0; t < kTaps; ++t) {
+      for (std::uint32_t c = 0; c < kMiddle; ++c) {
+        const float weight = w.conv2[t][c][o], size = weight < 0 ? -weight : weight;
+        most = size > most ? size : most;
+        taps[t] += static_cast<double>(weight) * static_cast<double>(codes.middle[c]);
+      }
+    }
+    codes.scale[o] = most / 127;
+    for (std::uint32_t t = 0; t < kTaps && most > 0; ++t) {
+      for (std::uint32_t c = 0; c < kMiddle; ++c) {
+        const float x = w.conv2[t][c][o] / most * 127;
+        const int code = x < 0 ? -static_cast<int>(0.5f - x) : static_cast<int>(x + 0.5f);
+        codes.conv2[t][c / 4][o][c % 4] = static_cast<std::int8_t>(code);
+        codes.sum[t / 3][o] += code;
+      }
+    }
+    for (std::uint32_t rows = 0; rows < 4; ++rows) {
+      for (std::uint32_t side = 0; side < 3; ++side) {
+        double base = static_cast<double>(w.bias2[o]);
+        for (std::uint32_t t = 0; t < kTaps; ++t) {
+          const bool above = t < 3 && (rows & 1) != 0, below = t >= 6 && (rows & 2) != 0;
+          const bool beside = (t % 3 == 0 && side == 1) || (t % 3 == 2 && side == 2);
+          if (!above && !below && !beside) base += taps[t];
+        }
+        codes.base[rows][side][o] = static_cast<float>(base);
+      }
+    }
+  }
+  return codes;
+}
 
 // A weight file, little-endian:
 //
@@ -63,4 +108,11 @@ constexpr std::uint64_t kPredictorMagic = 0x3157504946495356ull;
 struct kvsift_predictor {
   std::uint64_t magic;
   kvsift::PredictorWeights weights;
+  kvsift::PredictorCodes codes;
 };
+
+namespace kvsift {
+
+const kvsift_predictor &default_predictor();
+
+}  // namespace kvsift

@@ -61,8 +61,53 @@ static inline float naive_place(const naive_net *net, const float *middle, int r
   return lane[0];
 }
 
+/* The same place with the second convolution in int8. */
+static inline float naive_weight_code(const naive_net *net, int o, int c, int t, float most) {
+  const float x = most > 0 ? net->w2[(o * 16 + c) * 9 + t] / most * 127 : 0;
+  return x < 0 ? -(float)(int)(0.5f - x) : (float)(int)(x + 0.5f);
+}
+
+static inline float naive_coded_deep(const naive_net *net, const float *middle, int rows, int columns, int r, int j,
+                                     int o, float size) {
+  double base = net->b2[o];
+  float most = 0, sum = 0;
+  for (int i = 0; i < 144; ++i) most = fmaxf(most, fabsf(net->w2[o * 144 + i]));
+  for (int t = 0; t < 9; ++t) {
+    const int y = r + t / 3 - 1, x = j + t % 3 - 1;
+    double tap = 0;
+    if (y < 0 || y >= rows || x < 0 || x >= columns) continue;
+    for (int c = 0; c < 16; ++c) {
+      const float rest = middle[(y * columns + x) * 16 + c] - naive_relu(net->b1[c]);
+      const float code = size > 0 ? nearbyintf(rest * (127.0f / size)) : 0;
+      sum += code * naive_weight_code(net, o, c, t, most);
+      tap += (double)net->w2[(o * 16 + c) * 9 + t] * (double)naive_relu(net->b1[c]);
+    }
+    base += tap;
+  }
+  return naive_relu(fmaf(sum, size / 127.0f * (most / 127), (float)base));
+}
+
+static inline float naive_coded_place(const naive_net *net, const float *middle, int rows, int columns, int r, int j) {
+  float lane[16] = {0}, size = 0;
+  for (int y = r - 1; y <= r + 1; ++y) {
+    for (int x = j - 1; x <= j + 1; ++x) {
+      if (y < 0 || y >= rows || x < 0 || x >= columns) continue;
+      for (int c = 0; c < 16; ++c) {
+        size = fmaxf(size, fabsf(middle[(y * columns + x) * 16 + c] - naive_relu(net->b1[c])));
+      }
+    }
+  }
+  for (int o = 0; o < 32; ++o) {
+    lane[o % 16] = fmaf(naive_coded_deep(net, middle, rows, columns, r, j, o, size), net->w3[o], lane[o % 16]);
+  }
+  for (int half = 8; half > 0; half /= 2) {
+    for (int c = 0; c < half; ++c) lane[c] += lane[c + half];
+  }
+  return lane[0];
+}
+
 /* scores[columns] of a crop of `rows` by `columns` shares, oldest row first. */
-static inline void naive_scores(const float *parameters, const float *in, int rows, int columns, float *scores) {
+static inline void naive_scores(const float *parameters, const float *in, int rows, int columns, int coded, float *scores) {
   const naive_net net = naive_net_of(parameters);
   float *middle = malloc(sizeof(float) * 16 * (size_t)rows * (size_t)columns);
   for (int r = 0; r < rows; ++r) {
@@ -72,7 +117,10 @@ static inline void naive_scores(const float *parameters, const float *in, int ro
   }
   for (int j = 0; j < columns; ++j) {
     float sum = 0;
-    for (int r = 0; r < rows; ++r) sum += naive_place(&net, middle, rows, columns, r, j);
+    for (int r = 0; r < rows; ++r) {
+      sum += coded ? naive_coded_place(&net, middle, rows, columns, r, j)
+                   : naive_place(&net, middle, rows, columns, r, j);
+    }
     scores[j] = fmaf(sum, 1.0f / (float)rows, net.b3[0]);
   }
   free(middle);

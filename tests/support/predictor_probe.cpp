@@ -10,6 +10,9 @@ using namespace kvsift;
 struct probe {
   PredictorShape shape;
   PredictorWeights weights;
+  PredictorCodes codes;
+  bool int8;
+  Level level;
   const PredictorKernels *kernels;
   PredictorState state;
   std::size_t ring_bytes, s_bytes;
@@ -21,7 +24,9 @@ namespace {
 
 PredictorHistory history_of(const probe *p) {
   probe *q = const_cast<probe *>(p);
-  return PredictorHistory{q->shape, &q->weights, q->kernels, &q->state, q->ring, q->s};
+  return PredictorHistory{q->shape,   &q->weights, q->int8 ? &q->codes : nullptr,
+                          q->kernels, conv_strip_for(q->level, q->int8),
+                          &q->state,  q->ring,     q->s};
 }
 
 // Exactly the bytes asked for, full of NaN: what the network reads before it was written shows.
@@ -44,7 +49,10 @@ probe *probe_new(const probe_shape *shape) {
   if (p == nullptr) std::abort();
   p->shape = PredictorShape{shape->rows, shape->rows + shape->rollback, shape->columns, shape->left,
                             shape->local, static_cast<HistoryForm>(shape->form), shape->floor};
-  p->weights = shape->parameters == nullptr ? default_weights() : pack_weights(shape->parameters);
+  p->weights = shape->parameters == nullptr ? default_predictor().weights : pack_weights(shape->parameters);
+  p->codes = code_weights(p->weights);
+  p->int8 = shape->arithmetic != 0;
+  p->level = static_cast<Level>(shape->level);
   p->kernels = &kernels(static_cast<Level>(shape->level))->predictor;
   p->ring_bytes = std::size_t{p->shape.slots} * p->shape.columns * share_bytes(p->shape.form);
   p->s_bytes = std::size_t{p->shape.rows} * p->shape.columns * sizeof(float);

@@ -26,10 +26,14 @@ static void fill(test_random *random, window *w, uint32_t thin) {
   }
 }
 
-static uint32_t scores_of(const window *w, uint32_t level, int plain, uint32_t form, float floor, float *scores,
-                          float *kept) {
+typedef struct options {
+  uint32_t form, arithmetic;
+  float floor;
+} options;
+
+static uint32_t scores_of(const window *w, uint32_t level, int plain, options o, float *scores, float *kept) {
   const probe_shape shape = {.level = level, .rows = MAX_ROWS, .columns = w->columns, .left = w->left,
-                             .local = w->local, .form = form, .floor = floor};
+                             .local = w->local, .form = o.form, .floor = o.floor, .arithmetic = o.arithmetic};
   probe *p = probe_new(&shape);
   for (uint32_t r = 0; r < w->rows; ++r) probe_append(p, w->shares[r], w->columns);
   const uint32_t right = probe_scores(p, plain, scores);
@@ -40,15 +44,15 @@ static uint32_t scores_of(const window *w, uint32_t level, int plain, uint32_t f
   return right;
 }
 
-static void check_window(const window *w, uint32_t form, float floor) {
+static void check_window(const window *w, options o) {
   float expected[MAX_COLUMNS], scores[MAX_COLUMNS], kept[MAX_ROWS * MAX_COLUMNS];
   for (uint32_t level = 0; level < PROBE_LEVELS; ++level) {
     if (probe_level_name(level) == NULL) continue;
     for (int plain = 0; plain < 2; ++plain) {
       memset(scores, 0xff, sizeof scores);
-      const uint32_t right = scores_of(w, level, plain, form, floor, scores, kept);
+      const uint32_t right = scores_of(w, level, plain, o, scores, kept);
       const uint32_t columns = right - w->left;
-      naive_scores(probe_default_parameters(), kept, (int)w->rows, (int)columns, expected);
+      naive_scores(probe_default_parameters(), kept, (int)w->rows, (int)columns, (int)o.arithmetic, expected);
       for (uint32_t j = 0; j < columns && columns < 3; ++j) expected[j] = 1;
       assert_memory_equal(scores + w->left, expected, columns * sizeof(float));
     }
@@ -63,7 +67,7 @@ static void test_bits(void **state) {
                 .left = random_below(&random, 6), .local = random_below(&random, 6)};
     if (w.left + w.local > w.columns) w.left = w.local = 0;
     fill(&random, &w, 1 + round % 8 * 8);
-    check_window(&w, round % 3, round % 2 == 0 ? 0 : 0.3f);
+    check_window(&w, (options){round % 3, round / 4 % 2, round % 2 == 0 ? 0 : 0.3f});
   }
 }
 
@@ -73,7 +77,7 @@ static void test_empty(void **state) {
   for (uint32_t rows = 1; rows < 8; ++rows) {
     for (uint32_t columns = 1; columns < 40; columns += 1 + columns / 8) {
       const window w = {.rows = rows, .columns = columns};
-      check_window(&w, rows % 3, 0);
+      check_window(&w, (options){rows % 3, rows / 3 % 2, 0});
     }
   }
 }
