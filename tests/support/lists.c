@@ -27,13 +27,14 @@ int list_keeps(const kvsift_selection *sel, uint32_t list, uint32_t token) {
 }
 
 static int decides_once(kvsift_method method) {
-  return method == KVSIFT_METHOD_SNAPKV || method == KVSIFT_METHOD_PYRAMIDKV || method == KVSIFT_METHOD_UNIFORM ||
-         method == KVSIFT_METHOD_BALANCE;
+  return method == KVSIFT_METHOD_SNAPKV || method == KVSIFT_METHOD_PYRAMIDKV || method == KVSIFT_METHOD_UNIFORM;
 }
 
 /* The most tokens a list of this step may keep. */
 static uint32_t most_kept(const kvsift_policy_config *c, uint32_t prompt, const session_answer *a) {
   uint32_t most = budget_of(c, a->tokens);
+  /* Tokens that the coreset has not taken in stay exact. */
+  if (c->method == KVSIFT_METHOD_BALANCE) return a->tokens;
   if (decides_once(c->method)) {
     most = budget_of(c, prompt);
     const int votes = c->method == KVSIFT_METHOD_SNAPKV || c->method == KVSIFT_METHOD_PYRAMIDKV;

@@ -13,7 +13,7 @@ void oracle_logits(const toy *t, const kvsift_policy_config *c, uint32_t layer, 
 /* In place: logits to shares over all `tokens`. */
 void oracle_softmax(double *logits, uint32_t tokens);
 
-/* The answer of one query head: attention over the list's tokens, and the moments tail where the selection has one.
+/* The answer of one query head: attention over the list's tokens, and the tail that the selection has.
  * The moments are taken from the keys themselves, in float64. */
 void oracle_attend(const toy *t, const kvsift_policy_config *c, const session_answer *a, uint32_t query_head, double *out);
 

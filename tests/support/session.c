@@ -116,6 +116,15 @@ static void digest_lists(session *s, const kvsift_selection *sel) {
   }
 }
 
+static void digest_coreset(session *s, const kvsift_selection *sel) {
+  if (sel->tail != KVSIFT_TAIL_BALANCE || sel->coreset == NULL) return;
+  for (uint32_t head = 0; head < s->config.kv_heads; ++head) {
+    const uint64_t at = (uint64_t)head * sel->coreset_stride;
+    session_add(s, sel->coreset + at, sel->coreset_counts[head] * sizeof(uint32_t));
+    session_add(s, sel->coreset_weights + at, sel->coreset_counts[head] * sizeof(float));
+  }
+}
+
 static void digest_observation(session *s, const kvsift_observation *o) {
   const uint32_t blocks = (o->tokens + s->config.block_tokens - 1) / s->config.block_tokens;
   for (uint32_t q = 0; q < s->config.query_heads; ++q) {
@@ -140,6 +149,7 @@ static void step_layer(session *s, uint32_t layer) {
     must(s->policy, kvsift_attend(s->policy, layer, &q, &cache, &sel, s->out, &o));
   }
   digest_lists(s, &sel);
+  digest_coreset(s, &sel);
   digest_observation(s, &o);
   session_add(s, s->out, out_bytes);
   const session_answer answer = {layer, tokens, &sel, s->out, &o};

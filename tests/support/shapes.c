@@ -53,8 +53,17 @@ static void pick_own(test_random *r, kvsift_policy_config *c) {
   c->history_rows = 5 + random_below(r, 12);
   c->predict_period = 1 + random_below(r, 3);
   c->history_floor = random_below(r, 3) == 0 ? 0.01f : 0;
-  c->balance_group = 32 + random_below(r, 64);
-  c->coreset_tokens = 8 + random_below(r, 32);
+  c->balance_halvings = 1 + random_below(r, 3);
+  c->balance_group = 32 + 2 * random_below(r, 17);
+  c->balance_streaming = random_below(r, 2);
+  c->coreset_tokens = 128 + random_below(r, 200);
+}
+
+static void pick_tail(test_random *r, kvsift_policy_config *c) {
+  c->tail = random_below(r, 3);
+  if (c->method == KVSIFT_METHOD_FULL) c->tail = KVSIFT_TAIL_NONE;
+  if (c->method == KVSIFT_METHOD_BALANCE) c->tail = KVSIFT_TAIL_BALANCE;
+  c->moments_type = random_below(r, 2) == 0 ? KVSIFT_F16 : KVSIFT_I8;
 }
 
 kvsift_policy_config shape_config(test_random *r, kvsift_method method) {
@@ -64,8 +73,7 @@ kvsift_policy_config shape_config(test_random *r, kvsift_method method) {
   pick_blocks(r, &c);
   pick_budget(r, &c);
   c.grouping = random_below(r, 3);
-  c.tail = random_below(r, 2) == 0 ? KVSIFT_TAIL_MOMENTS : KVSIFT_TAIL_NONE;
-  c.moments_type = random_below(r, 2) == 0 ? KVSIFT_F16 : KVSIFT_I8;
+  pick_tail(r, &c);
   c.rollback_tokens = random_below(r, 3) == 0 ? 0 : random_below(r, 20);
   c.softmax_scale = random_below(r, 4) == 0 ? 0.3f : 0;
   c.seed = random_bits(r);

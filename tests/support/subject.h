@@ -16,6 +16,7 @@ extern const toy_form plain_form;
 
 /* Runs `property` on `count` random subjects of every method in the build. */
 void each_subject(uint32_t count, void (*property)(subject *x));
+void each_subject_of(kvsift_method method, uint32_t count, void (*property)(subject *x));
 
 /* Fails where the two gave different answers. */
 void expect_same(const session *a, const session *b, const char *what);

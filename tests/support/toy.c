@@ -30,10 +30,6 @@ static int whole_number(const toy *t, toy_kind kind, uint32_t layer, uint32_t he
   return n;
 }
 
-float toy_number(const toy *t, toy_kind kind, uint32_t layer, uint32_t head, uint32_t token, uint32_t channel) {
-  return (float)whole_number(t, kind, layer, head, token, channel) / (1 << SHIFT);
-}
-
 /* Exact for the numbers of a toy: at most 8 significant bits, no subnormals. */
 static uint16_t half_bits(float x) {
   uint32_t b;
@@ -170,6 +166,11 @@ kvsift_view toy_view(const toy *t, toy_kind kind, uint32_t layer, uint32_t first
   v.data = (const uint8_t *)v.data + first * v.token_stride;
   if (v.scales != NULL) v.scales = (const float *)((const uint8_t *)v.scales + first * v.scale_token_stride);
   return v;
+}
+
+const float *toy_row(const toy *t, toy_kind kind, uint32_t layer, uint32_t head, uint32_t token) {
+  const kvsift_view v = toy_view(t, kind, layer, token);
+  return (const float *)((const uint8_t *)v.data + head * v.head_stride);
 }
 
 kvsift_cache toy_cache(const toy *t, uint32_t layer, uint32_t tokens) {

@@ -40,7 +40,8 @@ typedef enum toy_kind { TOY_QUERY, TOY_KEY, TOY_VALUE } toy_kind;
 toy *toy_new(uint64_t seed, const kvsift_policy_config *config, toy_form form);
 void toy_free(toy *t);
 
-float toy_number(const toy *t, toy_kind kind, uint32_t layer, uint32_t head, uint32_t token, uint32_t channel);
+/* The row itself, where the form is float32. */
+const float *toy_row(const toy *t, toy_kind kind, uint32_t layer, uint32_t head, uint32_t token);
 
 /* Views of tokens from `first` on, as kvsift_observe_keys and queries take them. */
 kvsift_view toy_view(const toy *t, toy_kind kind, uint32_t layer, uint32_t first);

@@ -1,0 +1,77 @@
+#include "brute_pages.h"
+
+#include <math.h>
+
+#include "oracle.h"
+
+enum { MOST = 256 };
+
+/* One channel of a page's keys. */
+typedef struct channel {
+  double least, greatest, mean, deviation;
+} channel;
+
+static channel channel_of(const brute *b, uint32_t layer, uint32_t kv_head, uint32_t begin, uint32_t end, uint32_t d) {
+  channel x = {INFINITY, -INFINITY, 0, 0};
+  const double n = end - begin;
+  for (uint32_t t = begin; t < end; ++t) {
+    const double k = (double)toy_row(b->x->toy, TOY_KEY, layer, kv_head, t)[d];
+    x.least = fmin(x.least, k);
+    x.greatest = fmax(x.greatest, k);
+    x.mean += k / n;
+  }
+  for (uint32_t t = begin; t < end; ++t) {
+    x.deviation += pow((double)toy_row(b->x->toy, TOY_KEY, layer, kv_head, t)[d] - x.mean, 2) / n;
+  }
+  x.deviation = sqrt(x.deviation);
+  return x;
+}
+
+/* Quest: the upper bound of the page's logits. Page statistics: q.mean + |q|.deviation / 2. *error: what the storage
+ * of mean and deviation (float16, or int8 of the row's greatest) and float32 may change. */
+static double page_score(const brute *b, uint32_t layer, uint32_t query_head, uint32_t tokens, uint32_t page, double *error) {
+  const kvsift_policy_config *c = &b->x->config;
+  const uint32_t begin = page * c->page_tokens;
+  const uint32_t end = begin + c->page_tokens < tokens ? begin + c->page_tokens : tokens;
+  const float *q = toy_row(b->x->toy, TOY_QUERY, layer, query_head, tokens - 1);
+  double score = 0, sum = 0, mean_top = 0, deviation_top = 0, total = 0;
+  for (uint32_t d = 0; d < c->head_dim; ++d) {
+    const channel x = channel_of(b, layer, query_head / (c->query_heads / c->kv_heads), begin, end, d);
+    const double size = fabs((double)q[d]);
+    score += c->method == KVSIFT_METHOD_QUEST ? fmax((double)q[d] * x.least, (double)q[d] * x.greatest)
+                                              : (double)q[d] * x.mean + size * x.deviation / 2;
+    mean_top = fmax(mean_top, fabs(x.mean));
+    deviation_top = fmax(deviation_top, x.deviation);
+    sum += size * (fabs(x.mean) + x.deviation / 2);
+    total += size;
+  }
+  *error = 1e-5 * (fabs(score) + 1);
+  if (c->method == KVSIFT_METHOD_PAGE_STATS) {
+    *error += c->moments_type == KVSIFT_I8 ? total * (mean_top + deviation_top / 2) / 253 : sum / 1900 + total * 1e-7;
+  }
+  *error *= oracle_scale(c);
+  return score * oracle_scale(c);
+}
+
+void brute_page_scores(const brute *b, const session_answer *a, uint32_t list, uint32_t pages, double *low, double *high) {
+  const kvsift_policy_config *c = &b->x->config;
+  const uint32_t heads = c->query_heads / b->lists;
+  double score[MOST], error[MOST];
+  const bool shared = c->grouping != KVSIFT_GROUP_QUERY_HEAD;
+  for (uint32_t i = 0; i < pages; ++i) low[i] = high[i] = 0;
+  for (uint32_t q = list * heads; q < (list + 1) * heads; ++q) {
+    double worst = 0;
+    for (uint32_t i = 0; i < pages; ++i) {
+      score[i] = page_score(b, a->layer, q, a->tokens, i, &error[i]);
+      worst = fmax(worst, error[i]);
+    }
+    if (shared) oracle_softmax(score, pages);
+    for (uint32_t i = 0; i < pages; ++i) {
+      /* A softmax moves by the error of its own logit and that of the sum. */
+      const double l = shared ? score[i] * exp(-error[i] - worst) : score[i] - error[i];
+      const double h = shared ? score[i] * exp(error[i] + worst) : score[i] + error[i];
+      low[i] = c->grouping == KVSIFT_GROUP_MAX ? fmax(low[i], l) : low[i] + l / heads;
+      high[i] = c->grouping == KVSIFT_GROUP_MAX ? fmax(high[i], h) : high[i] + h / heads;
+    }
+  }
+}
