@@ -22,6 +22,12 @@ impl<const BYTES: usize> Default for Aligned<BYTES> {
     }
 }
 
+/// The part of `memory` that starts where arenas and scratch may start: up to 63 bytes less.
+pub fn aligned(memory: &mut [u8]) -> &mut [u8] {
+    let skip = memory.as_ptr().align_offset(core::mem::align_of::<Aligned<1>>()).min(memory.len());
+    &mut memory[skip..]
+}
+
 const _: () = assert!(core::mem::align_of::<Aligned<1>>() == kvsift_sys::KVSIFT_ARENA_ALIGNMENT as usize);
 
 pub(crate) struct Arena<'a> {

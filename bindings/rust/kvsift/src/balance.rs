@@ -95,7 +95,7 @@ impl<'a> Config<'a> {
     }
 
     /// Compresses tokens `range` of a KV head; returns how many were kept, with their weights. `scratch` must be aligned to
-    /// 64 bytes ([`Aligned`](crate::Aligned)).
+    /// 64 bytes ([`aligned`](crate::aligned)).
     #[allow(clippy::too_many_arguments)]
     pub fn compress(
         &self,

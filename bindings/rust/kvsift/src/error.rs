@@ -5,6 +5,8 @@ use core::fmt::{self, Write};
 use kvsift_sys as sys;
 
 const MESSAGE_BYTES: usize = sys::KVSIFT_ERROR_BYTES as usize;
+/// Without `alloc` an error holds its text itself, and functions that return it should stay cheap.
+const SENTENCE_BYTES: usize = if cfg!(feature = "alloc") { MESSAGE_BYTES } else { 112 };
 
 /// Why a call failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,12 +62,15 @@ impl Status {
     }
 }
 
-/// A status and the sentence that names the argument and the value. Holds its text itself: errors allocate nothing.
-#[derive(Clone, Copy)]
+/// A status and the sentence that names the argument and the value. Small enough to be returned by value: without `alloc` a
+/// long sentence is cut off.
+#[derive(Clone)]
 pub struct Error {
     status: Status,
-    length: usize,
-    message: [u8; MESSAGE_BYTES],
+    #[cfg(feature = "alloc")]
+    sentence: alloc::boxed::Box<str>,
+    #[cfg(not(feature = "alloc"))]
+    sentence: Words<SENTENCE_BYTES>,
 }
 
 /// The result of everything that can fail.
@@ -78,19 +83,27 @@ impl Error {
 
     /// The sentence, or the status in words where the library left none.
     pub fn message(&self) -> &str {
-        match core::str::from_utf8(&self.message[..self.length]) {
-            Ok("") | Err(_) => self.status.as_str(),
-            Ok(sentence) => sentence,
+        #[cfg(feature = "alloc")]
+        let sentence = &*self.sentence;
+        #[cfg(not(feature = "alloc"))]
+        let sentence = self.sentence.as_str();
+        match sentence {
+            "" => self.status.as_str(),
+            sentence => sentence,
         }
     }
 
+    #[cold]
     pub(crate) fn new(status: Status, sentence: fmt::Arguments<'_>) -> Error {
-        let mut error = Error { status, length: 0, message: [0; MESSAGE_BYTES] };
+        let mut words = Words { length: 0, bytes: [0; SENTENCE_BYTES] };
         // A sentence that is too long is cut off.
-        let _ = error.write_fmt(sentence);
-        error
+        let _ = words.write_fmt(sentence);
+        #[cfg(feature = "alloc")]
+        let words = words.as_str().into();
+        Error { status, sentence: words }
     }
 
+    #[cold]
     pub(crate) fn invalid(sentence: fmt::Arguments<'_>) -> Error {
         Error::new(Status::InvalidArgument, sentence)
     }
@@ -101,14 +114,27 @@ impl Error {
     }
 }
 
-impl Write for Error {
+/// Text without an allocator.
+#[derive(Clone)]
+struct Words<const N: usize> {
+    length: usize,
+    bytes: [u8; N],
+}
+
+impl<const N: usize> Words<N> {
+    fn as_str(&self) -> &str {
+        core::str::from_utf8(&self.bytes[..self.length]).unwrap_or("")
+    }
+}
+
+impl<const N: usize> Write for Words<N> {
     fn write_str(&mut self, words: &str) -> fmt::Result {
         for c in words.chars() {
             let end = self.length + c.len_utf8();
-            if end > MESSAGE_BYTES {
+            if end > N {
                 return Err(fmt::Error);
             }
-            c.encode_utf8(&mut self.message[self.length..end]);
+            c.encode_utf8(&mut self.bytes[self.length..end]);
             self.length = end;
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! Decides which blocks of a KV cache attention needs, token by token.
 //!
 //! A thin, safe layer over the C library: every call checks its slices against the shapes and hands them on. Nothing is
-//! allocated but arenas, once, and only by the constructors that take no memory of the caller's (feature `alloc`).
+//! allocated but arenas, once, by the constructors that take no memory of the caller's, and the sentences of errors (feature
+//! `alloc`, without which neither is there).
 //! The C header documents what each call does; the names are the same.
 //!
 //! ```
@@ -28,8 +29,6 @@
 //! ```
 #![no_std]
 #![warn(unsafe_op_in_unsafe_fn)]
-// An error carries its sentence, so that errors need no memory; the size is only paid for where one occurs.
-#![allow(clippy::result_large_err)]
 
 #[cfg(feature = "alloc")]
 extern crate alloc;
@@ -49,7 +48,7 @@ pub mod store;
 mod stream;
 mod view;
 
-pub use arena::Aligned;
+pub use arena::{aligned, Aligned};
 pub use cache::{BlockTable, Cache, Heads, Query};
 pub use config::{ArenaSize, Config, Shape};
 pub use error::{Error, Result, Status};
