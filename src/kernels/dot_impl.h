@@ -13,52 +13,69 @@ struct DotJob {
   std::size_t stride;
 };
 
-template <class V, std::uint32_t Q, std::uint32_t N>
-void put_sums(const V (&sum)[Q][N], float *out, std::size_t stride) {
-  if constexpr (N == 4) {
-    for (std::uint32_t k = 0; k < Q; ++k)
-      reduce_add4(sum[k][0], sum[k][1], sum[k][2], sum[k][3], out + k * stride);
-  } else if constexpr (Q == 4) {
-    for (std::uint32_t n = 0; n < N; ++n) {
-      float column[4];
-      reduce_add4(sum[0][n], sum[1][n], sum[2][n], sum[3][n], column);
-      for (std::uint32_t k = 0; k < 4; ++k) out[k * stride + n] = column[k];
-    }
+// sum[k][n] from accumulate(c, pieces), which fills the pieces that begin at element c. Where a
+// vector is two registers the halves are worked on one after the other, so that the accumulators
+// fit.
+template <class V, std::uint32_t Q, std::uint32_t N, class F>
+inline __attribute__((always_inline)) void by_pieces(V (&sum)[Q][N], F accumulate) {
+  if constexpr (V::kPieces == 1) {
+    accumulate(0, sum);
   } else {
-    for (std::uint32_t k = 0; k < Q; ++k)
-      for (std::uint32_t n = 0; n < N; ++n) out[k * stride + n] = reduce_add(sum[k][n]);
+    typename V::Piece low[Q][N], high[Q][N];
+    accumulate(0, low);
+    accumulate(kLanes / 2, high);
+    each<Q>([&](std::uint32_t k) {
+      each<N>([&](std::uint32_t n) { sum[k][n] = V::join(low[k][n], high[k][n]); });
+    });
   }
 }
 
-// Queries q .. q + Q - 1 with rows i .. i + N - 1, not yet scaled, piece by piece of the vector so
-// that the accumulators fit the registers. Cut: dim is no multiple of 16.
+template <class V, std::uint32_t Q, std::uint32_t N>
+inline __attribute__((always_inline)) void put_sums(const V (*sum)[N], float *out,
+                                                    std::size_t stride) {
+  if constexpr (N == 4) {
+    each<Q>([&](std::uint32_t k) {
+      reduce_add4(sum[k][0], sum[k][1], sum[k][2], sum[k][3], out + k * stride);
+    });
+  } else if constexpr (Q == 4) {
+    each<N>([&](std::uint32_t n) {
+      float column[4];
+      reduce_add4(sum[0][n], sum[1][n], sum[2][n], sum[3][n], column);
+      for (std::uint32_t k = 0; k < 4; ++k) out[k * stride + n] = column[k];
+    });
+  } else {
+    each<Q>([&](std::uint32_t k) {
+      each<N>([&](std::uint32_t n) { out[k * stride + n] = reduce_add(sum[k][n]); });
+    });
+  }
+}
+
+// Queries q .. q + Q - 1 with rows i .. i + N - 1, not yet scaled. Cut: dim is no multiple of 16.
 template <class V, class T, std::uint32_t Q, std::uint32_t N, bool Cut>
 void dot_tile(const DotJob &job, const Rows &rows, std::uint32_t q, std::uint32_t i) {
   using Piece = typename V::Piece;
   const float *queries = job.queries + static_cast<std::size_t>(q) * job.dim16;
   const T *row = row_of<T>(rows, i);
   const std::uint64_t row_step = rows.stride / sizeof(T);
-  const std::uint32_t whole = Cut ? job.dim - job.dim % kLanes : job.dim;
-  V sum[Q][N] = {};
-  for (std::uint32_t p = 0; p < V::kPieces; ++p) {
-    Piece acc[Q][N];
-    for (std::uint32_t k = 0; k < Q; ++k)
-      for (std::uint32_t n = 0; n < N; ++n) acc[k][n] = Piece::zero();
-    for (std::uint32_t c = p * (kLanes / V::kPieces); c < whole; c += kLanes) {
-      Piece key[N];
-      for (std::uint32_t n = 0; n < N; ++n) key[n] = Piece::load(row + n * row_step + c);
-      for (std::uint32_t k = 0; k < Q; ++k) {
-        const Piece x = Piece::load(queries + k * job.dim16 + c);
-        for (std::uint32_t n = 0; n < N; ++n) acc[k][n] = fma(x, key[n], acc[k][n]);
-      }
-    }
-    for (std::uint32_t k = 0; k < Q; ++k)
-      for (std::uint32_t n = 0; n < N; ++n) set_piece(sum[k][n], p, acc[k][n]);
-  }
+  const std::uint32_t whole = Cut ? job.dim - job.dim % kLanes : job.dim, dim16 = job.dim16;
+  V sum[Q][N];
+  by_pieces<V>(
+      sum, [=](std::uint32_t begin, Piece(&acc)[Q][N]) __attribute__((always_inline)) {
+        each<Q>(
+            [&](std::uint32_t k) { each<N>([&](std::uint32_t n) { acc[k][n] = Piece::zero(); }); });
+        for (std::uint32_t c = begin; c < whole; c += kLanes) {
+          Piece key[N];
+          each<N>([&](std::uint32_t n) { key[n] = Piece::load(row + n * row_step + c); });
+          each<Q>([&](std::uint32_t k) {
+            const Piece x = Piece::load(queries + k * dim16 + c);
+            each<N>([&](std::uint32_t n) { acc[k][n] = fma(x, key[n], acc[k][n]); });
+          });
+        }
+      });
   for (std::uint32_t n = 0; Cut && n < N; ++n) {
     const V key = load_part<V>(row + n * row_step + whole, job.dim - whole);
     for (std::uint32_t k = 0; k < Q; ++k)
-      sum[k][n] = fma(V::load(queries + k * job.dim16 + whole), key, sum[k][n]);
+      sum[k][n] = fma(V::load(queries + k * dim16 + whole), key, sum[k][n]);
   }
   put_sums<V, Q, N>(sum, job.logits + q * job.stride + i, job.stride);
 }

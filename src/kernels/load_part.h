@@ -11,6 +11,16 @@
 namespace kvsift {
 namespace {
 
+// f(0), ... f(N - 1) without a loop: arrays of accumulators become registers only where indices are
+// constants.
+template <std::uint32_t N, class F>
+inline __attribute__((always_inline)) void each(F f) {
+  if constexpr (N > 0) {
+    each<N - 1>(f);
+    f(N - 1);
+  }
+}
+
 // n < 16 elements, the other lanes zero.
 template <class V, class T>
 V load_part(const T *p, std::size_t n) {

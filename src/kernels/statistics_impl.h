@@ -21,32 +21,29 @@ void spread_tile(const SpreadJob &job, const Rows &deviation, std::uint32_t q, s
   const float *queries = job.queries + static_cast<std::size_t>(q) * job.dim16;
   const T *row = row_of<T>(deviation, page);
   const std::uint64_t row_step = deviation.stride / sizeof(T);
-  V quadratic[Q][N] = {}, absolute[Q][N] = {};
-  for (std::uint32_t p = 0; p < V::kPieces; ++p) {
-    Piece squares[Q][N], sums[Q][N];
-    for (std::uint32_t k = 0; k < Q; ++k)
-      for (std::uint32_t n = 0; n < N; ++n) squares[k][n] = sums[k][n] = Piece::zero();
-    for (std::uint32_t c = p * (kLanes / V::kPieces); c < job.dim16; c += kLanes) {
-      Piece d[N];
-      for (std::uint32_t n = 0; n < N; ++n) d[n] = Piece::load(row + n * row_step + c);
-      for (std::uint32_t k = 0; k < Q; ++k) {
-        const Piece x = abs(Piece::load(queries + k * job.dim16 + c));
-        for (std::uint32_t n = 0; n < N; ++n) {
-          const Piece spread = mul(x, d[n]);
-          squares[k][n] = fma(spread, spread, squares[k][n]);
-          sums[k][n] = add(sums[k][n], spread);
+  // The first Q lines add squares, the others magnitudes.
+  V sum[2 * Q][N];
+  const std::uint32_t dim16 = job.dim16;
+  by_pieces<V>(
+      sum, [=](std::uint32_t begin, Piece(&acc)[2 * Q][N]) __attribute__((always_inline)) {
+        each<2 * Q>(
+            [&](std::uint32_t k) { each<N>([&](std::uint32_t n) { acc[k][n] = Piece::zero(); }); });
+        for (std::uint32_t c = begin; c < dim16; c += kLanes) {
+          Piece d[N];
+          each<N>([&](std::uint32_t n) { d[n] = Piece::load(row + n * row_step + c); });
+          each<Q>([&](std::uint32_t k) {
+            const Piece x = abs(Piece::load(queries + k * dim16 + c));
+            each<N>([&](std::uint32_t n) {
+              const Piece spread = mul(x, d[n]);
+              acc[k][n] = fma(spread, spread, acc[k][n]);
+              acc[Q + k][n] = add(acc[Q + k][n], spread);
+            });
+          });
         }
-      }
-    }
-    for (std::uint32_t k = 0; k < Q; ++k)
-      for (std::uint32_t n = 0; n < N; ++n) {
-        set_piece(quadratic[k][n], p, squares[k][n]);
-        set_piece(absolute[k][n], p, sums[k][n]);
-      }
-  }
+      });
   const std::size_t at = q * job.stride + page;
-  if (job.quadratic != nullptr) put_sums<V, Q, N>(quadratic, job.quadratic + at, job.stride);
-  if (job.absolute != nullptr) put_sums<V, Q, N>(absolute, job.absolute + at, job.stride);
+  if (job.quadratic != nullptr) put_sums<V, Q, N>(sum, job.quadratic + at, job.stride);
+  if (job.absolute != nullptr) put_sums<V, Q, N>(sum + Q, job.absolute + at, job.stride);
 }
 
 template <class V, class T, std::uint32_t N>

@@ -37,6 +37,7 @@ struct Avx2 {
   static constexpr std::uint32_t kConvColumns = 4, kConvHalves = 1;
   __m256 lo, hi;
 
+  static Avx2 join(Avx2Half a, Avx2Half b) { return {a.v, b.v}; }
   static Avx2 zero() { return broadcast(0.0f); }
   static Avx2 broadcast(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
   template <class T>
@@ -45,9 +46,6 @@ struct Avx2 {
   }
 };
 
-inline void set_piece(Avx2 &a, std::uint32_t piece, Avx2Half x) {
-  (piece == 0 ? a.lo : a.hi) = x.v;
-}
 inline void store(float *p, Avx2 a) {
   _mm256_storeu_ps(p, a.lo);
   _mm256_storeu_ps(p + 8, a.hi);

@@ -38,7 +38,6 @@ struct Avx512 {
   }
 };
 
-inline void set_piece(Avx512 &a, std::uint32_t, Avx512 x) { a = x; }
 inline void store(float *p, Avx512 a) { _mm512_storeu_ps(p, a.v); }
 template <int Rounding>
 inline void store_half(F16 *p, Avx512 a) {

@@ -53,7 +53,6 @@ inline uint16x4_t half_below(uint16x4_t h) {
   return vbsl_u16(vceq_u16(h, vdup_n_u16(0)), vdup_n_u16(0x8001), next);
 }
 
-inline void set_piece(Neon &a, std::uint32_t, const Neon &x) { a = x; }
 inline void store(float *p, const Neon &a) {
   for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, a.v[i]);
 }

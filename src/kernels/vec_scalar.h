@@ -39,7 +39,6 @@ struct Scalar {
   }
 };
 
-inline void set_piece(Scalar &a, std::uint32_t, const Scalar &x) { a = x; }
 inline void store(float *p, const Scalar &a) {
   for (std::uint32_t i = 0; i < kLanes; ++i) p[i] = a.lane[i];
 }
