@@ -50,39 +50,48 @@ struct alignas(64) PredictorCodes {
   float base[4][3][kDeep];      // as EmptyScores: by missing rows, by side of the crop
 };
 
+constexpr std::int8_t round_code(float x) {
+  return static_cast<std::int8_t>(x < 0 ? -static_cast<int>(0.5f - x) : static_cast<int>(x + 0.5f));
+}
+
+// What the middle channels of an empty history give deep channel `out`, tap by tap.
+constexpr void code_base(const PredictorWeights &w, std::uint32_t out, PredictorCodes *codes) {
+  for (std::uint32_t rows = 0; rows < 4; ++rows) {
+    for (std::uint32_t side = 0; side < 3; ++side) {
+      double base = static_cast<double>(w.bias2[out]);
+      for (std::uint32_t t = 0; t < kTaps; ++t) {
+        const bool no_row = (t < 3 && (rows & 1) != 0) || (t >= 6 && (rows & 2) != 0);
+        const bool no_column = (t % 3 == 0 && side == 1) || (t % 3 == 2 && side == 2);
+        if (no_row || no_column) continue;
+        double tap = 0;
+        for (std::uint32_t c = 0; c < kMiddle; ++c) {
+          tap += static_cast<double>(w.conv2[t][c][out]) * static_cast<double>(codes->middle[c]);
+        }
+        base += tap;
+      }
+      codes->base[rows][side][out] = static_cast<float>(base);
+    }
+  }
+}
+
 constexpr PredictorCodes code_weights(const PredictorWeights &w) {
   PredictorCodes codes{};
   for (std::uint32_t c = 0; c < kMiddle; ++c) codes.middle[c] = w.bias1[c] > 0 ? w.bias1[c] : 0;
   for (std::uint32_t o = 0; o < kDeep; ++o) {
     float most = 0;
-    double taps[kTaps] = {};
-    for (std::uint32_t t = 0; t < kTaps; ++t) {
-      for (std::uint32_t c = 0; c < kMiddle; ++c) {
-        const float weight = w.conv2[t][c][o], size = weight < 0 ? -weight : weight;
-        most = size > most ? size : most;
-        taps[t] += static_cast<double>(weight) * static_cast<double>(codes.middle[c]);
-      }
+    for (std::uint32_t i = 0; i < kTaps * kMiddle; ++i) {
+      const float weight = w.conv2[i / kMiddle][i % kMiddle][o], size = weight < 0 ? -weight : weight;
+      most = size > most ? size : most;
     }
     codes.scale[o] = most / 127;
     for (std::uint32_t t = 0; t < kTaps && most > 0; ++t) {
       for (std::uint32_t c = 0; c < kMiddle; ++c) {
-        const float x = w.conv2[t][c][o] / most * 127;
-        const int code = x < 0 ? -static_cast<int>(0.5f - x) : static_cast<int>(x + 0.5f);
-        codes.conv2[t][c / 4][o][c % 4] = static_cast<std::int8_t>(code);
+        const std::int8_t code = round_code(w.conv2[t][c][o] / most * 127);
+        codes.conv2[t][c / 4][o][c % 4] = code;
         codes.sum[t / 3][o] += code;
       }
     }
-    for (std::uint32_t rows = 0; rows < 4; ++rows) {
-      for (std::uint32_t side = 0; side < 3; ++side) {
-        double base = static_cast<double>(w.bias2[o]);
-        for (std::uint32_t t = 0; t < kTaps; ++t) {
-          const bool above = t < 3 && (rows & 1) != 0, below = t >= 6 && (rows & 2) != 0;
-          const bool beside = (t % 3 == 0 && side == 1) || (t % 3 == 2 && side == 2);
-          if (!above && !below && !beside) base += taps[t];
-        }
-        codes.base[rows][side][o] = static_cast<float>(base);
-      }
-    }
+    code_base(w, o, &codes);
   }
   return codes;
 }
