@@ -1,6 +1,7 @@
 // Keys in, choices out.
 #include "check.h"
 #include "methods/method.h"
+#include "policy/coreset.h"
 #include "policy/lists.h"
 #include "policy/pages.h"
 #include "policy/select.h"
@@ -47,8 +48,9 @@ extern "C" kvsift_status kvsift_observe_keys(kvsift_policy *policy, uint32_t lay
                    " has keys of ", seen, " tokens");
   }
   for (std::uint32_t head = span.begin; head < span.end; ++head) {
-    append_keys(head_of(p, layer, head), HeadRows{keys, nullptr, 0, head},
-                HeadRows{with_values ? values : keys, nullptr, 0, head}, tokens);
+    const HeadRows key_rows{keys, nullptr, 0, head}, value_rows{with_values ? values : keys, nullptr, 0, head};
+    append_keys(head_of(p, layer, head), key_rows, value_rows, tokens);
+    if (has_coreset(p->s)) observe_coreset(head_of(p, layer, head), key_rows, value_rows, tokens);
   }
   return KVSIFT_OK;
 }
@@ -94,7 +96,7 @@ static void fill(const Policy *p, const Step &step, bool dense, kvsift_selection
   out->coreset = balanced ? p->coreset.in(p) : nullptr;
   out->coreset_weights = balanced ? p->coreset_weights.in(p) : nullptr;
   out->coreset_counts = balanced ? p->coreset_counts.in(p) : nullptr;
-  out->coreset_stride = balanced ? s.c.coreset_tokens : 0;
+  out->coreset_stride = balanced ? s.coreset.entries : 0;
   out->missed_stride = s.c.verify_blocks;
   out->missed = s.c.verify_blocks > 0 ? p->missed.in(p) : nullptr;
   out->missed_counts = s.c.verify_blocks > 0 ? p->missed_counts.in(p) : nullptr;

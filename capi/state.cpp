@@ -3,6 +3,7 @@
 
 #include "check.h"
 #include "methods/method.h"
+#include "policy/coreset.h"
 #include "policy/pages.h"
 #include "policy/snapshot.h"
 #include "policy/undo.h"
@@ -13,12 +14,13 @@ namespace {
 
 bool can_go_back(const HeadState &head, const Method &method, std::uint32_t tokens) {
   if (method.can_truncate != nullptr && !method.can_truncate(head, tokens)) return false;
-  return can_restore(head, tokens);
+  return can_truncate_coreset(head, tokens) && can_restore(head, tokens);
 }
 
 void go_back(const HeadState &head, const Method &method, std::uint32_t tokens) {
   const bool moved = head.unit->keys_seen > tokens;
   if (method.truncate != nullptr) method.truncate(head, tokens);
+  truncate_coreset(head, tokens);
   restore(head, tokens);
   if (moved) rewrite_open_page(head);
   head.marks() = HeadMarks{};

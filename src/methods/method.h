@@ -58,6 +58,8 @@ struct Method {
   // Evicting methods that rank: `kept` (ascending) of all `blocks` were chosen, the others are gone.
   void (*evict)(const HeadState &head, std::uint32_t list, std::uint32_t blocks, const std::uint32_t *kept,
                 std::uint32_t count);
+  // The first token of the newest stretch that is kept; null: local_tokens back from the end.
+  std::uint32_t (*exact_from)(const HeadState &head, std::uint32_t tokens);
   // Keeping methods: the surviving blocks of the prompt for list `list`, of the `head.unit->prompt_tokens` tokens it has,
   // besides the sinks and the last `settings.prompt_local` tokens. Called once, at the first decode step after the prompt;
   // tokens after the prompt are all kept.

@@ -1,6 +1,7 @@
 #include "policy/layout.h"
 
 #include "methods/method.h"
+#include "policy/coreset.h"
 
 namespace kvsift {
 namespace {
@@ -38,6 +39,7 @@ kvsift_status lay_out_unit(const Settings &s, UnitPlaces *p, kvsift_error *error
   p->step_begin = unit.step_begin();
   p->step_end = unit.step_end();
   lay_out_pages(&unit, s, p);
+  lay_out_coreset(&unit, s, p);
   if (method.keep != nullptr) {
     p->kept = unit.lasting<std::uint32_t>(std::uint64_t{s.lists} * s.kept_blocks, "kept blocks");
     p->kept_counts = unit.lasting<std::uint32_t>(s.lists, "kept block counts");
@@ -65,10 +67,12 @@ kvsift_status lay_out(const Settings &s, Layout *layout, PolicyPlaces *policy, k
   policy->block_counts = layout->take<std::uint32_t>(lists, "selection block counts");
   policy->missed = layout->take<std::uint32_t>(lists * s.c.verify_blocks, "missed blocks");
   policy->missed_counts = layout->take<std::uint32_t>(lists, "missed block counts");
-  const std::uint64_t coreset = s.c.tail == KVSIFT_TAIL_BALANCE ? s.c.coreset_tokens : 0;
+  const std::uint64_t coreset = s.coreset.entries;
   policy->coreset = layout->take<std::uint32_t>(s.c.kv_heads * coreset, "coreset tokens");
   policy->coreset_weights = layout->take<float>(s.c.kv_heads * coreset, "coreset weights");
   policy->coreset_counts = layout->take<std::uint32_t>(s.c.kv_heads, "coreset counts");
+  policy->coreset_scratch_bytes = coreset_scratch_bytes(s);
+  policy->coreset_scratch = layout->take<char>(policy->coreset_scratch_bytes * s.c.kv_heads, "coreset scratch");
   policy->marks = layout->take<HeadMarks>(s.c.kv_heads, "head marks");
   policy->units = layout->take_pieces(std::uint64_t{s.sparse_layers} * s.c.kv_heads, policy->places.bytes,
                                       "per-head state");

@@ -112,6 +112,8 @@ struct UnitPlaces {
   std::uint64_t open_bounds;    // F16 [2][dim16]: its least and greatest keys
   std::uint64_t key_mean, key_std, value_mean, key_min, key_max;
   std::uint64_t key_mean_scale, key_std_scale, value_mean_scale;
+  std::uint64_t coreset_state, coreset_tokens, coreset_weights, coreset_keys, coreset_values,
+      coreset_backups;
   std::uint64_t kept;           // u32 [lists][kept_blocks], keeping methods
   std::uint64_t kept_counts;    // u32 [lists]
   std::uint64_t undo;           // ring of rollback_tokens slots
@@ -153,6 +155,8 @@ struct PolicyPlaces {
   Offset<std::uint32_t> range_counts, blocks, block_counts, missed, missed_counts;
   Offset<std::uint32_t> coreset, coreset_counts;
   Offset<float> coreset_weights;
+  Offset<char> coreset_scratch;
+  std::uint64_t coreset_scratch_bytes;  // of one KV head
   Offset<HeadMarks> marks;
 };
 

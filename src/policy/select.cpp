@@ -4,6 +4,7 @@
 
 #include "methods/method.h"
 #include "methods/page_stats.h"
+#include "policy/coreset.h"
 #include "policy/group.h"
 #include "policy/lists.h"
 #include "policy/target.h"
@@ -113,7 +114,8 @@ void select_ranked(const HeadState &head, const Method &method, const Step &step
   const std::uint32_t blocks = blocks_of(step.tokens, s.c.block_tokens);
   ScoreKind kind;
   const std::uint32_t scored = score_lists(head, method, query, blocks, scratch, &kind);
-  const Ranking r = rank_for(s, step.tokens, scored);
+  Ranking r = rank_for(s, step.tokens, scored);
+  if (method.exact_from != nullptr) r.local = step.tokens - method.exact_from(head, step.tokens);
   const bool verify = s.c.verify_blocks > 0 && (method.needs & KVSIFT_NEEDS_QUERY) == 0;
   if (verify) {
     page_scores(head, query, blocks, scratch.spare, nullptr, scratch.stride);
@@ -202,11 +204,13 @@ void select_head(const HeadState &head, const Step &step, const float *queries) 
   }
   head.marks() = HeadMarks{head.layer, step.tokens, 0, 0};
   if (method.evict != nullptr) remember(head, step.tokens - 1);
+  if (has_coreset(s)) close_coreset(head);
   if (method.keep != nullptr && !step.everything) {
     select_kept(head, method, step);
   } else if (!step.everything) {
     select_ranked(head, method, step, QueryRows{queries, step.tokens});
   }
+  if (has_coreset(s) && !step.everything) select_coreset(head);
   const bool everything = step.everything || (step.calibration && s.c.calibration_dense != 0);
   if (everything) {
     for (std::uint32_t list = 0; list < s.lists; ++list) write_everything(head, list, step.tokens);

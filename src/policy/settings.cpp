@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "methods/method.h"
+#include "policy/coreset.h"
 
 namespace kvsift {
 namespace {
@@ -100,6 +101,7 @@ void derive(const Config &c, const Method &method, Settings *s) {
   if (s->page_moments || s->page_bounds) s->needs |= KVSIFT_NEEDS_KEYS;
   if (s->value_moments) s->needs |= KVSIFT_NEEDS_KEYS | KVSIFT_NEEDS_VALUES | KVSIFT_NEEDS_QUERY;
   if (c.verify_blocks > 0) s->needs |= KVSIFT_NEEDS_QUERY;
+  if (has_coreset(*s)) s->needs |= KVSIFT_NEEDS_KEYS | KVSIFT_NEEDS_VALUES;
   s->scale = c.softmax_scale > 0 ? c.softmax_scale : 1.0f / std::sqrt(static_cast<float>(c.head_dim));
   const bool votes = c.method == KVSIFT_METHOD_SNAPKV || c.method == KVSIFT_METHOD_PYRAMIDKV;
   s->prompt_local = votes && c.window > c.local_tokens ? c.window : c.local_tokens;
@@ -110,7 +112,7 @@ void derive(const Config &c, const Method &method, Settings *s) {
   s->kept_blocks = static_cast<std::uint32_t>(most < s->max_blocks ? most : s->max_blocks);
   s->list_ranges = s->kept_blocks + 2;
   // Keeping methods keep every decoded token as well.
-  s->list_blocks = method.keep != nullptr ? s->max_blocks : s->kept_blocks;
+  s->list_blocks = method.keep != nullptr || method.exact_from != nullptr ? s->max_blocks : s->kept_blocks;
 }
 
 }  // namespace
@@ -136,6 +138,7 @@ kvsift_status settle(const Config &config, Settings *settings) {
     return fail(config.error, KVSIFT_INVALID_ARGUMENT, "config.verify_blocks needs block_tokens ", config.block_tokens,
                 " equal to page_tokens ", config.page_tokens);
   }
+  if (kvsift_status s = settle_coreset(config, &settings->coreset)) return s;
   derive(config, *method, settings);
   return KVSIFT_OK;
 }

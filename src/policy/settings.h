@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "balance/coreset.h"
 #include "core/status.h"
 #include "kvsift/kvsift.h"
 
@@ -27,6 +28,7 @@ struct Settings {
   bool value_moments;          // and value means
   bool page_bounds;            // key minimum and maximum are kept
   float scale;
+  CoresetShape coreset;        // entries 0: none
 };
 
 inline std::uint32_t blocks_of(std::uint32_t tokens, std::uint32_t block) {

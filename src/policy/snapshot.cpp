@@ -5,6 +5,7 @@
 
 #include "core/checksum.h"
 #include "methods/method.h"
+#include "policy/coreset.h"
 
 namespace kvsift {
 namespace {
@@ -101,6 +102,19 @@ bool kept_sane(const Policy &policy, const Unit &unit, const std::uint32_t *kept
   return true;
 }
 
+bool coreset_image_sane(const Policy &policy, const Header &h, const Unit &unit, const char *at) {
+  const UnitPlaces &p = policy.places;
+  CoresetImage image{};
+  each_stretch(policy.s, p, h.reach, [&](std::uint64_t offset, std::uint64_t bytes) {
+    if (offset == p.coreset_state) image.state = at;
+    if (offset == p.coreset_tokens) image.tokens = at;
+    if (offset == p.coreset_weights) image.weights = at;
+    if (offset == p.coreset_backups) image.backups = at;
+    at += bytes;
+  });
+  return coreset_sane(policy.s.coreset, image, unit.keys_seen);
+}
+
 // `at`: the unit's bytes in the snapshot.
 bool unit_sane(const Policy &policy, const Header &h, const char *at) {
   const UnitPlaces &p = policy.places;
@@ -109,6 +123,7 @@ bool unit_sane(const Policy &policy, const Header &h, const char *at) {
   std::memcpy(&unit, at, sizeof unit);
   if (!counts_sane(policy, h, unit)) return false;
   if (method.sane != nullptr && !method.sane(policy.s, p, at)) return false;
+  if (has_coreset(policy.s) && !coreset_image_sane(policy, h, unit, at)) return false;
   if (method.keep == nullptr) return true;
   const char *kept = nullptr, *counts = nullptr;
   each_stretch(policy.s, p, h.reach, [&](std::uint64_t offset, std::uint64_t bytes) {
