@@ -117,12 +117,14 @@ func (b *Balancer) Compress(cache *Cache, head uint32, tokens Range, given *Give
 			return 0, err
 		}
 	}
-	var count C.uint32_t
 	err := b.check(C.go_balance_compress(b.c, b.config.raw(), floats(given.Uniforms), C.uint64_t(len(given.Uniforms)),
 		floats(given.Importance), cache.Keys.rows(), cache.Keys.rowScales(), cache.Values.rows(),
 		cache.Values.rowScales(), cache.table(), C.uint32_t(head), C.uint32_t(tokens.Begin), C.uint32_t(tokens.End),
-		numbers(index), floats(weight), C.uint32_t(len(index)), &count))
-	return int(count), err
+		numbers(index), floats(weight), C.uint32_t(len(index))))
+	if err != nil {
+		return 0, err
+	}
+	return int(b.c.count), nil
 }
 
 // Importance fills `importance` with the mean softmax share that each token had in a prompt's last queries: what the graded

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -28,6 +29,21 @@ func readNpy(path, kind string) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %s, not %s", path, header, kind)
 	}
 	return data[start:], nil
+}
+
+func npyShape(path string) (shape []int, err error) {
+	data, err := os.ReadFile(filepath.Clean(path))
+	if err != nil {
+		return nil, err
+	}
+	header := string(data[10 : 10+int(binary.LittleEndian.Uint16(data[8:]))])
+	header = header[strings.Index(header, "'shape': (")+len("'shape': ("):]
+	for _, word := range strings.Split(header[:strings.Index(header, ")")], ",") {
+		if n, err := strconv.Atoi(strings.TrimSpace(word)); err == nil {
+			shape = append(shape, n)
+		}
+	}
+	return shape, nil
 }
 
 func toFloats(data []byte) []float32 {

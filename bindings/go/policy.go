@@ -186,9 +186,8 @@ func (p *Policy) SnapshotSize() (uint64, error) {
 		return 0, err
 	}
 	defer p.leave()
-	var bytes C.uint64_t
-	err := p.check(C.go_snapshot_size(p.c, &bytes))
-	return uint64(bytes), err
+	err := p.check(C.go_snapshot_size(p.c))
+	return uint64(p.c.count), err
 }
 
 // SnapshotSave writes the state to buffer and returns how many bytes that took.
@@ -197,9 +196,10 @@ func (p *Policy) SnapshotSave(buffer []byte) (int, error) {
 		return 0, err
 	}
 	defer p.leave()
-	var written C.uint64_t
-	err := p.check(C.go_snapshot_save(p.c, start(buffer), C.uint64_t(len(buffer)), &written))
-	return int(written), err
+	if err := p.check(C.go_snapshot_save(p.c, start(buffer), C.uint64_t(len(buffer)))); err != nil {
+		return 0, err
+	}
+	return int(p.c.count), nil
 }
 
 // SnapshotLoad reads the state of a policy of the same configuration. The bytes need not be trusted.
@@ -214,26 +214,22 @@ func (p *Policy) SnapshotLoad(buffer []byte) error {
 
 // Info is what the policy asks of its engine.
 func (p *Policy) Info() (Info, error) {
-	var info Info
 	if err := p.enter(); err != nil {
-		return info, err
+		return Info{}, err
 	}
 	defer p.leave()
-	info.structSize = uint32(unsafe.Sizeof(info))
-	err := p.check(C.go_info(p.c, (*C.kvsift_policy_info)(unsafe.Pointer(&info))))
-	return info, err
+	err := p.check(C.go_info(p.c))
+	return *(*Info)(unsafe.Pointer(&p.c.info)), err
 }
 
 // Stats are counters since NewPolicy or Reset.
 func (p *Policy) Stats() (Stats, error) {
-	var stats Stats
 	if err := p.enter(); err != nil {
-		return stats, err
+		return Stats{}, err
 	}
 	defer p.leave()
-	stats.structSize = uint32(unsafe.Sizeof(stats))
-	err := p.check(C.go_stats(p.c, (*C.kvsift_stats)(unsafe.Pointer(&stats))))
-	return stats, err
+	err := p.check(C.go_stats(p.c))
+	return *(*Stats)(unsafe.Pointer(&p.c.stats)), err
 }
 
 func (p *Policy) setHeads(heads Heads) {

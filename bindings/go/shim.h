@@ -19,6 +19,10 @@ typedef struct go_policy {
   kvsift_cache cache;
   kvsift_selection selection;
   kvsift_observation observation;
+  // Answers, so that Go needs no memory for them.
+  kvsift_policy_info info;
+  kvsift_stats stats;
+  uint64_t count;
 } go_policy;
 
 static inline void *go_arena(uint64_t bytes, uint64_t alignment) {
@@ -32,6 +36,8 @@ static inline go_policy *go_policy_new(void) {
   p->cache.struct_size = sizeof p->cache;
   p->selection.struct_size = sizeof p->selection;
   p->observation.struct_size = sizeof p->observation;
+  p->info.struct_size = sizeof p->info;
+  p->stats.struct_size = sizeof p->stats;
   return p;
 }
 
@@ -181,15 +187,11 @@ static inline kvsift_status go_truncate(go_policy *p, uint32_t tokens) { return 
 static inline kvsift_status go_predict_next(go_policy *p, uint32_t layer) {
   return kvsift_predict_next(p->handle, layer, &p->query);
 }
-static inline kvsift_status go_info(go_policy *p, kvsift_policy_info *info) {
-  return kvsift_policy_get_info(p->handle, info);
-}
-static inline kvsift_status go_stats(go_policy *p, kvsift_stats *stats) { return kvsift_get_stats(p->handle, stats); }
-static inline kvsift_status go_snapshot_size(go_policy *p, uint64_t *bytes) {
-  return kvsift_snapshot_size(p->handle, bytes);
-}
-static inline kvsift_status go_snapshot_save(go_policy *p, uint8_t *buffer, uint64_t bytes, uint64_t *written) {
-  return kvsift_snapshot_save(p->handle, buffer, bytes, written);
+static inline kvsift_status go_info(go_policy *p) { return kvsift_policy_get_info(p->handle, &p->info); }
+static inline kvsift_status go_stats(go_policy *p) { return kvsift_get_stats(p->handle, &p->stats); }
+static inline kvsift_status go_snapshot_size(go_policy *p) { return kvsift_snapshot_size(p->handle, &p->count); }
+static inline kvsift_status go_snapshot_save(go_policy *p, uint8_t *buffer, uint64_t bytes) {
+  return kvsift_snapshot_save(p->handle, buffer, bytes, &p->count);
 }
 static inline kvsift_status go_snapshot_load(go_policy *p, const uint8_t *buffer, uint64_t bytes) {
   return kvsift_snapshot_load(p->handle, buffer, bytes);

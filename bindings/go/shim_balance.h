@@ -11,6 +11,7 @@ typedef struct go_balance {
   kvsift_cache cache;
   kvsift_balance_stats stats;
   kvsift_error error;
+  uint32_t count; // of the last compress
 } go_balance;
 
 static inline void go_balance_free(go_balance *b) {
@@ -46,7 +47,7 @@ static inline kvsift_status go_balance_compress(go_balance *b, const kvsift_bala
                                                 const float *key_scales, const uint8_t *values,
                                                 const float *value_scales, const int32_t *table, uint32_t head,
                                                 uint32_t begin, uint32_t end, uint32_t *index, float *weight,
-                                                uint32_t capacity, uint32_t *count) {
+                                                uint32_t capacity) {
   kvsift_balance_config c = *config;
   c.error = &b->error;
   c.uniforms = uniforms;
@@ -54,8 +55,8 @@ static inline kvsift_status go_balance_compress(go_balance *b, const kvsift_bala
   c.importance = importance;
   const kvsift_cache cache = go_cache(&b->cache, keys, key_scales, values, value_scales, table);
   const kvsift_range range = {begin, end};
-  return kvsift_balance_compress(&c, &cache, head, range, b->scratch, b->bytes, index, weight, capacity, count,
-                                 &b->stats);
+  return kvsift_balance_compress(&c, &cache, head, range, b->scratch, b->bytes, index, weight, capacity,
+                                 &b->count, &b->stats);
 }
 
 static inline kvsift_status go_balance_importance(go_balance *b, uint32_t head_dim, float scale, uint32_t group,
@@ -87,6 +88,9 @@ typedef struct go_stream {
   uint64_t bytes;
   kvsift_view keys, values;
   kvsift_balance_stream_view view;
+  kvsift_balance_stats stats;
+  uint32_t tokens, rows, most;
+  uint64_t count;
   kvsift_error error;
 } go_stream;
 
@@ -149,17 +153,18 @@ static inline kvsift_status go_stream_attend(go_stream *s, uint32_t head_dim, fl
 static inline kvsift_status go_stream_truncate(go_stream *s, uint32_t tokens) {
   return kvsift_balance_stream_truncate(s->handle, tokens);
 }
-static inline kvsift_status go_stream_count(go_stream *s, uint32_t *tokens, uint32_t *rows, uint32_t *most) {
-  return kvsift_balance_stream_count(s->handle, tokens, rows, most);
+static inline kvsift_status go_stream_count(go_stream *s) {
+  return kvsift_balance_stream_count(s->handle, &s->tokens, &s->rows, &s->most);
 }
-static inline kvsift_status go_stream_stats(go_stream *s, kvsift_balance_stats *stats) {
-  return kvsift_balance_stream_stats(s->handle, stats);
+static inline kvsift_status go_stream_stats(go_stream *s) {
+  s->stats.struct_size = sizeof s->stats;
+  return kvsift_balance_stream_stats(s->handle, &s->stats);
 }
-static inline kvsift_status go_stream_snapshot_size(go_stream *s, uint64_t *bytes) {
-  return kvsift_balance_stream_snapshot_size(s->handle, bytes);
+static inline kvsift_status go_stream_snapshot_size(go_stream *s) {
+  return kvsift_balance_stream_snapshot_size(s->handle, &s->count);
 }
-static inline kvsift_status go_stream_snapshot_save(go_stream *s, uint8_t *buffer, uint64_t bytes, uint64_t *written) {
-  return kvsift_balance_stream_snapshot_save(s->handle, buffer, bytes, written);
+static inline kvsift_status go_stream_snapshot_save(go_stream *s, uint8_t *buffer, uint64_t bytes) {
+  return kvsift_balance_stream_snapshot_save(s->handle, buffer, bytes, &s->count);
 }
 static inline kvsift_status go_stream_snapshot_load(go_stream *s, const uint8_t *buffer, uint64_t bytes) {
   return kvsift_balance_stream_snapshot_load(s->handle, buffer, bytes);

@@ -9,6 +9,11 @@ typedef struct go_store {
   void *arena, *host;
   kvsift_view keys, values;
   kvsift_cache *caches; // one for each layer
+  // Answers, so that Go needs no memory for them.
+  kvsift_store_info info;
+  kvsift_store_stats stats;
+  uint64_t ticket;
+  uint32_t count;
 } go_store;
 
 static inline void go_store_free(go_store *s) {
@@ -60,16 +65,15 @@ static inline kvsift_status go_store_append(go_store *s, uint32_t layer, uint32_
 static inline kvsift_status go_store_resolve(go_store *s, uint32_t layer, go_policy *p) {
   return kvsift_store_resolve(s->handle, layer, &p->selection, &s->caches[layer]);
 }
-static inline kvsift_status go_store_prefetch(go_store *s, uint32_t layer, go_policy *p, uint64_t *ticket) {
-  return kvsift_store_prefetch(s->handle, layer, &p->selection, ticket);
+static inline kvsift_status go_store_prefetch(go_store *s, uint32_t layer, go_policy *p) {
+  return kvsift_store_prefetch(s->handle, layer, &p->selection, &s->ticket);
 }
 static inline kvsift_status go_store_read(go_store *s, uint32_t layer, uint32_t head, uint32_t first, uint32_t tokens,
                                           uint8_t *keys, uint8_t *values, float *key_scales, float *value_scales) {
   return kvsift_store_read(s->handle, layer, head, first, tokens, keys, values, key_scales, value_scales);
 }
-static inline kvsift_status go_store_trace(go_store *s, kvsift_store_event *events, uint32_t capacity,
-                                           uint32_t *count) {
-  return kvsift_store_read_trace(s->handle, events, capacity, count);
+static inline kvsift_status go_store_trace(go_store *s, kvsift_store_event *events, uint32_t capacity) {
+  return kvsift_store_read_trace(s->handle, events, capacity, &s->count);
 }
 static inline kvsift_status go_store_close(go_store *s) {
   const kvsift_status status = kvsift_store_close(s->handle);
@@ -77,8 +81,8 @@ static inline kvsift_status go_store_close(go_store *s) {
   return status;
 }
 static inline kvsift_status go_store_wait(go_store *s, uint64_t ticket) { return kvsift_store_wait(s->handle, ticket); }
-static inline kvsift_status go_store_poll(go_store *s, uint64_t ticket, uint32_t *done) {
-  return kvsift_store_poll(s->handle, ticket, done);
+static inline kvsift_status go_store_poll(go_store *s, uint64_t ticket) {
+  return kvsift_store_poll(s->handle, ticket, &s->count);
 }
 static inline kvsift_status go_store_truncate(go_store *s, uint32_t tokens) {
   return kvsift_store_truncate(s->handle, tokens);
@@ -87,11 +91,13 @@ static inline uint32_t go_store_layer_tokens(const go_store *s, uint32_t layer) 
   return kvsift_store_layer_tokens(s->handle, layer);
 }
 static inline kvsift_status go_store_flush(go_store *s) { return kvsift_store_flush(s->handle); }
-static inline kvsift_status go_store_info(go_store *s, kvsift_store_info *info) {
-  return kvsift_store_get_info(s->handle, info);
+static inline kvsift_status go_store_info(go_store *s) {
+  s->info.struct_size = sizeof s->info;
+  return kvsift_store_get_info(s->handle, &s->info);
 }
-static inline kvsift_status go_store_stats(go_store *s, kvsift_store_stats *stats) {
-  return kvsift_store_get_stats(s->handle, stats);
+static inline kvsift_status go_store_stats(go_store *s) {
+  s->stats.struct_size = sizeof s->stats;
+  return kvsift_store_get_stats(s->handle, &s->stats);
 }
 
 #endif

@@ -137,9 +137,8 @@ func (s *Store) Prefetch(layer uint32, selection *Selection) (Ticket, error) {
 	}
 	defer s.leaveWith(selection)
 	s.moves(layer)
-	var ticket C.uint64_t
-	err := s.check(C.go_store_prefetch(s.c, C.uint32_t(layer), selection.policy.c, &ticket))
-	return Ticket(ticket), err
+	err := s.check(C.go_store_prefetch(s.c, C.uint32_t(layer), selection.policy.c))
+	return Ticket(s.c.ticket), err
 }
 
 // Resolve brings what is missing of a selection into fast memory. Cache and selection are good until the next Append,
@@ -222,9 +221,8 @@ func (s *Store) Poll(ticket Ticket) (bool, error) {
 		return false, err
 	}
 	defer s.leave()
-	var done C.uint32_t
-	err := s.check(C.go_store_poll(s.c, C.uint64_t(ticket), &done))
-	return done != 0, err
+	err := s.check(C.go_store_poll(s.c, C.uint64_t(ticket)))
+	return err == nil && s.c.count != 0, err
 }
 
 // Read copies tokens of one KV head to keys and values, [tokens][HeadDim] of the storage type as bytes, and for TypeI8 their
@@ -272,14 +270,12 @@ func (s *Store) Flush() error {
 
 // Info describes the store.
 func (s *Store) Info() (StoreInfo, error) {
-	var info StoreInfo
 	if err := s.enter(); err != nil {
-		return info, err
+		return StoreInfo{}, err
 	}
 	defer s.leave()
-	info.structSize = uint32(unsafe.Sizeof(info))
-	err := s.check(C.go_store_info(s.c, (*C.kvsift_store_info)(unsafe.Pointer(&info))))
-	return info, err
+	err := s.check(C.go_store_info(s.c))
+	return *(*StoreInfo)(unsafe.Pointer(&s.c.info)), err
 }
 
 // LayerTokens is how many tokens a layer has; 0 where there is no such layer.
@@ -293,14 +289,12 @@ func (s *Store) LayerTokens(layer uint32) (uint32, error) {
 
 // Stats are counters since create.
 func (s *Store) Stats() (StoreStats, error) {
-	var stats StoreStats
 	if err := s.enter(); err != nil {
-		return stats, err
+		return StoreStats{}, err
 	}
 	defer s.leave()
-	stats.structSize = uint32(unsafe.Sizeof(stats))
-	err := s.check(C.go_store_stats(s.c, (*C.kvsift_store_stats)(unsafe.Pointer(&stats))))
-	return stats, err
+	err := s.check(C.go_store_stats(s.c))
+	return *(*StoreStats)(unsafe.Pointer(&s.c.stats)), err
 }
 
 // ReadTrace moves events out of the trace, oldest first, and returns how many.
@@ -312,8 +306,9 @@ func (s *Store) ReadTrace(events []StoreEvent) (int, error) {
 	if len(events) == 0 {
 		return 0, nil
 	}
-	var count C.uint32_t
 	first := (*C.kvsift_store_event)(unsafe.Pointer(&events[0]))
-	err := s.check(C.go_store_trace(s.c, first, C.uint32_t(len(events)), &count))
-	return int(count), err
+	if err := s.check(C.go_store_trace(s.c, first, C.uint32_t(len(events)))); err != nil {
+		return 0, err
+	}
+	return int(s.c.count), nil
 }

@@ -138,9 +138,8 @@ func (s *Stream) Count() (tokens, rows, most uint32, err error) {
 		return 0, 0, 0, err
 	}
 	defer s.leave()
-	var t, r, m C.uint32_t
-	err = s.check(C.go_stream_count(s.c, &t, &r, &m))
-	return uint32(t), uint32(r), uint32(m), err
+	err = s.check(C.go_stream_count(s.c))
+	return uint32(s.c.tokens), uint32(s.c.rows), uint32(s.c.most), err
 }
 
 // Truncate forgets tokens from `tokens` on.
@@ -171,9 +170,8 @@ func (s *Stream) SnapshotSize() (uint64, error) {
 		return 0, err
 	}
 	defer s.leave()
-	var bytes C.uint64_t
-	err := s.check(C.go_stream_snapshot_size(s.c, &bytes))
-	return uint64(bytes), err
+	err := s.check(C.go_stream_snapshot_size(s.c))
+	return uint64(s.c.count), err
 }
 
 // SnapshotSave writes the state to buffer and returns how many bytes that took.
@@ -182,9 +180,10 @@ func (s *Stream) SnapshotSave(buffer []byte) (int, error) {
 		return 0, err
 	}
 	defer s.leave()
-	var written C.uint64_t
-	err := s.check(C.go_stream_snapshot_save(s.c, start(buffer), C.uint64_t(len(buffer)), &written))
-	return int(written), err
+	if err := s.check(C.go_stream_snapshot_save(s.c, start(buffer), C.uint64_t(len(buffer)))); err != nil {
+		return 0, err
+	}
+	return int(s.c.count), nil
 }
 
 // SnapshotLoad reads the state of a stream of the same configuration.
@@ -198,12 +197,10 @@ func (s *Stream) SnapshotLoad(buffer []byte) error {
 
 // Stats are counters since NewStream.
 func (s *Stream) Stats() (BalanceStats, error) {
-	var stats BalanceStats
 	if err := s.enter(); err != nil {
-		return stats, err
+		return BalanceStats{}, err
 	}
 	defer s.leave()
-	stats.structSize = uint32(unsafe.Sizeof(stats))
-	err := s.check(C.go_stream_stats(s.c, (*C.kvsift_balance_stats)(unsafe.Pointer(&stats))))
-	return stats, err
+	err := s.check(C.go_stream_stats(s.c))
+	return *(*BalanceStats)(unsafe.Pointer(&s.c.stats)), err
 }

@@ -6,7 +6,7 @@ use kvsift_sys as sys;
 
 const MESSAGE_BYTES: usize = sys::KVSIFT_ERROR_BYTES as usize;
 /// Without `alloc` an error holds its text itself, and functions that return it should stay cheap.
-const SENTENCE_BYTES: usize = if cfg!(feature = "alloc") { MESSAGE_BYTES } else { 112 };
+const SENTENCE_BYTES: usize = if cfg!(feature = "alloc") { MESSAGE_BYTES } else { 104 };
 
 /// Why a call failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
