@@ -214,6 +214,12 @@ extern "C" kvsift_status kvsift_attend(const kvsift_policy *policy, uint32_t lay
   if (overlap(out, std::uint64_t{job.p->s.c.query_heads} * job.p->s.c.head_dim * sizeof(float), job.p, job.p->bytes)) {
     return fail_in(job.p, KVSIFT_INVALID_ARGUMENT, "out lies in the policy's arena");
   }
+  // Each row is looked at once, when it is the newest.
+  const std::uint32_t newest = query->tokens - 1;
+  for (std::uint32_t head = span.begin; head < span.end; ++head) {
+    if (kvsift_status s = check_table(job.p, *cache, head, newest, query->tokens)) return s;
+    if (kvsift_status s = check_finite(job.p, *cache, head, newest, query->tokens)) return s;
+  }
   for (std::uint32_t head = span.begin; head < span.end; ++head) {
     if (kvsift_status s = attend_head(job, head, out, observation)) return s;
   }

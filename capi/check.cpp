@@ -87,6 +87,26 @@ kvsift_status check_table(const Policy *policy, const kvsift_cache &cache, std::
   return KVSIFT_OK;
 }
 
+static bool rows_finite(const Policy *policy, const HeadRows &rows, std::uint32_t begin, std::uint32_t end) {
+  while (begin < end) {
+    std::uint32_t count = end - begin;
+    const Rows stretch = rows.stretch(begin, &count);
+    if (!kernels(policy->level)->array.rows_finite(stretch, count, policy->s.c.head_dim)) return false;
+    begin += count;
+  }
+  return true;
+}
+
+kvsift_status check_finite(const Policy *policy, const kvsift_cache &cache, std::uint32_t head, std::uint32_t begin,
+                           std::uint32_t end) {
+  const char *wrong = nullptr;
+  if (!rows_finite(policy, head_rows(cache, cache.values, head), begin, end)) wrong = "cache->values";
+  if (!rows_finite(policy, head_rows(cache, cache.keys, head), begin, end)) wrong = "cache->keys";
+  if (wrong == nullptr) return KVSIFT_OK;
+  return fail_in(policy, KVSIFT_NOT_FINITE, wrong, ": NaN or infinity in KV head ", head, ", tokens ", begin, " .. ",
+                 end - 1);
+}
+
 HeadRows head_rows(const kvsift_cache &cache, const kvsift_view &view, std::uint32_t head) {
   const std::int32_t *table = cache.block_table;
   if (table != nullptr) table += std::uint64_t{cache.block_table_stride} * head;

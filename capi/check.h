@@ -36,6 +36,9 @@ kvsift_status check_cache(const Policy *policy, const kvsift_cache *cache, std::
 // Pages of tokens [begin, end) of one head must be in the block table, where there is one.
 kvsift_status check_table(const Policy *policy, const kvsift_cache &cache, std::uint32_t head, std::uint32_t begin,
                           std::uint32_t end);
+// Keys and values of tokens [begin, end) of one head, whose pages are in the table.
+kvsift_status check_finite(const Policy *policy, const kvsift_cache &cache, std::uint32_t head, std::uint32_t begin,
+                           std::uint32_t end);
 // Queries are read with their rows: view, row count, finite values are checked.
 kvsift_status check_query(const Policy *policy, const kvsift_query *query, HeadSpan span);
 

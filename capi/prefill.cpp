@@ -31,28 +31,12 @@ static void observe_last_rows(const HeadState &state, const Prefill &job, std::u
   }
 }
 
-// Tokens [begin, end) of one head of the cache.
-static bool finite(const Policy *p, const HeadRows &rows, std::uint32_t begin, std::uint32_t end) {
-  while (begin < end) {
-    std::uint32_t count = end - begin;
-    const Rows stretch = rows.stretch(begin, &count);
-    if (!kernels(p->level)->array.rows_finite(stretch, count, p->s.c.head_dim)) return false;
-    begin += count;
-  }
-  return true;
-}
-
-// The new rows of the cache; those before them were checked when they were new.
+// Pages of all tokens, and the rows that are new; those before them were checked when they were new.
 static kvsift_status check_rows(const Policy *p, const kvsift_query &query, const kvsift_cache &cache, HeadSpan span) {
   const std::uint32_t begin = query.tokens - (query.rows == 0 ? 1 : query.rows);
   for (std::uint32_t head = span.begin; head < span.end; ++head) {
     if (kvsift_status s = check_table(p, cache, head, 0, query.tokens)) return s;
-    const char *wrong = nullptr;
-    if (!finite(p, head_rows(cache, cache.keys, head), begin, query.tokens)) wrong = "cache->keys";
-    if (!finite(p, head_rows(cache, cache.values, head), begin, query.tokens)) wrong = "cache->values";
-    if (wrong == nullptr) continue;
-    return fail_in(p, KVSIFT_NOT_FINITE, wrong, ": NaN or infinity in KV head ", head, ", tokens ", begin, " .. ",
-                   query.tokens - 1);
+    if (kvsift_status s = check_finite(p, cache, head, begin, query.tokens)) return s;
   }
   return KVSIFT_OK;
 }

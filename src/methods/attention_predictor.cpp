@@ -91,7 +91,8 @@ kvsift_status check(const kvsift_policy_config &c, kvsift_error *error) {
                 ", not KVSIFT_F32, KVSIFT_F16 or KVSIFT_I8");
   }
   if (!(c.history_floor >= 0 && c.history_floor <= 1)) {
-    return fail(error, KVSIFT_INVALID_ARGUMENT, "config.history_floor is ", c.history_floor, ", not in 0 .. 1");
+    const bool number = c.history_floor - c.history_floor == 0;
+    return fail(error, number ? KVSIFT_INVALID_ARGUMENT : KVSIFT_NOT_FINITE, "config.history_floor is ", c.history_floor, ", not in 0 .. 1");
   }
   if (c.predict_period < 1 || c.predict_period > 256) {
     return fail(error, KVSIFT_INVALID_ARGUMENT, "config.predict_period is ", c.predict_period, ", not in 1 .. 256");
