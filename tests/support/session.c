@@ -142,7 +142,7 @@ static void step_layer(session *s, uint32_t layer) {
   kvsift_selection sel = {.struct_size = sizeof sel};
   kvsift_observation o = {.struct_size = sizeof o, .block_stride = s->block_stride, .block_max = s->block_max,
                           .block_mass = s->block_mass, .log_sum_exp = s->log_sum_exp};
-  session_keys(s, layer, 1);
+  if (!s->keys_given) session_keys(s, layer, 1);
   memset(s->out, 0xff, out_bytes);
   for (bool begun = false; next_heads(s, &q, &begun);) {
     must(s->policy, kvsift_select_blocks(s->policy, layer, &q, &sel));
@@ -164,6 +164,7 @@ void session_steps(session *s, uint32_t steps) {
     for (uint32_t layer = 0; layer < s->config.layers; ++layer) step_layer(s, layer);
     must(s->policy, kvsift_advance(s->policy, 1));
     ++s->tokens;
+    s->keys_given = false;
   }
 }
 

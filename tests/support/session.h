@@ -26,6 +26,7 @@ struct session {
   uint32_t tokens;
   uint64_t digest;      /* of every selection, output and observation */
   bool one_head_a_time; /* calls name one KV head each */
+  bool keys_given;      /* the next step's keys were observed already */
   /* Called after each layer of a decode step; may be null. */
   void (*look)(session *s, const session_answer *answer);
   void *context;
