@@ -42,6 +42,8 @@ static const form kForms[] = {
     {"attention-predictor-fast", PREDICTOR, .fast = 1},
     {"fast, one per KV head", PREDICTOR, .fast = 1, .grouping = KVSIFT_GROUP_MEAN},
     {"no calibration", .method = KVSIFT_METHOD_ATTENTION_PREDICTOR, .period = 1},
+    {"calibrated every 8th step", .method = KVSIFT_METHOD_ATTENTION_PREDICTOR, .period = 1, .calibration = 8},
+    {"calibrated every 16th step", .method = KVSIFT_METHOD_ATTENTION_PREDICTOR, .period = 1, .calibration = 16},
     {"calibrated every step", .method = KVSIFT_METHOD_ATTENTION_PREDICTOR, .period = 1, .calibration = 1},
     {"exact, 4 blocks verified late", PREDICTOR, .verify = 4},
     {"ema of the same rows", .method = KVSIFT_METHOD_EMA, .calibration = 5, .decay = 0.8f},
@@ -105,7 +107,8 @@ static kvsift_policy *make_policy(const world *w, const form *f, uint32_t budget
   if (f->fast) must(kvsift_policy_config_predictor_fast(&c) == KVSIFT_OK, f->label);
   c.layers = 1, c.query_heads = HEADS, c.kv_heads = KV_HEADS, c.head_dim = DIM, c.max_tokens = w->tokens;
   c.dense_layers = 0, c.budget_tokens = budget, c.sink_tokens = SINK, c.local_tokens = LOCAL;
-  c.calibration_period = f->calibration, c.calibration_dense = 0, c.grouping = f->grouping, c.error = &error;
+  c.calibration_dense = 0, c.grouping = f->grouping, c.error = &error;
+  if (!f->fast) c.calibration_period = f->calibration;
   c.ema_decay = f->decay, c.verify_blocks = f->verify, c.predictor = w->predictor;
   if (f->method == KVSIFT_METHOD_ATTENTION_PREDICTOR && !f->fast) {
     c.predict_period = f->period, c.history_type = f->history, c.history_floor = f->floor;
@@ -155,7 +158,7 @@ static void decode_step(world *w, const form *f, uint32_t step, tally *t) {
   must(kvsift_observe_keys(t->policy, 0, NULL, tokens - 1, 1, &key, NULL) == KVSIFT_OK, kvsift_last_error(t->policy));
   must(kvsift_select_blocks(t->policy, 0, &query, &selection) == KVSIFT_OK, kvsift_last_error(t->policy));
   keep(&selection, w, t);
-  const int full = f->calibration != 0 && (step - HISTORY + 1) % f->calibration == 0;
+  const int full = selection.calibration != 0;
   if (f->method != KVSIFT_METHOD_PAGE_STATS) observe(t->policy, full ? w->rows : w->kept_rows, tokens, (uint32_t)full);
   must(kvsift_advance(t->policy, 1) == KVSIFT_OK, kvsift_last_error(t->policy));
 }
