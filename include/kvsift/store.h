@@ -80,8 +80,9 @@ typedef struct kvsift_store_config {
   uint32_t resident_layers;     /* the first layers keep everything in fast memory: those that attend to everything */
   uint32_t sink_tokens;         /* pinned: the first tokens, */
   uint32_t local_tokens;        /*   and the last; by default 16 and 64 */
-  /* late caps: how much resolve may still fetch once the query is there; what is left out goes to the tail */
-  uint32_t late_blocks;         /* most blocks of a layer that a resolve fetches; NO_LIMIT by default */
+  /* late caps: how much resolve may wait for once the query is there. What is not there then is left to the tail, and
+   * fetched all the same, for the steps to come */
+  uint32_t late_blocks;         /* most blocks of a layer that a resolve fetches and waits for; NO_LIMIT by default */
   uint32_t late_microseconds;   /* longest wait of a resolve; NO_LIMIT by default */
   uint32_t max_ranges;          /* with a late cap: ranges and blocks a list may hold; 0: enough for whole blocks */
   /* slow tier */
@@ -158,7 +159,7 @@ kvsift_status kvsift_store_poll(kvsift_store *store, kvsift_ticket ticket, uint3
 /* Brings what is missing of `selection` into fast memory, and describes the layer's slots as a paged cache: a table for
  * each KV head, negative where a block is not resident. The cache may be attended to with this selection until the
  * next append, prefetch, resolve, read or truncate of the layer. cache->struct_size must be set.
- * With a late cap, blocks that were not fetched are taken out of the selection: its lists then belong to the store, hold as
+ * With a late cap, blocks that are not there in time are taken out of the selection: its lists then belong to the store, hold as
  * long as the cache, and a tail stands for what is missing. CAPACITY: the selection, with the pinned tokens, has more
  * blocks than the layer has slots (attend in parts and merge, or raise fast_blocks or resident_layers). IO, CORRUPT. */
 kvsift_status kvsift_store_resolve(kvsift_store *store, uint32_t layer, kvsift_selection *selection,
@@ -202,7 +203,7 @@ typedef struct kvsift_store_stats {
   uint64_t prefetched;          /* first use of a block that a prefetch brought or has on the way */
   uint64_t late;                /* fetched by resolve */
   uint64_t dropped;             /* left out for a late cap, on their way or not */
-  uint64_t blocks_prefetched;   /* fetched by prefetch, used or not */
+  uint64_t blocks_prefetched;   /* fetched by prefetch, or behind a late cap, used or not */
   uint64_t prefetch_unplaced;   /* left out of a prefetch for want of a slot */
   uint64_t evictions;
   uint64_t slot_waits;          /* waits for a slot: writes did not keep up */

@@ -39,17 +39,22 @@ void touch_present(Store *store, std::uint32_t index, const kvsift_selection &se
   });
 }
 
-// Fetches what is missing, up to `most` blocks beside the pinned ones.
+// Fetches what is missing. Beyond `most` blocks, and the pinned ones, nobody waits for it: it is fetched behind, for steps to
+// come, as far as there are slots.
 kvsift_status fetch_missing(Store *store, std::uint32_t index, const kvsift_selection &selection,
                             std::uint32_t most) {
   Layer *layer = store->layers + index;
   kvsift_status status = KVSIFT_OK;
   std::uint32_t fetched = 0;
-  Batch batch(store);
+  Batch batch(store), behind(store);
   for_each_block(*store, index, selection, [&](std::uint32_t head, std::uint32_t block, std::int32_t *entry) {
     if (*entry != kNotResident) return true;
-    if (fetched >= most && !pinned(store->g, *layer, block)) return true;
+    const bool late = fetched < most || pinned(store->g, *layer, block);
     std::uint32_t local = take_slot(store, layer, index);
+    if (!late) {
+      if (local != kNone) begin_fetch(store, index, local, head, block, entry, true, &behind);
+      return true;
+    }
     if (local == kNone) {
       batch.submit(kUrgent);
       status = obtain_slot(store, index, &local);
@@ -61,10 +66,13 @@ kvsift_status fetch_missing(Store *store, std::uint32_t index, const kvsift_sele
     return true;
   });
   batch.submit(kUrgent);
+  store->counts.blocks_prefetched += behind.records();
+  behind.submit(kAhead);
   return status;
 }
 
-// Waits for the selection's slots that are on their way.
+// Waits for the selection's slots that are on their way; those that are still marked as prefetched were begun behind by this
+// call.
 void await_selection(Store *store, std::uint32_t index, const kvsift_selection &selection,
                      std::uint64_t deadline_ns) {
   Layer *layer = store->layers + index;
@@ -75,7 +83,7 @@ void await_selection(Store *store, std::uint32_t index, const kvsift_selection &
     for_each_block(*store, index, selection, [&](std::uint32_t, std::uint32_t, std::int32_t *entry) {
       if (*entry >= kNotResident) return true;
       Slot &slot = slot_of(store, *layer, slot_in_flight(*entry));
-      if (slot.wanted == wanted || slot.state.load(std::memory_order_relaxed) != kFetching) return true;
+      if (slot.prefetched != 0 || slot.wanted == wanted || slot.state.load(std::memory_order_relaxed) != kFetching) return true;
       slot.wanted = wanted;
       store->wanted_left += wanted != 0 ? 1 : UINT32_MAX;
       return true;
@@ -95,12 +103,14 @@ struct Outcome {
   std::uint32_t missing, failed;
 };
 
+// What was begun behind counts as missing even if it has come: a cap on blocks should not depend on timing.
 Outcome settle_selection(Store *store, std::uint32_t index, const kvsift_selection &selection) {
   Outcome outcome{0, 0};
   Layer *layer = store->layers + index;
   for_each_block(*store, index, selection, [&](std::uint32_t, std::uint32_t, std::int32_t *entry) {
     const bool was_in_flight = *entry < kNotResident;
-    if (settle(store, layer, entry) >= 0) return true;
+    const bool behind = was_in_flight && slot_of(store, *layer, slot_in_flight(*entry)).prefetched != 0;
+    if (!behind && settle(store, layer, entry) >= 0) return true;
     ++outcome.missing;
     outcome.failed += was_in_flight && *entry == kNotResident;
     return true;

@@ -122,17 +122,18 @@ void complete(Store *store, Job *job, std::int32_t result) {
   after_transfer(store, job);
 }
 
-void reap(const Worker &worker) {
-  Ring *ring = worker.ring;
+void reap(Worker *worker) {
+  Store *store = worker->store;
+  Ring *ring = worker->ring;
   std::uint32_t head = *ring->complete_head;
   while (head != __atomic_load_n(ring->complete_tail, __ATOMIC_ACQUIRE)) {
     const io_uring_cqe result = ring->results[head & *ring->complete_mask];
     __atomic_store_n(ring->complete_head, ++head, __ATOMIC_RELEASE);
     const auto index = static_cast<std::uint32_t>(result.user_data);
-    complete(worker.store, worker.jobs + index, result.res);
-    pthread_mutex_lock(&worker.store->mutex);
-    finish_job(worker.store, worker, worker.jobs + index);
-    pthread_mutex_unlock(&worker.store->mutex);
+    complete(store, worker->jobs + index, result.res);
+    pthread_mutex_lock(&store->mutex);
+    finish_job(worker, worker->jobs + index);
+    pthread_mutex_unlock(&store->mutex);
     ring->free[ring->free_count++] = static_cast<std::uint8_t>(index);
     --ring->in_flight;
   }
@@ -165,15 +166,15 @@ void close_ring(Ring *ring) {
 }
 
 void *ring_worker(void *argument) {
-  const Worker &worker = *static_cast<Worker *>(argument);
-  Store *store = worker.store;
-  Ring *ring = worker.ring;
+  Worker *worker = static_cast<Worker *>(argument);
+  Store *store = worker->store;
+  Ring *ring = worker->ring;
   while (true) {
     std::uint32_t fresh = 0;
     std::uint8_t taken[256];
     pthread_mutex_lock(&store->mutex);
     while (store->stopping == 0 && ring->free_count > 0 &&
-           take_job(store, worker.jobs + ring->free[ring->free_count - 1])) {
+           take_job(worker, worker->jobs + ring->free[ring->free_count - 1])) {
       taken[fresh++] = ring->free[--ring->free_count];
     }
     const bool idle = fresh == 0 && ring->in_flight == 0;
@@ -183,8 +184,8 @@ void *ring_worker(void *argument) {
     if (stop) return nullptr;
     if (idle) continue;
     for (std::uint32_t i = 0; i < fresh; ++i) {
-      before_transfer(store, worker.jobs + taken[i]);
-      put(ring, store->device, worker.jobs[taken[i]], taken[i]);
+      before_transfer(store, worker->jobs + taken[i]);
+      put(ring, store->device, worker->jobs[taken[i]], taken[i]);
     }
     enter(ring, fresh);
     reap(worker);

@@ -66,6 +66,7 @@ enum JobKind : std::uint32_t { kJobRead, kJobWrite, kJobCommit };
 struct Job {
   JobKind kind;
   std::uint32_t slot, records;  // first of the chain
+  std::uint32_t urgent;         // 1: resolve waits for it
   std::uint64_t offset, bytes;
   std::uint64_t begin_ns;
   int result;               // as of transfer()
@@ -83,6 +84,7 @@ struct Worker {
   std::uint32_t number;
   Job *jobs;   // [1], or [depth] with a ring
   Ring *ring;  // null: plain reads and writes
+  std::uint32_t background;  // transfers in hand that nobody waits for (mutex)
   std::uint8_t *stack;
   std::uint64_t stack_bytes;
 };

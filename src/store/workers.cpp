@@ -130,12 +130,12 @@ kvsift_store_event event_of(const Store &store, const Worker &worker, const Job 
 }  // namespace
 
 void *plain_worker(void *argument) {
-  const Worker &worker = *static_cast<Worker *>(argument);
-  Store *store = worker.store;
-  Job *job = worker.jobs;
+  Worker *worker = static_cast<Worker *>(argument);
+  Store *store = worker->store;
+  Job *job = worker->jobs;
   pthread_mutex_lock(&store->mutex);
   while (store->stopping == 0) {
-    if (!take_job(store, job)) {
+    if (!take_job(worker, job)) {
       pthread_cond_wait(&store->work, &store->mutex);
       continue;
     }
@@ -146,7 +146,7 @@ void *plain_worker(void *argument) {
     job->result = transfer(store->device, job->kind != kJobRead, job->offset, spans, job->span_count);
     after_transfer(store, job);
     pthread_mutex_lock(&store->mutex);
-    finish_job(store, worker, job);
+    finish_job(worker, job);
   }
   pthread_mutex_unlock(&store->mutex);
   return nullptr;
@@ -194,14 +194,24 @@ bool commit_ready(const Store &store) {
          store.written[store.committed] == store.g.records_of_block();
 }
 
-bool take_job(Store *store, Job *job) {
+// With a ring the disk's own queue would hold up what is urgent: most of its depth is kept for that.
+static bool may_take(const Worker &worker, std::uint32_t queue) {
+  if (queue == kUrgent || worker.ring == nullptr) return true;
+  const std::uint32_t most = worker.store->depth / 4;
+  return worker.background < (most > 0 ? most : 1);
+}
+
+bool take_job(Worker *worker, Job *job) {
+  Store *store = worker->store;
   job->begin_ns = event_clock(*store);
   job->bad = kNone;
   job->result = 0;
-  for (std::uint32_t c = 0; c < kQueueClasses; ++c) {
+  for (std::uint32_t c = 0; c < kQueueClasses && may_take(*worker, c); ++c) {
+    job->urgent = c == kUrgent;
     // Entries go before further records: a block that is whole should count as soon as it can.
     if (c == kWriteBehind && commit_ready(*store)) {
       describe_commit(store, job);
+      ++worker->background;
       return true;
     }
     Queue &queue = store->queues[c];
@@ -210,6 +220,7 @@ bool take_job(Store *store, Job *job) {
     queue.first = store->slots[first].queue_next;
     if (queue.first == kNone) queue.last = kNone;
     describe(store, c == kWriteBehind ? kJobWrite : kJobRead, first, job);
+    worker->background += job->urgent == 0;
     if (job->kind == kJobRead && store->reads_under_way++ == 0) store->reads_began_ns = job->begin_ns;
     return true;
   }
@@ -239,8 +250,10 @@ void after_transfer(Store *store, Job *job) {
   }
 }
 
-void finish_job(Store *store, const Worker &worker, Job *job) {
-  if (store->event_capacity != 0) add_event(store, event_of(*store, worker, *job));
+void finish_job(Worker *worker, Job *job) {
+  Store *store = worker->store;
+  worker->background -= job->urgent == 0;
+  if (store->event_capacity != 0) add_event(store, event_of(*store, *worker, *job));
   bool wake = store->waiting_any != 0;
   if (job->kind == kJobRead) wake |= finish_read(store, job);
   else if (job->kind == kJobWrite) finish_write(store, job);

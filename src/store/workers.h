@@ -27,8 +27,8 @@ kvsift_status start_workers(Store *store, kvsift_error *error);
 void stop_workers(Store *store);
 
 // For the workers. Both want the mutex held: take the next transfer; give it back done.
-bool take_job(Store *store, Job *job);
-void finish_job(Store *store, const Worker &worker, Job *job);
+bool take_job(Worker *worker, Job *job);
+void finish_job(Worker *worker, Job *job);
 // True where the next block only waits for its entry.
 bool commit_ready(const Store &store);
 // What lies around the transfer, without the mutex: checksums.
