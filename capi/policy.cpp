@@ -35,7 +35,7 @@ extern "C" kvsift_status kvsift_policy_config_init(kvsift_policy_config *config,
   config->balance_halvings = 2;
   config->balance_group = 256;
   config->balance_gamma = 4.0f;
-  config->balance_temperature = 1.0f;
+  config->balance_temperature = 0.3f;
   config->balance_value_offset = 0.025f;
   config->coreset_tokens = 256;
   table->defaults(config);

@@ -1,0 +1,244 @@
+/* The theorem, statistically: on data of bounded norm the error of the self-balancing walk falls as one over the number of
+ * kept tokens, that of independent signs as one over its root; for one compression and for the stream, whose memory stays
+ * where it is however many tokens pass. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <kvsift/balance.h>
+
+#include "balance_fixture.h"
+
+enum { SEEDS = 8, QUERIES = 24, POINTS = 6 };
+
+typedef struct problem {
+  uint32_t tokens, dim;
+  float radius;
+} problem;
+
+static const problem problems[] = {{4096, 16, 1.0f}, {4096, 32, 1.5f}};
+
+/* A normal number, near enough: twelve uniforms. */
+static float normal(test_random *r) {
+  float sum = -6.0f;
+  for (int i = 0; i < 12; ++i) sum += random_unit(r);
+  return sum;
+}
+
+/* Points within a ball. */
+static void fill_ball(float *rows, uint32_t count, const problem *p, test_random *r) {
+  for (uint32_t i = 0; i < count; ++i) {
+    float square = 0.0f;
+    for (uint32_t c = 0; c < p->dim; ++c) {
+      rows[i * p->dim + c] = normal(r);
+      square += rows[i * p->dim + c] * rows[i * p->dim + c];
+    }
+    const float length = p->radius * powf(random_unit(r), 1.0f / (float)p->dim) / sqrtf(square);
+    for (uint32_t c = 0; c < p->dim; ++c) rows[i * p->dim + c] *= length;
+  }
+}
+
+typedef struct instance {
+  balance_job job;
+  float *queries;
+  float *exact; /* [QUERIES][dim] */
+} instance;
+
+static void instance_init(instance *in, const problem *p, uint64_t seed) {
+  test_random r = {seed * 77 + 1};
+  balance_job_init(&in->job, KVSIFT_BALANCE_RELATIVE, p->tokens, p->dim, seed);
+  in->queries = malloc(sizeof(float) * QUERIES * p->dim);
+  in->exact = malloc(sizeof(float) * QUERIES * p->dim);
+  fill_ball(in->job.keys, p->tokens, p, &r);
+  fill_ball(in->queries, QUERIES, p, &r);
+  for (uint32_t i = 0; i < p->tokens * p->dim; ++i) in->job.values[i] = normal(&r) / sqrtf((float)p->dim);
+  for (uint32_t i = 0; i < p->tokens; ++i) {
+    in->job.index[i] = i;
+    in->job.weight[i] = 1.0f;
+  }
+  const kvsift_weighted all = {in->job.index, in->job.weight, p->tokens, 0};
+  for (uint32_t q = 0; q < QUERIES; ++q) {
+    assert_int_equal(kvsift_balance_attend(p->dim, 0.0f, in->queries + q * p->dim, &in->job.cache, 0, &all, NULL,
+                                           in->exact + q * p->dim, NULL), KVSIFT_OK);
+  }
+}
+
+static void instance_free(instance *in) {
+  free(in->queries);
+  free(in->exact);
+  balance_job_free(&in->job);
+}
+
+/* Mean distance from exact attention. */
+static double error_of(const instance *in, const kvsift_cache *cache, const kvsift_weighted *numerator,
+                       const kvsift_weighted *denominator) {
+  const uint32_t dim = in->job.config.head_dim;
+  double sum = 0.0;
+  for (uint32_t q = 0; q < QUERIES; ++q) {
+    float out[KVSIFT_MAX_HEAD_DIM];
+    double square = 0.0;
+    assert_int_equal(kvsift_balance_attend(dim, 0.0f, in->queries + q * dim, cache, 0, numerator, denominator, out,
+                                           NULL), KVSIFT_OK);
+    for (uint32_t c = 0; c < dim; ++c) {
+      const double d = (double)out[c] - (double)in->exact[q * dim + c];
+      square += d * d;
+    }
+    sum += sqrt(square);
+  }
+  return sum / QUERIES;
+}
+
+static int ascending(const void *a, const void *b) {
+  const double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static double median(double *x) {
+  qsort(x, SEEDS, sizeof *x, ascending);
+  return 0.5 * (x[SEEDS / 2 - 1] + x[SEEDS / 2]);
+}
+
+/* Of log y against log x. */
+static double slope(const double *x, const double *y, int count) {
+  double mx = 0.0, my = 0.0, xy = 0.0, xx = 0.0;
+  for (int i = 0; i < count; ++i) {
+    mx += log(x[i]) / count;
+    my += log(y[i]) / count;
+  }
+  for (int i = 0; i < count; ++i) {
+    xy += (log(x[i]) - mx) * (log(y[i]) - my);
+    xx += (log(x[i]) - mx) * (log(x[i]) - mx);
+  }
+  return xy / xx;
+}
+
+/* Kept counts 64 .. 2048 of 4096: halvings 6 .. 1. */
+static double walk_slope(const problem *p, uint32_t form, float gamma, double *at_256) {
+  double errors[POINTS][SEEDS], medians[POINTS], kept[POINTS] = {0};
+  for (uint32_t seed = 0; seed < SEEDS; ++seed) {
+    instance in;
+    instance_init(&in, p, seed);
+    kvsift_error *sentence = in.job.config.error;
+    in.job.config = balance_config(form, p->dim, sentence);
+    in.job.config.gamma = gamma;
+    in.job.config.temperature = 1.0f;
+    in.job.config.group_tokens = 0;
+    in.job.config.seed = seed;
+    balance_resize(&in.job);
+    for (uint32_t t = 1; t <= POINTS; ++t) {
+      in.job.config.halvings = t;
+      if (balance_run(&in.job) != KVSIFT_OK) fail_msg("%s", in.job.error.message);
+      const kvsift_weighted set = {in.job.index, in.job.weight, in.job.count, 0};
+      errors[t - 1][seed] = error_of(&in, &in.job.cache, &set, NULL);
+      kept[t - 1] += (double)in.job.count / SEEDS;
+    }
+    instance_free(&in);
+  }
+  for (int i = 0; i < POINTS; ++i) medians[i] = median(errors[i]);
+  *at_256 = medians[3];
+  return slope(kept, medians, POINTS);
+}
+
+static void error_falls_with_the_kept_count(void **state) {
+  (void)state;
+  static const float gammas[] = {0.5f, 1.0f, 4.0f};
+  for (size_t i = 0; i < sizeof problems / sizeof *problems; ++i) {
+    double uniform = 0.0, walk = 0.0;
+    const double flat = walk_slope(&problems[i], KVSIFT_BALANCE_UNIFORM, 0.0f, &uniform);
+    print_message("dim %u: uniform, slope %.2f, error %.4f at 256\n", problems[i].dim, flat, uniform);
+    assert_true(fabs(flat + 0.5) <= 0.15);
+    for (size_t g = 0; g < sizeof gammas / sizeof *gammas; ++g) {
+      for (uint32_t form = KVSIFT_BALANCE_THEORY; form <= KVSIFT_BALANCE_RELATIVE;
+           form += KVSIFT_BALANCE_RELATIVE - KVSIFT_BALANCE_THEORY) {
+        const double steep = walk_slope(&problems[i], form, gammas[g], &walk);
+        print_message("dim %u: form %u, gamma %.1f, slope %.2f, error %.4f at 256\n", problems[i].dim, form,
+                      (double)gammas[g], steep, walk);
+        assert_true(fabs(steep + 1.0) <= 0.15);
+        assert_true(walk < 0.5 * uniform);
+      }
+    }
+  }
+}
+
+/* The stream's error against what it keeps, batches of 64 to 1024. */
+static void streams_error_falls_too(void **state) {
+  (void)state;
+  static const uint32_t batches[] = {64, 128, 256, 512, 1024};
+  enum { SIZES = 5 };
+  const problem p = {16384, 32, 1.5f};
+  for (uint32_t form = KVSIFT_BALANCE_THEORY; form <= KVSIFT_BALANCE_RELATIVE;
+       form += KVSIFT_BALANCE_RELATIVE - KVSIFT_BALANCE_THEORY) {
+    double errors[SIZES][SEEDS], medians[SIZES], kept[SIZES] = {0};
+    for (uint32_t seed = 0; seed < SEEDS; ++seed) {
+      instance in;
+      instance_init(&in, &p, seed);
+      for (int b = 0; b < SIZES; ++b) {
+        kvsift_balance_stream_config c = stream_config(form, p.dim, batches[b], p.tokens, NULL);
+        c.balance.gamma = 1.0f;
+        c.balance.temperature = 1.0f;
+        c.balance.seed = seed;
+        c.buckets = 4;
+        c.rollback_batches = 0;
+        void *arena;
+        kvsift_balance_stream *stream = stream_new(&c, &arena);
+        assert_int_equal(kvsift_balance_stream_push(stream, &in.job.cache.keys, &in.job.cache.values, 0, p.tokens),
+                         KVSIFT_OK);
+        kvsift_balance_stream_view view = {0};
+        view.struct_size = sizeof view;
+        assert_int_equal(kvsift_balance_stream_read(stream, &view), KVSIFT_OK);
+        errors[b][seed] = error_of(&in, &view.cache, &view.numerator, &view.denominator);
+        kept[b] += (double)view.numerator.count / SEEDS;
+        free(arena);
+      }
+      instance_free(&in);
+    }
+    for (int i = 0; i < SIZES; ++i) medians[i] = median(errors[i]);
+    const double steep = slope(kept, medians, SIZES);
+    print_message("stream of form %u: slope %.2f, error %.4f with %.0f kept\n", form, steep, medians[2], kept[2]);
+    /* Each level adds its error, and a larger batch needs fewer levels: somewhat steeper than one batch alone. */
+    assert_true(steep <= -0.85 && steep >= -1.4);
+  }
+}
+
+static void streams_memory_is_flat(void **state) {
+  (void)state;
+  enum { CHUNK = 4096, DIM = 16, BATCH = 64 };
+  const uint32_t chunks = 256; /* a million tokens */
+  balance_job job;
+  balance_job_init(&job, KVSIFT_BALANCE_PRACTICAL, CHUNK, DIM, 5);
+  kvsift_balance_stream_config c = stream_config(KVSIFT_BALANCE_PRACTICAL, DIM, BATCH, chunks * CHUNK, NULL);
+  uint64_t bytes = 0;
+  assert_int_equal(kvsift_balance_stream_arena_size(&c, &bytes), KVSIFT_OK);
+  void *arena = NULL;
+  kvsift_balance_stream *stream = stream_new(&c, &arena);
+  uint32_t most = 0, rows = 0, max_rows = 0;
+  for (uint32_t i = 0; i < chunks; ++i) {
+    assert_int_equal(kvsift_balance_stream_push(stream, &job.cache.keys, &job.cache.values, 0, CHUNK), KVSIFT_OK);
+    assert_int_equal(kvsift_balance_stream_count(stream, NULL, &rows, &max_rows), KVSIFT_OK);
+    if (rows > most) most = rows;
+  }
+  print_message("%u tokens: at most %u rows of %u, %llu bytes\n", chunks * CHUNK, most, max_rows,
+                (unsigned long long)bytes);
+  assert_true(most < max_rows && max_rows < 2048);
+  assert_true(bytes < 2u << 20);
+  kvsift_balance_stream_view view = {0};
+  view.struct_size = sizeof view;
+  assert_int_equal(kvsift_balance_stream_read(stream, &view), KVSIFT_OK);
+  double sum = 0.0;
+  for (uint32_t i = 0; i < view.numerator.count; ++i) sum += (double)view.numerator.weight[i];
+  assert_true(fabs(sum / (double)(chunks * CHUNK) - 1.0) < 1e-3);
+  free(arena);
+  balance_job_free(&job);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(error_falls_with_the_kept_count),
+                                     cmocka_unit_test(streams_error_falls_too),
+                                     cmocka_unit_test(streams_memory_is_flat)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
