@@ -3,16 +3,32 @@
 #include <inttypes.h>
 #include <math.h>
 
+/* Bytes of the UTF-8 character at `c`; 0 where there is none. */
+static uint32_t character(const unsigned char *c) {
+  uint32_t bytes = *c < 0x80 ? 1 : *c >= 0xc2 && *c < 0xe0 ? 2 : *c >= 0xe0 && *c < 0xf0 ? 3 : 4;
+  if (*c >= 0xf5 || (*c >= 0x80 && *c < 0xc2)) return 0;
+  for (uint32_t i = 1; i < bytes; i++) {
+    if ((c[i] & 0xc0) != 0x80) return 0;
+  }
+  return bytes;
+}
+
+/* Models may end an answer within a character: stray bytes are written as the replacement
+ * character. */
 static void write_string(json *j, const char *text) {
   fputc('"', j->to);
-  for (const unsigned char *c = (const unsigned char *)text; *c != 0; c++) {
-    if (*c == '"' || *c == '\\') {
+  for (const unsigned char *c = (const unsigned char *)text; *c != 0;) {
+    uint32_t bytes = character(c);
+    if (bytes == 0) {
+      fputs("\\ufffd", j->to);
+    } else if (*c == '"' || *c == '\\') {
       fprintf(j->to, "\\%c", *c);
     } else if (*c < 0x20 || *c == 0x7f) {
       fprintf(j->to, "\\u%04x", *c);
     } else {
-      fputc(*c, j->to);
+      fwrite(c, 1, bytes, j->to);
     }
+    c += bytes > 0 ? bytes : 1;
   }
   fputc('"', j->to);
 }

@@ -216,6 +216,7 @@ static void count_rows(sift *with, const attention_input *in, const kvsift_selec
   uint32_t group = s->per_query_head ? in->model->query_heads / in->model->kv_heads : 1;
   for (uint32_t h = 0; h < in->model->kv_heads; h++) {
     uint32_t read = s->everything ? in->tokens : union_of_lists(s, h * group, group);
+    if (!s->everything && s->coreset_counts != NULL) read += s->coreset_counts[h];
     with->values_read += read;
     with->keys_read += s->calibration ? in->tokens : read;
   }
