@@ -43,6 +43,7 @@ pub struct Cache<'a> {
 
 impl<'a> Cache<'a> {
     /// `tokens` rows for each KV head, the new token's included.
+    #[inline]
     pub fn new(tokens: u32, keys: View<'a>, values: View<'a>) -> Cache<'a> {
         let raw = sys::kvsift_cache {
             struct_size: core::mem::size_of::<sys::kvsift_cache>() as u32,
@@ -86,6 +87,7 @@ impl<'a> Cache<'a> {
     }
 
     /// Whether all rows of KV heads 0 .. heads lie in the slices.
+    #[inline]
     pub(crate) fn check(&self, heads: u32, head_dim: u32) -> Result<()> {
         if let Some((has, dim)) = self.vouched {
             if heads <= has && head_dim == dim {
@@ -129,6 +131,7 @@ pub struct Heads {
 impl Heads {
     pub const ALL: Heads = Heads { first: 0, count: 0 };
 
+    #[inline]
     pub(crate) fn raw(self) -> sys::kvsift_query {
         sys::kvsift_query {
             struct_size: core::mem::size_of::<sys::kvsift_query>() as u32,
@@ -140,6 +143,7 @@ impl Heads {
     }
 
     /// One past the last head; more than there are is left to the library to refuse.
+    #[inline]
     pub(crate) fn end(self, kv_heads: u32) -> u32 {
         match self.count {
             0 => kv_heads,
@@ -158,6 +162,7 @@ pub struct Query<'a> {
 impl<'a> Query<'a> {
     /// `tokens`: the cache length that the (last) query sees, itself included. `view`: its heads are query heads, its tokens the
     /// rows of a prompt.
+    #[inline]
     pub fn new(tokens: u32, view: View<'a>) -> Query<'a> {
         let mut raw = Heads::ALL.raw();
         raw.tokens = tokens;
@@ -186,15 +191,18 @@ impl<'a> Query<'a> {
         self
     }
 
+    #[inline]
     pub(crate) fn row_count(&self) -> u32 {
         self.raw.rows.max(1)
     }
 
+    #[inline]
     pub(crate) fn check(&self, kv_heads: u32, group: u32, head_dim: u32) -> Result<()> {
         let heads = Heads { first: self.raw.first_kv_head, count: self.raw.kv_heads }.end(kv_heads);
         self.check_heads(u64::from(heads) * u64::from(group), head_dim)
     }
 
+    #[inline]
     pub(crate) fn check_heads(&self, query_heads: u64, head_dim: u32) -> Result<()> {
         let tokens = u64::from(self.row_count());
         self.view

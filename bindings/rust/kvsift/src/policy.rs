@@ -92,6 +92,7 @@ impl<'a> Policy<'a> {
     }
 
     /// Chooses what the query attends to. The selection borrows the policy until it is let go.
+    #[inline]
     pub fn select_blocks<'p>(&'p mut self, layer: u32, query: &Query<'_>) -> Result<Selection<'p>> {
         self.check_query(query)?;
         let policy: &'p Policy<'p> = self;
@@ -119,6 +120,7 @@ impl<'a> Policy<'a> {
     }
 
     /// Once a step, after the last layer: `tokens` were added to the cache.
+    #[inline]
     pub fn advance(&mut self, tokens: u32) -> Result<()> {
         // SAFETY: the policy is alive.
         self.check_status(unsafe { sys::kvsift_advance(self.raw(), tokens) })
@@ -233,24 +235,29 @@ impl<'a> Policy<'a> {
         self.raw.as_ptr()
     }
 
+    #[inline]
     pub(crate) fn raw(&self) -> *mut sys::kvsift_policy {
         self.raw.as_ptr()
     }
 
+    #[inline]
     pub(crate) fn check_query(&self, query: &Query<'_>) -> Result<()> {
         let Shape { query_heads, kv_heads, head_dim, .. } = self.shape;
         query.check(kv_heads, query_heads / kv_heads, head_dim)
     }
 
+    #[inline]
     pub(crate) fn check_cache(&self, cache: &Cache<'_>) -> Result<()> {
         cache.check(self.shape.kv_heads, self.shape.head_dim)
     }
 
+    #[inline]
     pub(crate) fn check_out(&self, out: &[f32], rows: usize) -> Result<()> {
         let row = self.shape.query_heads as usize * self.shape.head_dim as usize;
         check_length("out", out.len(), rows.saturating_mul(row))
     }
 
+    #[inline]
     pub(crate) fn check_status(&self, code: sys::kvsift_status) -> Result<()> {
         if code == sys::KVSIFT_OK as i32 {
             return Ok(());

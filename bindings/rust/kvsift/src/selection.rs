@@ -51,12 +51,14 @@ impl<'p> Selection<'p> {
     }
 
     /// The kept tokens of a list: ascending, disjoint, not adjacent. `None` where there is no such list.
+    #[inline]
     pub fn ranges(&self, list: usize) -> Option<&[sys::kvsift_range]> {
         let raw = &self.raw;
         self.list(list, raw.lists, raw.ranges, raw.range_counts, raw.range_stride)
     }
 
     /// The blocks with a kept token, ascending.
+    #[inline]
     pub fn blocks(&self, list: usize) -> Option<&[u32]> {
         let raw = &self.raw;
         self.list(list, raw.lists, raw.blocks, raw.block_counts, raw.block_stride)
@@ -77,6 +79,7 @@ impl<'p> Selection<'p> {
         Some((tokens, weights))
     }
 
+    #[inline]
     fn list<T>(
         &self,
         i: usize,
@@ -94,6 +97,7 @@ impl<'p> Selection<'p> {
     }
 
     /// Attention of the query that was selected for. `out`: `[query heads][head_dim]`, only the query's heads are written.
+    #[inline]
     pub fn attend(
         &self,
         query: &Query<'_>,

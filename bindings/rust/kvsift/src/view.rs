@@ -29,16 +29,19 @@ pub(crate) struct Extent {
 }
 
 impl<'a> View<'a> {
+    #[inline]
     pub fn f32(data: &'a [f32], token_stride: usize, head_stride: usize) -> View<'a> {
         View::of(data, Type::F32, token_stride, head_stride)
     }
 
     /// Half precision, as bits.
+    #[inline]
     pub fn f16(data: &'a [u16], token_stride: usize, head_stride: usize) -> View<'a> {
         View::of(data, Type::F16, token_stride, head_stride)
     }
 
     /// The upper half of a `f32`, as bits.
+    #[inline]
     pub fn bf16(data: &'a [u16], token_stride: usize, head_stride: usize) -> View<'a> {
         View::of(data, Type::Bf16, token_stride, head_stride)
     }
@@ -66,6 +69,7 @@ impl<'a> View<'a> {
         self
     }
 
+    #[inline]
     fn of<T>(data: &'a [T], element: Type, token_stride: usize, head_stride: usize) -> View<'a> {
         let size = element.bytes();
         View {
@@ -93,6 +97,7 @@ impl<'a> View<'a> {
         View { raw, bytes: u64::MAX, scale_bytes: u64::MAX, lent: PhantomData }
     }
 
+    #[inline]
     fn element_bytes(&self) -> u64 {
         match self.raw.type_ {
             sys::KVSIFT_F32 => 4,
@@ -101,6 +106,7 @@ impl<'a> View<'a> {
         }
     }
 
+    #[inline]
     pub(crate) fn check(&self, name: &str, extent: Extent) -> Result<()> {
         let raw = &self.raw;
         let strides = [raw.page_stride, raw.token_stride, raw.head_stride];
@@ -121,6 +127,7 @@ impl<'a> View<'a> {
 
 impl Extent {
     /// Where the last row ends, in bytes; the largest number there is, where that is beyond all numbers.
+    #[inline]
     fn end(self, strides: [u64; 3], row: u64) -> u64 {
         let counts = [self.pages, self.tokens, self.heads];
         if counts.contains(&0) {
