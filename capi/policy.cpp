@@ -102,6 +102,7 @@ extern "C" kvsift_status kvsift_policy_create(const kvsift_policy_config *config
   auto *made = new (arena) Policy();
   static_cast<PolicyPlaces &>(*made) = places;
   made->level = best_level();
+  made->multiplies_int8 = machine_multiplies_int8(made->level);
   clear(made);
   made->alive = kAlive;
   *policy = reinterpret_cast<kvsift_policy *>(made);

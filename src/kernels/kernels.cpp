@@ -62,7 +62,16 @@ bool machine_has(Level level) {
   if (level == Level::avx2) return avx2;
   return level == Level::avx512 && avx2 && (b & kAvx512) == kAvx512 && (state & kZmm) == kZmm;
 }
+
+bool machine_multiplies_int8(Level level) {
+  constexpr unsigned kVnni = bit(11);
+  unsigned a, b, c, d;
+  return level == Level::avx512 && machine_has(level) && __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 &&
+         (c & kVnni) != 0;
+}
 #else
+bool machine_multiplies_int8(Level) { return false; }
+
 bool machine_has(Level level) {
 #if defined(__aarch64__)
   if (level == Level::neon) return true;

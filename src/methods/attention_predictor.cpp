@@ -47,7 +47,7 @@ PredictorHistory history_of(const HeadState &head, std::uint32_t list) {
   h.weights = &predictor.weights;
   h.codes = int8 ? &predictor.codes : nullptr;
   h.kernels = &head.k().predictor;
-  h.conv_strip = conv_strip_for(head.policy->level, int8);
+  h.conv_strip = conv_strip_for(head.policy->level, int8, head.policy->multiplies_int8);
   h.state = head.state<PredictorState>(kStates) + list;
   const std::uint64_t row = std::uint64_t{s.max_blocks} * share_bytes(h.shape.form);
   h.ring = head.state<char>(kRing) + list * h.shape.slots * row;

@@ -163,6 +163,7 @@ struct PolicyPlaces {
 struct Policy : PolicyPlaces {
   std::uint64_t alive;
   Level level;
+  bool multiplies_int8;         // machine_multiplies_int8(level)
   std::uint32_t tokens;
   std::uint32_t decode_steps;
   std::uint32_t prompt_end;     // cache length after the last prompt chunk

@@ -128,11 +128,12 @@ std::uint32_t share_bytes(HistoryForm form) {
   }
 }
 
-ConvStripKernel *conv_strip_for(Level level, bool int8) {
+ConvStripKernel *conv_strip_for(Level level, bool int8, bool multiplies_int8) {
 #if defined(__x86_64__)
-  if (int8 && level == Level::avx512 && __builtin_cpu_supports("avx512vnni")) return conv_strip_vnni;
+  if (int8 && multiplies_int8) return conv_strip_vnni;
 #else
   static_cast<void>(int8);
+  static_cast<void>(multiplies_int8);
 #endif
   return kernels(level)->predictor.conv_strip;
 }

@@ -23,8 +23,9 @@ struct PredictorShape {
 
 std::uint32_t share_bytes(HistoryForm form);
 
-// The fastest kernel of a level for either arithmetic; all give the same bits.
-ConvStripKernel *conv_strip_for(Level level, bool int8);
+// The fastest kernel of a level for either arithmetic; all give the same bits. `multiplies_int8` as by
+// machine_multiplies_int8.
+ConvStripKernel *conv_strip_for(Level level, bool int8, bool multiplies_int8);
 
 // Bytes only: can be copied and saved. Rows are numbered from the first one ever appended.
 struct PredictorState {

@@ -46,6 +46,7 @@ static void start(run *r, uint32_t seed) {
     if (probe_level_name(l) == NULL || (l == 0 && seed % 8 != 0)) continue;
     probe_shape shape = r->shape;
     shape.level = l;
+    shape.no_vnni = random_below(random, 2);
     r->fast[l] = probe_new(&shape);
   }
 }

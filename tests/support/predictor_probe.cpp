@@ -11,7 +11,7 @@ struct probe {
   PredictorShape shape;
   PredictorWeights weights;
   PredictorCodes codes;
-  bool int8;
+  bool int8, multiplies_int8;
   Level level;
   const PredictorKernels *kernels;
   PredictorState state;
@@ -25,7 +25,7 @@ namespace {
 PredictorHistory history_of(const probe *p) {
   probe *q = const_cast<probe *>(p);
   return PredictorHistory{q->shape,   &q->weights, q->int8 ? &q->codes : nullptr,
-                          q->kernels, conv_strip_for(q->level, q->int8),
+                          q->kernels, conv_strip_for(q->level, q->int8, q->multiplies_int8),
                           &q->state,  q->ring,     q->s};
 }
 
@@ -53,6 +53,7 @@ probe *probe_new(const probe_shape *shape) {
   p->codes = code_weights(p->weights);
   p->int8 = shape->arithmetic != 0;
   p->level = static_cast<Level>(shape->level);
+  p->multiplies_int8 = shape->no_vnni == 0 && machine_multiplies_int8(p->level);
   p->kernels = &kernels(static_cast<Level>(shape->level))->predictor;
   p->ring_bytes = std::size_t{p->shape.slots} * p->shape.columns * share_bytes(p->shape.form);
   p->s_bytes = std::size_t{p->shape.rows} * p->shape.columns * sizeof(float);

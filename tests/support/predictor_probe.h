@@ -17,6 +17,7 @@ typedef struct probe_shape {
   uint32_t form;       /* 0: float, 1: half, 2: a byte */
   float floor;
   uint32_t arithmetic; /* 0: float, 1: int8 */
+  uint32_t no_vnni;    /* 1: int8 without instructions of its own */
   const float *parameters; /* in file order, copied; null: the built-in ones */
 } probe_shape;
 
