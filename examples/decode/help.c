@@ -32,6 +32,11 @@ static const char *const help[] = {
     "  --dense-layers N     first layers that read everything  (default: the method's, at most one\n"
     "                       in sixteen)\n"
     "  --seed N             for uniform and balance\n\n",
+    "Where the cache lies\n"
+    "  --offload host|FILE  in slow memory: answers once with everything in memory and once from a\n"
+    "                       store, whose text must be the same\n"
+    "  --fast-blocks N      blocks of a KV head that a layer keeps in fast memory  (default: 1/4)\n"
+    "  --trace FILE         what the store did when, for chrome://tracing and Perfetto\n\n",
     "What to get\n"
     "  --no-compare         the method alone, without full attention first\n"
     "  --json FILE          the figures, layer by layer\n"

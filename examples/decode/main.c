@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "compare.h"
+#include "offload.h"
 #include "options.h"
 #include "report.h"
 #include "rows.h"
@@ -20,6 +21,7 @@ static bool compare_and_report(engine *e, const script *asked, const options *fr
   kvsift_policy_config config;
   comparison result;
   if (!options_config(from, e->model->layers, &config, why)) return false;
+  if (from->offload != NULL) return offload_answer(e, asked, &config, from, why);
   bool done = compare(&result, e, asked, &config, from->compare, why);
   if (done) {
     report_print(&result, asked, from);
@@ -71,6 +73,7 @@ int main(int count, char **arguments) {
     return 0;
   }
   if (done && run(&from, &why)) return 0;
+  fflush(stdout);
   fprintf(stderr, "%sdecode: %s\n", interrupted() ? "\n" : "", why.text);
   return interrupted() ? 130 : 1;
 }

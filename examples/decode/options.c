@@ -95,7 +95,9 @@ static bool read_text(options *out, const char *name, const char *value, bool *k
                {"--prompt", &out->prompt},
                {"--file", &out->file},
                {"--json", &out->json},
-               {"--dump-rows", &out->dump_rows}};
+               {"--dump-rows", &out->dump_rows},
+               {"--offload", &out->offload},
+               {"--trace", &out->trace}};
   for (uint32_t i = 0; i < sizeof texts / sizeof *texts; i++) {
     if (strcmp(texts[i].name, name) != 0) continue;
     *texts[i].to = value;
@@ -111,7 +113,8 @@ static bool read_number(options *out, const char *name, const char *value, bool 
     uint32_t *to;
   } numbers[] = {{"--tokens", &out->tokens}, {"--threads", &out->threads},
                  {"--block", &out->block},   {"--sink", &out->sink},
-                 {"--local", &out->local},   {"--dense-layers", &out->dense_layers}};
+                 {"--local", &out->local},   {"--dense-layers", &out->dense_layers},
+                 {"--fast-blocks", &out->fast_blocks}};
   for (uint32_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
     if (strcmp(numbers[i].name, name) != 0) continue;
     *known = true;
@@ -156,6 +159,7 @@ bool options_read(options *out, int count, char **arguments, failure *why) {
                    .sink = UNSET,
                    .local = UNSET,
                    .dense_layers = UNSET,
+                   .fast_blocks = UNSET,
                    .cache_type = KVSIFT_F16,
                    .compare = true};
   for (int i = 1; i < count; i++) {
@@ -176,5 +180,7 @@ bool options_read(options *out, int count, char **arguments, failure *why) {
   }
   if (out->prompt != NULL && out->file != NULL)
     return fail(why, "give --prompt or --file, not both");
+  if (out->offload == NULL && (out->trace != NULL || out->fast_blocks != UNSET))
+    return fail(why, "--trace and --fast-blocks need --offload");
   return true;
 }

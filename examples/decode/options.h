@@ -14,12 +14,14 @@ typedef struct options {
   const char *file;   /* read the prompt from here */
   const char *json;
   const char *dump_rows;
+  const char *offload; /* "host" or a file: where the cache lies; null: in memory */
+  const char *trace;   /* with offload: what happened when */
   uint32_t tokens; /* to generate; UNSET: enough for the answers */
   kvsift_method method;
   float budget_share; /* of the context; 0 where budget_tokens is set */
   uint32_t budget_tokens;
   float target_mass;
-  uint32_t tail, grouping, block, sink, local, dense_layers;
+  uint32_t tail, grouping, block, sink, local, dense_layers, fast_blocks;
   kvsift_type cache_type;
   uint32_t threads; /* 0: as many as the model is worth */
   uint64_t seed;

@@ -132,8 +132,8 @@ kvsift_status obtain_slot(Store *store, std::uint32_t index, std::uint32_t *loca
     if (*local != kNone) return KVSIFT_OK;
     if (!busy && failed) return report_write_error(store);
     if (!busy) {
-      return fail(&store->error, KVSIFT_CAPACITY, "layer ", index, ": all ", layer->slots,
-                  " slots of the fast tier are pinned or wanted at once");
+      return fail(&store->error, KVSIFT_CAPACITY, "layer ", index, ": its ", layer->slots,
+                  " slots in fast memory are too few for what is wanted at once and the pinned tokens");
     }
     ++store->counts.slot_waits;
     pthread_mutex_lock(&store->mutex);
