@@ -15,11 +15,12 @@ kvsift_status check_config(const kvsift_balance_config *config, BalancePlan *pla
 
 kvsift_status check_tokens(const BalancePlan &plan, std::uint32_t tokens) {
   if (tokens < 1 || tokens > KVSIFT_MAX_TOKENS) {
-    return fail(plan.c.error, KVSIFT_INVALID_ARGUMENT, "tokens is ", tokens, ", must be 1 to ", KVSIFT_MAX_TOKENS);
+    return fail(plan.c.error, KVSIFT_INVALID_ARGUMENT, "tokens is ", tokens, ", must be 1 to ",
+                KVSIFT_MAX_TOKENS);
   }
   if (tokens >> plan.c.halvings == 0) {
-    return fail(plan.c.error, KVSIFT_INVALID_ARGUMENT, plan.c.halvings, " halvings leave nothing of ", tokens,
-                " tokens");
+    return fail(plan.c.error, KVSIFT_INVALID_ARGUMENT, plan.c.halvings,
+                " halvings leave nothing of ", tokens, " tokens");
   }
   return KVSIFT_OK;
 }
@@ -32,7 +33,8 @@ kvsift_status check_uniforms(const BalancePlan &plan, std::uint32_t tokens) {
   for (std::uint32_t t = 0; t < plan.c.halvings; ++t)
     needed += std::uint64_t{((tokens >> t) + group - 1) / group} * group;
   if (plan.c.uniform_count < needed) {
-    return fail(plan.c.error, KVSIFT_INVALID_ARGUMENT, "uniform_count is ", plan.c.uniform_count, ", must be ", needed);
+    return fail(plan.c.error, KVSIFT_INVALID_ARGUMENT, "uniform_count is ", plan.c.uniform_count,
+                ", must be ", needed);
   }
   for (std::uint64_t i = 0; i < needed; ++i) {
     if (plan.c.uniforms[i] >= 0.0f && plan.c.uniforms[i] < 1.0f) continue;
@@ -45,12 +47,14 @@ kvsift_status check_uniforms(const BalancePlan &plan, std::uint32_t tokens) {
 kvsift_status check_importance(const BalancePlan &plan, kvsift_range range) {
   if (plan.c.form != KVSIFT_BALANCE_GRADED) return KVSIFT_OK;
   if (plan.c.importance == nullptr) {
-    return fail(plan.c.error, KVSIFT_INVALID_ARGUMENT, "importance is null, the graded form needs it");
+    return fail(plan.c.error, KVSIFT_INVALID_ARGUMENT,
+                "importance is null, the graded form needs it");
   }
   for (std::uint32_t i = range.begin; i < range.end; ++i) {
     const float x = plan.c.importance[i];
     if (x >= 0.0f && x - x == 0.0f) continue;
-    return fail(plan.c.error, KVSIFT_NOT_FINITE, "importance[", i, "] is ", x, ", must be finite and at least 0");
+    return fail(plan.c.error, KVSIFT_NOT_FINITE, "importance[", i, "] is ", x,
+                ", must be finite and at least 0");
   }
   return KVSIFT_OK;
 }
@@ -69,23 +73,26 @@ kvsift_status check_output(const BalancePlan &plan, std::uint32_t tokens, const 
   }
   const std::uint32_t most = plan.c.guard != 0 ? tokens : tokens >> plan.c.halvings;
   if (out.capacity < most) {
-    return fail(plan.c.error, KVSIFT_INVALID_ARGUMENT, "capacity is ", out.capacity, ", must be at least ", most);
+    return fail(plan.c.error, KVSIFT_INVALID_ARGUMENT, "capacity is ", out.capacity,
+                ", must be at least ", most);
   }
   if (stats != nullptr && stats->struct_size != sizeof *stats) {
-    return fail(plan.c.error, KVSIFT_INVALID_STRUCT_SIZE, "stats.struct_size is ", stats->struct_size);
+    return fail(plan.c.error, KVSIFT_INVALID_STRUCT_SIZE, "stats.struct_size is ",
+                stats->struct_size);
   }
   return KVSIFT_OK;
 }
 
-kvsift_status check_scratch(const BalancePlan &plan, std::uint32_t tokens, const void *scratch, std::uint64_t bytes,
-                            CompressPlaces *places) {
+kvsift_status check_scratch(const BalancePlan &plan, std::uint32_t tokens, const void *scratch,
+                            std::uint64_t bytes, CompressPlaces *places) {
   Layout layout(bytes);
   *places = lay_out_compress(&layout, plan, tokens);
   kvsift_status status = layout.check(plan.c.error);
   if (status != KVSIFT_OK) return status;
   if (scratch == nullptr) return fail(plan.c.error, KVSIFT_INVALID_ARGUMENT, "scratch is null");
   if (reinterpret_cast<std::uintptr_t>(scratch) % KVSIFT_ARENA_ALIGNMENT != 0) {
-    return fail(plan.c.error, KVSIFT_MISALIGNED, "scratch must start at a multiple of ", KVSIFT_ARENA_ALIGNMENT);
+    return fail(plan.c.error, KVSIFT_MISALIGNED, "scratch must start at a multiple of ",
+                KVSIFT_ARENA_ALIGNMENT);
   }
   return KVSIFT_OK;
 }
@@ -110,18 +117,20 @@ void add_counters(const BalanceCounters &counters, kvsift_balance_stats *stats) 
   stats->dropped += counters.dropped;
 }
 
-kvsift_status check_queries(std::uint32_t head_dim, const kvsift_query *queries, std::uint32_t group,
-                            const kvsift_cache *cache, kvsift_error *error) {
-  if (queries == nullptr || cache == nullptr) return fail(error, KVSIFT_INVALID_ARGUMENT, "queries or cache is null");
+kvsift_status check_queries(std::uint32_t head_dim, const kvsift_query *queries,
+                            std::uint32_t group, const kvsift_cache *cache, kvsift_error *error) {
+  if (queries == nullptr || cache == nullptr)
+    return fail(error, KVSIFT_INVALID_ARGUMENT, "queries or cache is null");
   if (queries->struct_size < sizeof *queries) {
-    return fail(error, KVSIFT_INVALID_STRUCT_SIZE, "queries->struct_size is ", queries->struct_size);
+    return fail(error, KVSIFT_INVALID_STRUCT_SIZE, "queries->struct_size is ",
+                queries->struct_size);
   }
   if (head_dim < 1 || head_dim > KVSIFT_MAX_HEAD_DIM || group < 1 || group > KVSIFT_MAX_GROUP) {
     return fail(error, KVSIFT_INVALID_ARGUMENT, "head_dim is ", head_dim, ", group is ", group);
   }
   if (queries->rows < 1 || queries->rows > queries->tokens) {
-    return fail(error, KVSIFT_INVALID_ARGUMENT, "queries->rows is ", queries->rows, ", must be 1 to tokens, ",
-                queries->tokens);
+    return fail(error, KVSIFT_INVALID_ARGUMENT, "queries->rows is ", queries->rows,
+                ", must be 1 to tokens, ", queries->tokens);
   }
   const kvsift_range range{0, queries->tokens};
   kvsift_status status = check_balance_cache(cache, queries->first_kv_head, range, error);
@@ -132,22 +141,26 @@ kvsift_status check_queries(std::uint32_t head_dim, const kvsift_query *queries,
     status = check_balance_rows(k, rows, kvsift_range{0, queries->rows}, head_dim, "query", error);
   }
   if (status != KVSIFT_OK) return status;
-  return check_balance_rows(k, balance_rows(cache, &cache->keys, queries->first_kv_head), range, head_dim, "key", error);
+  return check_balance_rows(k, balance_rows(cache, &cache->keys, queries->first_kv_head), range,
+                            head_dim, "key", error);
 }
 
 // Indices within the cache, weights finite and not negative.
-kvsift_status check_set(const kvsift_weighted *set, const char *name, std::uint32_t tokens, kvsift_error *error) {
+kvsift_status check_set(const kvsift_weighted *set, const char *name, std::uint32_t tokens,
+                        kvsift_error *error) {
   if (set->count == 0) return KVSIFT_OK;
   if (set->index == nullptr || set->weight == nullptr) {
     return fail(error, KVSIFT_INVALID_ARGUMENT, name, ".index or .weight is null");
   }
   for (std::uint32_t i = 0; i < set->count; ++i) {
     if (set->index[i] >= tokens) {
-      return fail(error, KVSIFT_INVALID_ARGUMENT, name, ".index[", i, "] is ", set->index[i], " of ", tokens, " tokens");
+      return fail(error, KVSIFT_INVALID_ARGUMENT, name, ".index[", i, "] is ", set->index[i],
+                  " of ", tokens, " tokens");
     }
     const float w = set->weight[i];
     if (!(w >= 0.0f) || w - w != 0.0f) {
-      return fail(error, KVSIFT_INVALID_ARGUMENT, name, ".weight[", i, "] is ", w, ", must be finite and at least 0");
+      return fail(error, KVSIFT_INVALID_ARGUMENT, name, ".weight[", i, "] is ", w,
+                  ", must be finite and at least 0");
     }
   }
   return KVSIFT_OK;
@@ -165,7 +178,8 @@ kvsift_status kvsift_balance_config_init(kvsift_balance_config *config, uint32_t
   return KVSIFT_OK;
 }
 
-kvsift_status kvsift_balance_scratch_size(const kvsift_balance_config *config, uint32_t tokens, uint64_t *bytes) {
+kvsift_status kvsift_balance_scratch_size(const kvsift_balance_config *config, uint32_t tokens,
+                                          uint64_t *bytes) {
   BalancePlan plan;
   kvsift_status status = check_config(config, &plan);
   if (status == KVSIFT_OK) status = check_tokens(plan, tokens);
@@ -177,8 +191,9 @@ kvsift_status kvsift_balance_scratch_size(const kvsift_balance_config *config, u
   return KVSIFT_OK;
 }
 
-kvsift_status kvsift_balance_compress(const kvsift_balance_config *config, const kvsift_cache *cache, uint32_t head,
-                                      kvsift_range range, void *scratch, uint64_t scratch_bytes, uint32_t *index,
+kvsift_status kvsift_balance_compress(const kvsift_balance_config *config,
+                                      const kvsift_cache *cache, uint32_t head, kvsift_range range,
+                                      void *scratch, uint64_t scratch_bytes, uint32_t *index,
                                       float *weight, uint32_t capacity, uint32_t *count,
                                       kvsift_balance_stats *stats) {
   BalancePlan plan;
@@ -196,8 +211,8 @@ kvsift_status kvsift_balance_compress(const kvsift_balance_config *config, const
   if (status != KVSIFT_OK) return status;
 
   const Kernels &k = *kernels(best_level());
-  const BalanceSource source{balance_rows(cache, &cache->keys, head), balance_rows(cache, &cache->values, head),
-                             nullptr, head, true};
+  const BalanceSource source{balance_rows(cache, &cache->keys, head),
+                             balance_rows(cache, &cache->values, head), nullptr, head, true};
   status = check_balance_rows(k, source.keys, range, plan.c.head_dim, "key", config->error);
   if (status == KVSIFT_OK)
     status = check_balance_rows(k, source.values, range, plan.c.head_dim, "value", config->error);
@@ -210,9 +225,9 @@ kvsift_status kvsift_balance_compress(const kvsift_balance_config *config, const
   return KVSIFT_OK;
 }
 
-kvsift_status kvsift_balance_importance(uint32_t head_dim, float scale, const kvsift_query *queries, uint32_t group,
-                                        const kvsift_cache *cache, float *row, float *importance,
-                                        kvsift_error *error) {
+kvsift_status kvsift_balance_importance(uint32_t head_dim, float scale, const kvsift_query *queries,
+                                        uint32_t group, const kvsift_cache *cache, float *row,
+                                        float *importance, kvsift_error *error) {
   const kvsift_status status = check_queries(head_dim, queries, group, cache, error);
   if (status != KVSIFT_OK) return status;
   if (row == nullptr || importance == nullptr) {
@@ -227,7 +242,8 @@ kvsift_status kvsift_balance_importance(uint32_t head_dim, float scale, const kv
     for (std::uint32_t r = 0; r < rows; ++r) {
       std::uint32_t one = 1;
       float query[KVSIFT_MAX_HEAD_DIM];
-      k.array.widen_rows(HeadRows{&queries->view, nullptr, 0, head * group + g}.stretch(r, &one), 1, head_dim, query);
+      k.array.widen_rows(HeadRows{&queries->view, nullptr, 0, head * group + g}.stretch(r, &one), 1,
+                         head_dim, query);
       add_importance(k, keys, head_dim, scale, query, queries->tokens - rows + r + 1,
                      1.0f / static_cast<float>(group * rows), row, importance);
     }
@@ -235,11 +251,14 @@ kvsift_status kvsift_balance_importance(uint32_t head_dim, float scale, const kv
   return KVSIFT_OK;
 }
 
-kvsift_status kvsift_balance_attend(uint32_t head_dim, float scale, const float *query, const kvsift_cache *cache,
-                                    uint32_t head, const kvsift_weighted *numerator,
-                                    const kvsift_weighted *denominator, float *out, kvsift_error *error) {
+kvsift_status kvsift_balance_attend(uint32_t head_dim, float scale, const float *query,
+                                    const kvsift_cache *cache, uint32_t head,
+                                    const kvsift_weighted *numerator,
+                                    const kvsift_weighted *denominator, float *out,
+                                    kvsift_error *error) {
   if (head_dim < 1 || head_dim > KVSIFT_MAX_HEAD_DIM) {
-    return fail(error, KVSIFT_INVALID_ARGUMENT, "head_dim is ", head_dim, ", must be 1 to ", KVSIFT_MAX_HEAD_DIM);
+    return fail(error, KVSIFT_INVALID_ARGUMENT, "head_dim is ", head_dim, ", must be 1 to ",
+                KVSIFT_MAX_HEAD_DIM);
   }
   if (query == nullptr || out == nullptr || numerator == nullptr || numerator->count == 0) {
     return fail(error, KVSIFT_INVALID_ARGUMENT, "query, out or numerator is null or empty");
@@ -252,12 +271,17 @@ kvsift_status kvsift_balance_attend(uint32_t head_dim, float scale, const float 
   if (status != KVSIFT_OK) return status;
   float padded[KVSIFT_MAX_HEAD_DIM] = {};
   for (std::uint32_t c = 0; c < head_dim; ++c) {
-    if (query[c] - query[c] != 0.0f) return fail(error, KVSIFT_NOT_FINITE, "query[", c, "] is NaN or infinite");
+    if (query[c] - query[c] != 0.0f)
+      return fail(error, KVSIFT_NOT_FINITE, "query[", c, "] is NaN or infinite");
     padded[c] = query[c];
   }
   if (scale == 0.0f) scale = 1.0f / __builtin_sqrtf(static_cast<float>(head_dim));
-  const Estimator estimator{*kernels(best_level()), balance_rows(cache, &cache->keys, head),
-                            balance_rows(cache, &cache->values, head), head_dim, scale, padded};
+  const Estimator estimator{*kernels(best_level()),
+                            balance_rows(cache, &cache->keys, head),
+                            balance_rows(cache, &cache->values, head),
+                            head_dim,
+                            scale,
+                            padded};
   estimator.attend(*numerator, *denominator, out);
   return KVSIFT_OK;
 }

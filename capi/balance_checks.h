@@ -16,8 +16,8 @@ kvsift_status check_balance_cache(const kvsift_cache *cache, std::uint32_t head,
                                   kvsift_error *error);
 
 // All rows [begin, end) are free of NaN and infinity; the sentence names the first that is not.
-kvsift_status check_balance_rows(const Kernels &kernels, const HeadRows &rows, kvsift_range range, std::uint32_t dim,
-                                 const char *name, kvsift_error *error);
+kvsift_status check_balance_rows(const Kernels &kernels, const HeadRows &rows, kvsift_range range,
+                                 std::uint32_t dim, const char *name, kvsift_error *error);
 
 HeadRows balance_rows(const kvsift_cache *cache, const kvsift_view *view, std::uint32_t head);
 

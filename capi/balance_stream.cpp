@@ -17,15 +17,18 @@ const Stream *live(const kvsift_balance_stream *handle) {
 
 kvsift_status settle(const kvsift_balance_stream_config *config, StreamSettings *settings) {
   if (config == nullptr) return KVSIFT_INVALID_ARGUMENT;
-  if (config->struct_size != sizeof *config || config->balance.struct_size != sizeof config->balance)
+  if (config->struct_size != sizeof *config ||
+      config->balance.struct_size != sizeof config->balance)
     return KVSIFT_INVALID_STRUCT_SIZE;
   return settle_stream(*config, settings);
 }
 
-kvsift_status check_arena(const void *arena, std::uint64_t bytes, std::uint64_t needed, kvsift_error *error) {
+kvsift_status check_arena(const void *arena, std::uint64_t bytes, std::uint64_t needed,
+                          kvsift_error *error) {
   if (arena == nullptr) return fail(error, KVSIFT_INVALID_ARGUMENT, "arena is null");
   if (reinterpret_cast<std::uintptr_t>(arena) % KVSIFT_ARENA_ALIGNMENT != 0) {
-    return fail(error, KVSIFT_MISALIGNED, "arena must start at a multiple of ", KVSIFT_ARENA_ALIGNMENT);
+    return fail(error, KVSIFT_MISALIGNED, "arena must start at a multiple of ",
+                KVSIFT_ARENA_ALIGNMENT);
   }
   if (bytes < needed) {
     return fail(error, KVSIFT_ARENA_TOO_SMALL, "arena is ", bytes, " bytes, must be ", needed);
@@ -34,12 +37,14 @@ kvsift_status check_arena(const void *arena, std::uint64_t bytes, std::uint64_t 
 }
 
 // Views of `tokens` tokens, finite throughout.
-kvsift_status check_push(Stream *stream, const HeadRows &keys, const HeadRows &values, std::uint32_t tokens) {
+kvsift_status check_push(Stream *stream, const HeadRows &keys, const HeadRows &values,
+                         std::uint32_t tokens) {
   const std::uint32_t dim = stream->s.plan.c.head_dim;
   const kvsift_range range{0, tokens};
   kvsift_error *error = &stream->error;
   kvsift_status status = check_balance_rows(stream->k(), keys, range, dim, "key", error);
-  if (status == KVSIFT_OK) status = check_balance_rows(stream->k(), values, range, dim, "value", error);
+  if (status == KVSIFT_OK)
+    status = check_balance_rows(stream->k(), values, range, dim, "value", error);
   return status;
 }
 
@@ -48,7 +53,8 @@ kvsift_status check_push(Stream *stream, const HeadRows &keys, const HeadRows &v
 
 using namespace kvsift;
 
-kvsift_status kvsift_balance_stream_config_init(kvsift_balance_stream_config *config, uint32_t form) {
+kvsift_status kvsift_balance_stream_config_init(kvsift_balance_stream_config *config,
+                                                uint32_t form) {
   if (config == nullptr || form > KVSIFT_BALANCE_RELATIVE || form == KVSIFT_BALANCE_PERMUTATION)
     return KVSIFT_INVALID_ARGUMENT;
   if (config->struct_size != sizeof *config) return KVSIFT_INVALID_STRUCT_SIZE;
@@ -65,19 +71,21 @@ kvsift_status kvsift_balance_stream_config_init(kvsift_balance_stream_config *co
   return KVSIFT_OK;
 }
 
-kvsift_status kvsift_balance_stream_arena_size(const kvsift_balance_stream_config *config, uint64_t *bytes) {
+kvsift_status kvsift_balance_stream_arena_size(const kvsift_balance_stream_config *config,
+                                               uint64_t *bytes) {
   StreamSettings settings;
   const kvsift_status status = settle(config, &settings);
   if (status != KVSIFT_OK) return status;
-  if (bytes == nullptr) return fail(config->balance.error, KVSIFT_INVALID_ARGUMENT, "bytes is null");
+  if (bytes == nullptr)
+    return fail(config->balance.error, KVSIFT_INVALID_ARGUMENT, "bytes is null");
   Layout layout;
   lay_out_stream(&layout, settings);
   *bytes = layout.used();
   return layout.check(config->balance.error);
 }
 
-kvsift_status kvsift_balance_stream_create(const kvsift_balance_stream_config *config, void *arena, uint64_t bytes,
-                                           kvsift_balance_stream **stream) {
+kvsift_status kvsift_balance_stream_create(const kvsift_balance_stream_config *config, void *arena,
+                                           uint64_t bytes, kvsift_balance_stream **stream) {
   if (stream == nullptr) return KVSIFT_INVALID_ARGUMENT;
   *stream = nullptr;
   StreamSettings settings;
@@ -101,14 +109,15 @@ kvsift_status kvsift_balance_stream_create(const kvsift_balance_stream_config *c
 }
 
 kvsift_status kvsift_balance_stream_push(kvsift_balance_stream *handle, const kvsift_view *keys,
-                                         const kvsift_view *values, uint32_t head, uint32_t tokens) {
+                                         const kvsift_view *values, uint32_t head,
+                                         uint32_t tokens) {
   Stream *stream = live(handle);
   if (stream == nullptr) return KVSIFT_INVALID_ARGUMENT;
   if (tokens == 0) return KVSIFT_OK;
   const std::uint32_t seen = stream->moment(0).tokens;
   if (tokens > stream->s.c.max_tokens - seen) {
-    return fail(&stream->error, KVSIFT_CAPACITY, tokens, " tokens more than ", seen, " pass max_tokens of ",
-                stream->s.c.max_tokens);
+    return fail(&stream->error, KVSIFT_CAPACITY, tokens, " tokens more than ", seen,
+                " pass max_tokens of ", stream->s.c.max_tokens);
   }
   kvsift_status status = check_balance_view(keys, "keys", &stream->error);
   if (status == KVSIFT_OK) status = check_balance_view(values, "values", &stream->error);
@@ -123,11 +132,13 @@ kvsift_status kvsift_balance_stream_push(kvsift_balance_stream *handle, const kv
   return KVSIFT_OK;
 }
 
-kvsift_status kvsift_balance_stream_read(kvsift_balance_stream *handle, kvsift_balance_stream_view *view) {
+kvsift_status kvsift_balance_stream_read(kvsift_balance_stream *handle,
+                                         kvsift_balance_stream_view *view) {
   Stream *stream = live(handle);
   if (stream == nullptr) return KVSIFT_INVALID_ARGUMENT;
   if (view == nullptr || view->struct_size != sizeof *view) {
-    return fail(&stream->error, KVSIFT_INVALID_STRUCT_SIZE, "view is null or its struct_size is off");
+    return fail(&stream->error, KVSIFT_INVALID_STRUCT_SIZE,
+                "view is null or its struct_size is off");
   }
   kvsift_balance_stream_view v{};
   v.struct_size = sizeof v;
@@ -143,8 +154,8 @@ kvsift_status kvsift_balance_stream_read(kvsift_balance_stream *handle, kvsift_b
   return KVSIFT_OK;
 }
 
-kvsift_status kvsift_balance_stream_count(const kvsift_balance_stream *handle, uint32_t *tokens, uint32_t *rows,
-                                          uint32_t *max_rows) {
+kvsift_status kvsift_balance_stream_count(const kvsift_balance_stream *handle, uint32_t *tokens,
+                                          uint32_t *rows, uint32_t *max_rows) {
   const Stream *stream = live(handle);
   if (stream == nullptr) return KVSIFT_INVALID_ARGUMENT;
   if (tokens != nullptr) *tokens = stream->moment(0).tokens;
@@ -158,15 +169,17 @@ kvsift_status kvsift_balance_stream_truncate(kvsift_balance_stream *handle, uint
   if (stream == nullptr) return KVSIFT_INVALID_ARGUMENT;
   const std::uint32_t seen = stream->moment(0).tokens;
   if (tokens > seen) {
-    return fail(&stream->error, KVSIFT_INVALID_ARGUMENT, "cannot truncate to ", tokens, " tokens of ", seen);
+    return fail(&stream->error, KVSIFT_INVALID_ARGUMENT, "cannot truncate to ", tokens,
+                " tokens of ", seen);
   }
   if (truncate_stream(stream, tokens)) return KVSIFT_OK;
   return fail(&stream->error, KVSIFT_ROLLBACK, "token ", tokens, " is further back than ",
-              stream->s.c.rollback_batches, " batches of ", stream->s.c.batch_tokens, " before ", seen);
+              stream->s.c.rollback_batches, " batches of ", stream->s.c.batch_tokens, " before ",
+              seen);
 }
 
-kvsift_status kvsift_balance_stream_fork(const kvsift_balance_stream *handle, void *arena, uint64_t bytes,
-                                         kvsift_balance_stream **copy) {
+kvsift_status kvsift_balance_stream_fork(const kvsift_balance_stream *handle, void *arena,
+                                         uint64_t bytes, kvsift_balance_stream **copy) {
   Stream *stream = live(const_cast<kvsift_balance_stream *>(handle));
   if (stream == nullptr || copy == nullptr) return KVSIFT_INVALID_ARGUMENT;
   *copy = nullptr;
@@ -177,39 +190,49 @@ kvsift_status kvsift_balance_stream_fork(const kvsift_balance_stream *handle, vo
   return KVSIFT_OK;
 }
 
-kvsift_status kvsift_balance_stream_snapshot_size(const kvsift_balance_stream *handle, uint64_t *bytes) {
+kvsift_status kvsift_balance_stream_snapshot_size(const kvsift_balance_stream *handle,
+                                                  uint64_t *bytes) {
   const Stream *stream = live(handle);
   if (stream == nullptr || bytes == nullptr) return KVSIFT_INVALID_ARGUMENT;
   *bytes = snapshot_bytes(stream);
   return KVSIFT_OK;
 }
 
-kvsift_status kvsift_balance_stream_snapshot_save(const kvsift_balance_stream *handle, void *buffer, uint64_t bytes,
-                                                  uint64_t *written) {
+kvsift_status kvsift_balance_stream_snapshot_save(const kvsift_balance_stream *handle, void *buffer,
+                                                  uint64_t bytes, uint64_t *written) {
   Stream *stream = live(const_cast<kvsift_balance_stream *>(handle));
   if (stream == nullptr || buffer == nullptr || written == nullptr) return KVSIFT_INVALID_ARGUMENT;
   const std::uint64_t needed = snapshot_bytes(stream);
   if (bytes < needed) {
-    return fail(&stream->error, KVSIFT_ARENA_TOO_SMALL, "buffer is ", bytes, " bytes, the snapshot needs ", needed);
+    return fail(&stream->error, KVSIFT_ARENA_TOO_SMALL, "buffer is ", bytes,
+                " bytes, the snapshot needs ", needed);
   }
   save_stream(stream, static_cast<std::uint8_t *>(buffer));
   *written = needed;
   return KVSIFT_OK;
 }
 
-kvsift_status kvsift_balance_stream_snapshot_load(kvsift_balance_stream *handle, const void *buffer, uint64_t bytes) {
+kvsift_status kvsift_balance_stream_snapshot_load(kvsift_balance_stream *handle, const void *buffer,
+                                                  uint64_t bytes) {
   Stream *stream = live(handle);
   if (stream == nullptr || buffer == nullptr) return KVSIFT_INVALID_ARGUMENT;
   return load_stream(stream, static_cast<const std::uint8_t *>(buffer), bytes);
 }
 
-kvsift_status kvsift_balance_stream_stats(const kvsift_balance_stream *handle, kvsift_balance_stats *stats) {
+kvsift_status kvsift_balance_stream_stats(const kvsift_balance_stream *handle,
+                                          kvsift_balance_stats *stats) {
   const Stream *stream = live(handle);
   if (stream == nullptr || stats == nullptr) return KVSIFT_INVALID_ARGUMENT;
   if (stats->struct_size != sizeof *stats) return KVSIFT_INVALID_STRUCT_SIZE;
   const BalanceCounters &c = stream->moment(0).counters;
-  *stats = kvsift_balance_stats{static_cast<std::uint32_t>(sizeof *stats), 0, c.tokens, c.groups, c.failures,
-                                c.saturated, c.guarded, c.dropped};
+  *stats = kvsift_balance_stats{static_cast<std::uint32_t>(sizeof *stats),
+                                0,
+                                c.tokens,
+                                c.groups,
+                                c.failures,
+                                c.saturated,
+                                c.guarded,
+                                c.dropped};
   return KVSIFT_OK;
 }
 

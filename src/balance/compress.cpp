@@ -21,7 +21,8 @@ void normalise(float *weight, std::uint32_t count, std::uint32_t total) {
 }
 
 // The `keep` tokens with the smallest random numbers, to the front.
-void permute(const CompressJob &job, std::uint32_t *index, float *weight, std::uint32_t count, std::uint32_t keep) {
+void permute(const CompressJob &job, std::uint32_t *index, float *weight, std::uint32_t count,
+             std::uint32_t keep) {
   std::uint64_t *order = job.places.order.in(job.scratch);
   for (std::uint32_t i = 0; i < count; ++i) {
     const std::uint32_t token = job.source.token(index[i]);
@@ -55,7 +56,8 @@ std::uint32_t halve_times(const CompressJob &job, std::uint32_t count, std::uint
 void settle_weights(const CompressJob &job, std::uint32_t count, std::uint32_t total) {
   if (count == 0) return;
   const std::uint32_t *index = job.places.index.in(job.scratch);
-  float *weight = job.places.weight.in(job.scratch), *weight_of = job.places.weight_of.in(job.scratch);
+  float *weight = job.places.weight.in(job.scratch),
+        *weight_of = job.places.weight_of.in(job.scratch);
   if (job.plan.c.weights == KVSIFT_BALANCE_NORMALISED) normalise(weight, count, total);
   for (std::uint32_t i = 0; i < count; ++i) weight_of[index[i] - job.range.begin] = weight[i];
 }
@@ -65,7 +67,8 @@ CompressPlaces lay_out_compress(Layout *layout, const BalancePlan &plan, std::ui
   p.index = layout->take<std::uint32_t>(tokens, "tokens");
   p.weight = layout->take<float>(tokens, "weights");
   p.weight_of = layout->take<float>(tokens, "weights by token");
-  if (plan.c.form == KVSIFT_BALANCE_PERMUTATION) p.order = layout->take<std::uint64_t>(tokens, "order");
+  if (plan.c.form == KVSIFT_BALANCE_PERMUTATION)
+    p.order = layout->take<std::uint64_t>(tokens, "order");
   if (plan.c.form == KVSIFT_BALANCE_GRADED) p.steps = layout->take<std::int16_t>(tokens, "grades");
   const std::uint32_t group = group_of(plan, tokens);
   p.halver = lay_out_halver(layout, plan, tokens, group < tokens ? group : tokens);
@@ -74,7 +77,8 @@ CompressPlaces lay_out_compress(Layout *layout, const BalancePlan &plan, std::ui
 
 std::uint32_t compress(const CompressJob &job) {
   std::uint32_t *index = job.places.index.in(job.scratch);
-  float *weight = job.places.weight.in(job.scratch), *weight_of = job.places.weight_of.in(job.scratch);
+  float *weight = job.places.weight.in(job.scratch),
+        *weight_of = job.places.weight_of.in(job.scratch);
   const std::uint32_t tokens = job.range.end - job.range.begin;
   std::uint32_t guarded = 0, rest = 0;
   for (std::uint32_t i = 0; i < tokens; ++i) weight_of[i] = 0.0f;

@@ -22,7 +22,8 @@ CoresetShape coreset_shape_of_size(const CoresetWish &wish, std::uint32_t size) 
   return coreset_shape(wish, group, levels);
 }
 
-CoresetScratch lay_out_coreset_scratch(Layout *layout, const CoresetShape &shape, const BalancePlan &plan) {
+CoresetScratch lay_out_coreset_scratch(Layout *layout, const CoresetShape &shape,
+                                       const BalancePlan &plan) {
   CoresetScratch p{};
   p.order = layout->take<std::uint32_t>(shape.group, "coreset order");
   p.weight = layout->take<float>(shape.group, "coreset weights");
@@ -51,7 +52,8 @@ bool Coreset::can_truncate(std::uint32_t length) const {
   CoresetState kept;
   std::memcpy(&kept, backup_of(then), sizeof kept);
   // After an earlier truncation the slot may be empty, or hold a state of later.
-  return kept.counts[0] > 0 && kept.reduced == then && (state->reduced - then) / shape->group <= shape->backups;
+  return kept.counts[0] > 0 && kept.reduced == then &&
+         (state->reduced - then) / shape->group <= shape->backups;
 }
 
 void Coreset::truncate(std::uint32_t length) {
@@ -85,7 +87,8 @@ void Coreset::forget_after(std::uint32_t length) const {
 }
 
 std::uint64_t coreset_backup_bytes(const CoresetShape &shape) {
-  const std::uint64_t entry = sizeof(std::uint32_t) + sizeof(float) + std::uint64_t{shape.dim} * 2 * sizeof(F16);
+  const std::uint64_t entry =
+      sizeof(std::uint32_t) + sizeof(float) + std::uint64_t{shape.dim} * 2 * sizeof(F16);
   return align_up(sizeof(CoresetState) + shape.rows * entry);
 }
 
@@ -107,9 +110,13 @@ void Coreset::back_up() const {
   std::memcpy(to + shape->rows * row_bytes, values, rows * row_bytes);
 }
 
-CoresetBuilder::CoresetBuilder(const Coreset &coreset, const BalancePlan &plan, const Kernels &kernels,
-                               std::uint32_t head, void *scratch)
-    : c_(coreset), plan_(plan), kernels_(kernels), head_(head), base_(static_cast<char *>(scratch)) {
+CoresetBuilder::CoresetBuilder(const Coreset &coreset, const BalancePlan &plan,
+                               const Kernels &kernels, std::uint32_t head, void *scratch)
+    : c_(coreset),
+      plan_(plan),
+      kernels_(kernels),
+      head_(head),
+      base_(static_cast<char *>(scratch)) {
   Layout layout;
   places_ = lay_out_coreset_scratch(&layout, *coreset.shape, plan);
 }
@@ -129,7 +136,8 @@ void CoresetBuilder::append(std::uint32_t token, const Rows &key, const Rows &va
   ++c_.state->counts[0];
 }
 
-void CoresetBuilder::push(const HeadRows &keys, const HeadRows &values, std::uint32_t first, std::uint32_t count) {
+void CoresetBuilder::push(const HeadRows &keys, const HeadRows &values, std::uint32_t first,
+                          std::uint32_t count) {
   const std::uint32_t group = c_.shape->group;
   for (std::uint32_t i = 0; i < count; ++i) {
     if (first + i < c_.shape->sinks) continue;
@@ -140,7 +148,8 @@ void CoresetBuilder::push(const HeadRows &keys, const HeadRows &values, std::uin
     std::uint32_t begin = c_.size() - c_.state->counts[0];
     c_.state->reduced += group;
     reduce(0, begin, group);
-    for (std::uint32_t level = 1; level < c_.shape->levels && c_.state->counts[level] > group / 2; ++level) {
+    for (std::uint32_t level = 1; level < c_.shape->levels && c_.state->counts[level] > group / 2;
+         ++level) {
       begin = c_.size() - c_.state->counts[0] - c_.state->counts[level];
       reduce(level, begin, c_.state->counts[level]);
     }
@@ -160,7 +169,8 @@ void CoresetBuilder::move(std::uint32_t to, std::uint32_t from, bool row) {
 // Leaves weights by place in `spread`, zero for what goes; returns how many stay.
 std::uint32_t CoresetBuilder::halve(std::uint32_t begin, std::uint32_t count, std::uint32_t level) {
   std::uint32_t *order = places_.order.in(base_);
-  float *weight = places_.weight.in(base_), *spread = places_.spread.in(base_), before = 0.0f, after = 0.0f;
+  float *weight = places_.weight.in(base_), *spread = places_.spread.in(base_), before = 0.0f,
+        after = 0.0f;
   const std::uint32_t top = c_.state->counts[c_.shape->levels];
   const auto unit = static_cast<float>(1u << level);
   for (std::uint32_t i = 0; i < count; ++i) {
@@ -174,12 +184,14 @@ std::uint32_t CoresetBuilder::halve(std::uint32_t begin, std::uint32_t count, st
   keys.token_stride = values.token_stride = std::uint64_t{c_.shape->dim} * sizeof(F16);
   keys.data = c_.keys;
   values.data = c_.values;
-  const BalanceSource source{HeadRows{&keys, nullptr, 0, 0}, HeadRows{&values, nullptr, 0, 0}, c_.tokens + top, head_,
-                             true};
+  const BalanceSource source{HeadRows{&keys, nullptr, 0, 0}, HeadRows{&values, nullptr, 0, 0},
+                             c_.tokens + top, head_, true};
   Halver halver(plan_, kernels_, places_.halver, base_, &counters_);
-  const std::uint32_t kept = halver.halve(source, order, weight, count, c_.shape->group, level, nullptr);
+  const std::uint32_t kept =
+      halver.halve(source, order, weight, count, c_.shape->group, level, nullptr);
   for (std::uint32_t i = 0; i < kept; ++i) after += weight[i];
-  for (std::uint32_t i = 0; i < kept; ++i) spread[order[i] + top - begin] = weight[i] * unit * (before / after);
+  for (std::uint32_t i = 0; i < kept; ++i)
+    spread[order[i] + top - begin] = weight[i] * unit * (before / after);
   return kept;
 }
 

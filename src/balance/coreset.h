@@ -1,10 +1,12 @@
-// A weighted coreset of one head's tokens, built as they come: merge and reduce over token numbers of the caller's cache.
+// A weighted coreset of one head's tokens, built as they come: merge and reduce over token numbers
+// of the caller's cache, ascending.
 //
-//     tokens, ascending:  sinks | top: 1 / 2^levels of what came | level levels - 1 | ... | level 1 | level 0
+//     sinks | top: 1 / 2^levels of what came | level levels - 1 | ... | level 1 | level 0
 //
-// Level 0 holds the newest tokens at weight 1, `lag` of them at least. Each further group of it is halved into level 1, two
-// halves of which are halved into level 2, and so on. Rows are copied for as long as they may be halved again; the top's
-// are the cache's alone. What lies below the top is backed up before a group is halved, so that tokens can be taken back.
+// Level 0 holds the newest tokens at weight 1, `lag` of them at least. Each further group of it is
+// halved into level 1, two halves of which are halved into level 2, and so on. Rows are copied for
+// as long as they may be halved again; the top's are the cache's alone. What lies below the top is
+// backed up before a group is halved, so that tokens can be taken back.
 #pragma once
 
 #include "balance/halver.h"
@@ -28,7 +30,8 @@ struct CoresetWish {
 // The shape with a group and a number of halvings given.
 CoresetShape coreset_shape(const CoresetWish &wish, std::uint32_t group, std::uint32_t levels);
 
-// The shape whose coreset of max_tokens tokens has about `size`, the lag apart; group 0 where that cannot be.
+// The shape whose coreset of max_tokens tokens has about `size`, the lag apart; group 0 where that
+// cannot be.
 CoresetShape coreset_shape_of_size(const CoresetWish &wish, std::uint32_t size);
 
 struct CoresetState {
@@ -45,7 +48,8 @@ struct CoresetScratch {
   Offset<float> weight, spread, wide;
   HalverPlaces halver;
 };
-CoresetScratch lay_out_coreset_scratch(Layout *layout, const CoresetShape &shape, const BalancePlan &plan);
+CoresetScratch lay_out_coreset_scratch(Layout *layout, const CoresetShape &shape,
+                                       const BalancePlan &plan);
 
 struct Coreset {
   const CoresetShape *shape;
@@ -73,8 +77,8 @@ struct Coreset {
 // Where tokens enter.
 class CoresetBuilder {
  public:
-  CoresetBuilder(const Coreset &coreset, const BalancePlan &plan, const Kernels &kernels, std::uint32_t head,
-                 void *scratch);
+  CoresetBuilder(const Coreset &coreset, const BalancePlan &plan, const Kernels &kernels,
+                 std::uint32_t head, void *scratch);
   // Tokens first .. first + count, rows 0 .. count of the views.
   void push(const HeadRows &keys, const HeadRows &values, std::uint32_t first, std::uint32_t count);
 

@@ -19,9 +19,10 @@ float Estimator::most(const kvsift_weighted &set, float at_least) const {
   return at_least;
 }
 
-void Estimator::attend(const kvsift_weighted &numerator, const kvsift_weighted &denominator, float *out) const {
-  const bool same = numerator.index == denominator.index && numerator.weight == denominator.weight &&
-                    numerator.count == denominator.count;
+void Estimator::attend(const kvsift_weighted &numerator, const kvsift_weighted &denominator,
+                       float *out) const {
+  const bool same = numerator.index == denominator.index &&
+                    numerator.weight == denominator.weight && numerator.count == denominator.count;
   float max = most(denominator, -__builtin_inff());
   if (!same) max = most(numerator, max);
   float acc[KVSIFT_MAX_HEAD_DIM] = {};
@@ -35,7 +36,8 @@ void Estimator::attend(const kvsift_weighted &numerator, const kvsift_weighted &
   }
   for (std::uint32_t i = 0; i < denominator.count && !same; ++i)
     sum += static_cast<double>(exp1(logit(denominator.index[i]) - max) * denominator.weight[i]);
-  for (std::uint32_t c = 0; c < dim; ++c) out[c] = sum > 0.0 ? acc[c] / static_cast<float>(sum) : 0.0f;
+  for (std::uint32_t c = 0; c < dim; ++c)
+    out[c] = sum > 0.0 ? acc[c] / static_cast<float>(sum) : 0.0f;
 }
 
 }  // namespace kvsift

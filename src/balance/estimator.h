@@ -15,7 +15,8 @@ struct Estimator {
   const float *query;  // [padded dim]
 
   // sum over the numerator of w e^logit v, divided by the sum over the denominator of w e^logit
-  void attend(const kvsift_weighted &numerator, const kvsift_weighted &denominator, float *out) const;
+  void attend(const kvsift_weighted &numerator, const kvsift_weighted &denominator,
+              float *out) const;
 
  private:
   float logit(std::uint32_t row) const;

@@ -1,4 +1,5 @@
-// Tokens that point away from their group's mean key are what a needle looks like: sampling would lose them.
+// Tokens that point away from their group's mean key are what a needle looks like: sampling would
+// lose them.
 #include "balance/compress.h"
 
 namespace kvsift {
@@ -7,7 +8,8 @@ namespace {
 
 constexpr std::uint32_t kGuardGroup = KVSIFT_BALANCE_MAX_GROUP;
 
-// unlike[i] = whether token i has a mean inner product of at most zero with the `count` keys from `first` on.
+// unlike[i] = whether token i has a mean inner product of at most zero with the `count` keys from
+// `first` on.
 void find_unlike(const CompressJob &job, std::uint32_t first, std::uint32_t count, bool *unlike) {
   BalanceRow rows[kGuardGroup];
   float centre[KVSIFT_MAX_HEAD_DIM], products[kGuardGroup];
@@ -45,7 +47,8 @@ std::uint32_t guard_needles(const CompressJob &job) {
       const std::uint32_t begin = i > margin ? i - margin : 0;
       const std::uint32_t end = tokens - i > margin ? i + margin + 1 : tokens;
       // Everything before `filled` that a guard reaches has its weight already.
-      for (std::uint32_t at = begin > filled ? begin : filled; at < end; ++at, ++guarded) weight_of[at] = 1.0f;
+      for (std::uint32_t at = begin > filled ? begin : filled; at < end; ++at, ++guarded)
+        weight_of[at] = 1.0f;
       if (end > filled) filled = end;
     }
   }

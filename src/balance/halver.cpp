@@ -18,7 +18,8 @@ float largest(const Kernels &kernels, const float *square_norms, std::uint32_t c
 
 }  // namespace
 
-HalverPlaces lay_out_halver(Layout *layout, const BalancePlan &plan, std::uint32_t tokens, std::uint32_t group) {
+HalverPlaces lay_out_halver(Layout *layout, const BalancePlan &plan, std::uint32_t tokens,
+                            std::uint32_t group) {
   HalverPlaces p{};
   const std::uint64_t padded = padded_dim(group);
   p.signs = layout->take<std::int8_t>(tokens, "signs");
@@ -34,18 +35,21 @@ HalverPlaces lay_out_halver(Layout *layout, const BalancePlan &plan, std::uint32
   return p;
 }
 
-std::uint32_t Halver::halve(const BalanceSource &source, std::uint32_t *index, float *weight, std::uint32_t count,
-                            std::uint32_t group, std::uint32_t draw, const float *uniforms) {
+std::uint32_t Halver::halve(const BalanceSource &source, std::uint32_t *index, float *weight,
+                            std::uint32_t count, std::uint32_t group, std::uint32_t draw,
+                            const float *uniforms) {
   if (count < 2) return count;
   std::int8_t *signs = places_.signs.in(base_);
   for (std::uint32_t first = 0; first < count; first += group) {
     const std::uint32_t size = count - first < group ? count - first : group;
     const float *given = uniforms == nullptr ? nullptr : uniforms + first;
-    sign_group(source, Group{index + first, weight + first, size, group}, draw, given, signs + first);
+    sign_group(source, Group{index + first, weight + first, size, group}, draw, given,
+               signs + first);
     ++counters_->groups;
   }
   counters_->tokens += count;
-  if (plan_.c.form == KVSIFT_BALANCE_THEORY) return keep_smaller(signs, index, weight, count, group);
+  if (plan_.c.form == KVSIFT_BALANCE_THEORY)
+    return keep_smaller(signs, index, weight, count, group);
   return keep_half(signs, index, weight, count);
 }
 
@@ -55,7 +59,8 @@ void Halver::sign_group(const BalanceSource &source, const Group &group, std::ui
   if (uniforms == nullptr) {
     for (std::uint32_t i = 0; i < group.count; ++i) {
       const std::uint32_t token = source.token(group.index[i]);
-      drawn[i] = uniform_of(philox_at(plan_.c.seed, plan_.c.layer, source.head, token, draw).word[0]);
+      drawn[i] =
+          uniform_of(philox_at(plan_.c.seed, plan_.c.layer, source.head, token, draw).word[0]);
     }
     uniforms = drawn;
   }
@@ -114,11 +119,14 @@ void Halver::walk_group(const BalanceSource &source, const Group &group, const f
   walk.gamma = plan_.c.gamma;
   walk.limit = __builtin_inff();
   // The published code fixes the first sign; so does the form that is built on it.
-  walk.first_is_plus = plan_.c.form == KVSIFT_BALANCE_PRACTICAL || plan_.c.form == KVSIFT_BALANCE_GRADED;
+  walk.first_is_plus =
+      plan_.c.form == KVSIFT_BALANCE_PRACTICAL || plan_.c.form == KVSIFT_BALANCE_GRADED;
   if (plan_.c.form == KVSIFT_BALANCE_THEORY) {
     walk.limit = theorem_c(plan_, group.count);
-    if (walk.gamma == 0.0f) walk.gamma = 0.5f / walk.limit;
-    else walk.limit = 0.5f / walk.gamma;
+    if (walk.gamma == 0.0f)
+      walk.gamma = 0.5f / walk.limit;
+    else
+      walk.limit = 0.5f / walk.gamma;
   }
   walk.uniforms = uniforms;
   walk.sums = places_.sums.in(base_);

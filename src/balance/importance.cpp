@@ -2,8 +2,9 @@
 
 namespace kvsift {
 
-void add_importance(const Kernels &kernels, const HeadRows &keys, std::uint32_t dim, float scale, const float *query,
-                    std::uint32_t tokens, float share, float *row, float *importance) {
+void add_importance(const Kernels &kernels, const HeadRows &keys, std::uint32_t dim, float scale,
+                    const float *query, std::uint32_t tokens, float share, float *row,
+                    float *importance) {
   for (std::uint32_t at = 0; at < tokens;) {
     std::uint32_t count = tokens - at;
     const Rows rows = keys.stretch(at, &count);

@@ -3,7 +3,8 @@
 
 namespace kvsift {
 
-std::uint32_t keep_half(const std::int8_t *signs, std::uint32_t *index, float *weight, std::uint32_t count) {
+std::uint32_t keep_half(const std::int8_t *signs, std::uint32_t *index, float *weight,
+                        std::uint32_t count) {
   const std::uint32_t half = count / 2;
   std::uint32_t of_sign[2] = {0, 0}, turn = 0;
   for (std::uint32_t i = 0; i < count; ++i)
@@ -18,8 +19,8 @@ std::uint32_t keep_half(const std::int8_t *signs, std::uint32_t *index, float *w
   return kept;
 }
 
-std::uint32_t keep_smaller(const std::int8_t *signs, std::uint32_t *index, float *weight, std::uint32_t count,
-                           std::uint32_t group) {
+std::uint32_t keep_smaller(const std::int8_t *signs, std::uint32_t *index, float *weight,
+                           std::uint32_t count, std::uint32_t group) {
   std::uint32_t kept = 0;
   for (std::uint32_t first = 0; first < count; first += group) {
     const std::uint32_t size = count - first < group ? count - first : group;

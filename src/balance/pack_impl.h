@@ -12,7 +12,8 @@ namespace {
 template <class V, class T>
 V balance_load(const BalanceRow &row, std::uint32_t first, std::uint32_t dim) {
   const T *p = static_cast<const T *>(row.data) + first;
-  const V x = mul(dim - first < kLanes ? load_part<V>(p, dim - first) : V::load(p), V::broadcast(row.factor));
+  const V x = mul(dim - first < kLanes ? load_part<V>(p, dim - first) : V::load(p),
+                  V::broadcast(row.factor));
   return max(min(x, V::broadcast(kMostCoordinate)), V::broadcast(-kMostCoordinate));
 }
 
@@ -24,7 +25,8 @@ void mean_columns(const BalanceRows &rows, std::uint32_t first, float share, flo
   for (std::uint32_t i = 0; i < rows.count; ++i)
     for (std::uint32_t c = 0; c < Chunks; ++c)
       sum[c] = add(sum[c], balance_load<V, T>(rows.rows[i], first + c * kLanes, rows.dim));
-  for (std::uint32_t c = 0; c < Chunks; ++c) store(mean + first + c * kLanes, mul(sum[c], V::broadcast(share)));
+  for (std::uint32_t c = 0; c < Chunks; ++c)
+    store(mean + first + c * kLanes, mul(sum[c], V::broadcast(share)));
 }
 
 template <class V>
@@ -47,7 +49,8 @@ void pack_panel(const BalanceRows &rows, std::uint32_t first, const float *centr
     V in[kLanes];
     for (std::uint32_t r = 0; r < kLanes; ++r) {
       in[r] = V::zero();
-      if (first + r < rows.count) in[r] = sub(balance_load<V, T>(rows.rows[first + r], c, rows.dim), middle);
+      if (first + r < rows.count)
+        in[r] = sub(balance_load<V, T>(rows.rows[first + r], c, rows.dim), middle);
     }
     V out[kLanes];
     transpose16<V>(in, out);
@@ -60,7 +63,8 @@ void pack_panel(const BalanceRows &rows, std::uint32_t first, const float *centr
 }
 
 template <class V>
-void balance_pack(const BalanceRows &rows, const float *centre, float *panels, float *square_norms) {
+void balance_pack(const BalanceRows &rows, const float *centre, float *panels,
+                  float *square_norms) {
   with_type(rows.type, [&](auto element) {
     using T = decltype(element);
     const std::uint64_t padded = padded_dim(rows.dim);

@@ -9,16 +9,18 @@ bool finite(float x) { return x - x == 0.0f; }
 // At least zero and finite.
 kvsift_status amount(const kvsift_balance_config &c, float value, const char *name) {
   if (finite(value) && value >= 0.0f) return KVSIFT_OK;
-  return fail(c.error, finite(value) ? KVSIFT_INVALID_ARGUMENT : KVSIFT_NOT_FINITE, name, " is ", value,
-              ", must be finite and at least 0");
+  return fail(c.error, finite(value) ? KVSIFT_INVALID_ARGUMENT : KVSIFT_NOT_FINITE, name, " is ",
+              value, ", must be finite and at least 0");
 }
 
 kvsift_status check_sizes(const kvsift_balance_config &c) {
   if (c.head_dim < 1 || c.head_dim > KVSIFT_MAX_HEAD_DIM) {
-    return fail(c.error, KVSIFT_INVALID_ARGUMENT, "head_dim is ", c.head_dim, ", must be 1 to ", KVSIFT_MAX_HEAD_DIM);
+    return fail(c.error, KVSIFT_INVALID_ARGUMENT, "head_dim is ", c.head_dim, ", must be 1 to ",
+                KVSIFT_MAX_HEAD_DIM);
   }
   if (c.form > KVSIFT_BALANCE_GRADED) {
-    return fail(c.error, KVSIFT_INVALID_ARGUMENT, "form is ", c.form, ", must be a KVSIFT_BALANCE_ form");
+    return fail(c.error, KVSIFT_INVALID_ARGUMENT, "form is ", c.form,
+                ", must be a KVSIFT_BALANCE_ form");
   }
   if (c.halvings < 1 || c.halvings > KVSIFT_BALANCE_MAX_HALVINGS) {
     return fail(c.error, KVSIFT_INVALID_ARGUMENT, "halvings is ", c.halvings, ", must be 1 to ",
@@ -35,7 +37,8 @@ kvsift_status check_sizes(const kvsift_balance_config &c) {
   if (c.form == KVSIFT_BALANCE_GRADED && c.uniforms != nullptr) {
     return fail(c.error, KVSIFT_UNSUPPORTED, "uniforms cannot be given to the graded form");
   }
-  if (c.guard > 1) return fail(c.error, KVSIFT_INVALID_ARGUMENT, "guard is ", c.guard, ", must be 0 or 1");
+  if (c.guard > 1)
+    return fail(c.error, KVSIFT_INVALID_ARGUMENT, "guard is ", c.guard, ", must be 0 or 1");
   return KVSIFT_OK;
 }
 
@@ -61,8 +64,11 @@ void balance_defaults(std::uint32_t form, kvsift_balance_config *config) {
   c.halvings = 2;
   c.group_tokens = 256;
   c.gamma = form == KVSIFT_BALANCE_THEORY || form == KVSIFT_BALANCE_UNIFORM ? 0.0f : 4.0f;
-  c.temperature = form == KVSIFT_BALANCE_THEORY ? 1.0f : form == KVSIFT_BALANCE_RELATIVE ? 0.1f : 0.3f;
-  // The published 1e-8 on top is lost in float32's rounding of the sum for all but the smallest values.
+  c.temperature = form == KVSIFT_BALANCE_THEORY     ? 1.0f
+                  : form == KVSIFT_BALANCE_RELATIVE ? 0.1f
+                                                    : 0.3f;
+  // The published 1e-8 on top is lost in float32's rounding of the sum for all but the smallest
+  // values.
   c.value_offset = 0.025f + 1e-8f;
   c.failure_probability = 0.01f;
   c.guard_margin = 25;

@@ -16,7 +16,8 @@ kvsift_view pool_view(const StreamSettings &s) {
 }
 
 // A row to the pool, in the pool's type.
-void store_row(Stream *stream, const Rows &from, const Offset<std::uint8_t> &pool, std::uint32_t row) {
+void store_row(Stream *stream, const Rows &from, const Offset<std::uint8_t> &pool,
+               std::uint32_t row) {
   const std::uint32_t dim = stream->s.plan.c.head_dim;
   std::uint8_t *to = stream->at(pool) + std::uint64_t{row} * stream->s.row_bytes;
   if (from.type == stream->s.c.row_type) {
@@ -60,7 +61,8 @@ void push_token(Stream *stream, const Rows &key, const Rows &value) {
 namespace {
 
 // Lists of one tree behind what `set` has.
-void read_tree(Stream *stream, std::uint32_t tree, kvsift_weighted *set, std::uint32_t *rows, float *weights) {
+void read_tree(Stream *stream, std::uint32_t tree, kvsift_weighted *set, std::uint32_t *rows,
+               float *weights) {
   for (std::uint32_t level = stream->s.levels + 1; level-- > 0;) {
     const StreamEntry *list = stream->list(0, tree, level);
     const auto scale = static_cast<float>(1u << level);

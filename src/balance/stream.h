@@ -1,10 +1,12 @@
 // Merge and reduce (Algorithms 1 and 4 of BalanceKV) in one arena.
 //
-//     | Stream | moments 0 .. rollback + 1 | top lists | rows: keys, values, token, references | free rows | halver |
+//     | Stream | moments 0 .. rollback + 1 | top list | rows: token, references, keys, values |
+//     | free rows | room to halve |
 //
-// A moment is the trees' lists at one time: moment 0 is now, the others are batch boundaries to go back to. A tree has a
-// list a level; entries name rows of the pool, which live as long as a list of any moment or a recent token names them.
-// Everything is kept by offset, so that a stream can be copied.
+// A moment is the trees' lists at one time: moment 0 is now, the others are batch boundaries to go
+// back to. A tree has a list a level; entries name rows of the pool, which live as long as a list
+// of any moment or a recent token names them. Everything is kept by offset, so that a stream can be
+// copied.
 #pragma once
 
 #include "balance/halver.h"
@@ -29,10 +31,11 @@ struct StreamSettings {
   std::uint32_t row_bytes;
   bool theory;
 
-  // Entries of one moment: the theory's top lists belong to it, since a bucket can be dropped; else a top list only
-  // grows, and all moments share it.
+  // Entries of one moment: the theory's top lists belong to it, since a bucket can be dropped; else
+  // a top list only grows, and all moments share it.
   std::uint64_t moment_entries() const {
-    return std::uint64_t{trees} * (std::uint64_t{levels} * c.batch_tokens + (theory ? top_entries : 0));
+    return std::uint64_t{trees} *
+           (std::uint64_t{levels} * c.batch_tokens + (theory ? top_entries : 0));
   }
   std::uint32_t lists() const { return trees * (levels + 1); }
   std::uint32_t recent_tokens() const { return (moments - 1) * c.batch_tokens; }
@@ -43,27 +46,27 @@ kvsift_status settle_stream(const kvsift_balance_stream_config &config, StreamSe
 struct Moment {
   std::uint32_t tokens;
   std::uint32_t valid;
-  std::int32_t top_bucket;     // theory: exponent of the largest values so far
+  std::int32_t top_bucket;  // theory: exponent of the largest values so far
   std::uint32_t any_bucket;
   BalanceCounters counters;
 };
 
 struct StreamPlaces {
-  Offset<Moment> moments;           // [moments]
-  Offset<std::uint32_t> counts;     // [moments][lists]
-  Offset<StreamEntry> entries;      // [moments][moment_entries]
-  Offset<StreamEntry> top;          // [top_entries], where not of the theory
-  Offset<std::uint32_t> recent;     // [recent_tokens]: rows of the tokens since the oldest boundary
-  Offset<std::uint32_t> token_of;   // [rows]
+  Offset<Moment> moments;          // [moments]
+  Offset<std::uint32_t> counts;    // [moments][lists]
+  Offset<StreamEntry> entries;     // [moments][moment_entries]
+  Offset<StreamEntry> top;         // [top_entries], where not of the theory
+  Offset<std::uint32_t> recent;    // [recent_tokens]: rows of the tokens since the oldest boundary
+  Offset<std::uint32_t> token_of;  // [rows]
   std::uint64_t saved_begin, saved_end;  // what lies between is saved as it is
-  Offset<std::uint32_t> references; // [rows]
-  Offset<std::uint32_t> free_rows;  // [rows]
+  Offset<std::uint32_t> references;      // [rows]
+  Offset<std::uint32_t> free_rows;       // [rows]
   Offset<std::uint8_t> keys, values;
-  Offset<std::uint32_t> order;      // [batch_tokens] a list while it is halved
+  Offset<std::uint32_t> order;  // [batch_tokens] a list while it is halved
   Offset<float> weight;
   Offset<std::uint32_t> read_rows;  // numerator, then denominator
   Offset<float> read_weights;
-  Offset<float> wide;               // [padded dim] one row
+  Offset<float> wide;  // [padded dim] one row
   HalverPlaces halver;
 };
 

@@ -16,17 +16,22 @@ void copy_moment(Stream *stream, std::uint32_t to, std::uint32_t from) {
       const std::uint32_t count = stream->count(from, tree, level);
       stream->count(to, tree, level) = count;
       if (!stream->owns(level)) continue;
-      std::memcpy(stream->list(to, tree, level), stream->list(from, tree, level), count * sizeof(StreamEntry));
+      std::memcpy(stream->list(to, tree, level), stream->list(from, tree, level),
+                  count * sizeof(StreamEntry));
     }
   }
 }
 
-std::uint32_t moment_of(const Stream *stream, std::uint32_t batch) { return 1 + batch % (stream->s.moments - 1); }
+std::uint32_t moment_of(const Stream *stream, std::uint32_t batch) {
+  return 1 + batch % (stream->s.moments - 1);
+}
 
 // Rows of tokens [begin, end) are no longer needed to go back.
 void release_recent(Stream *stream, std::uint32_t begin, std::uint32_t end) {
-  const std::uint32_t window = stream->s.recent_tokens(), *recent = stream->at(stream->places.recent);
-  for (std::uint32_t token = begin; token < end; ++token) release_row(stream, recent[token % window]);
+  const std::uint32_t window = stream->s.recent_tokens(),
+                      *recent = stream->at(stream->places.recent);
+  for (std::uint32_t token = begin; token < end; ++token)
+    release_row(stream, recent[token % window]);
 }
 
 void forget_moment(Stream *stream, std::uint32_t m) {
@@ -72,7 +77,8 @@ bool truncate_stream(Stream *stream, std::uint32_t tokens) {
   if (stream->moment(m).valid == 0 || stream->moment(m).tokens != boundary) return false;
   restore(stream, m);
   for (std::uint32_t other = 1; other < stream->s.moments; ++other)
-    if (stream->moment(other).valid != 0 && stream->moment(other).tokens > boundary) forget_moment(stream, other);
+    if (stream->moment(other).valid != 0 && stream->moment(other).tokens > boundary)
+      forget_moment(stream, other);
   release_recent(stream, tokens, now);
   // What was pushed since the boundary goes in once more.
   const std::uint32_t *recent = stream->at(stream->places.recent);

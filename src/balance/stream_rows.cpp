@@ -44,14 +44,17 @@ void count_references(Stream *stream) {
     if (stream->moment(m).valid != 0) hold_lists(stream, m);
   if (!stream->s.theory) {
     const StreamEntry *top = stream->list(0, 0, stream->s.levels);
-    for (std::uint32_t i = 0; i < stream->count(0, 0, stream->s.levels); ++i) hold_row(stream, top[i].row);
+    for (std::uint32_t i = 0; i < stream->count(0, 0, stream->s.levels); ++i)
+      hold_row(stream, top[i].row);
   }
   const std::uint32_t window = stream->s.recent_tokens(), tokens = stream->moment(0).tokens;
   const std::uint32_t *recent = stream->at(stream->places.recent);
   std::uint32_t first = tokens;
   for (std::uint32_t m = 1; m < stream->s.moments; ++m)
-    if (stream->moment(m).valid != 0 && stream->moment(m).tokens < first) first = stream->moment(m).tokens;
-  for (std::uint32_t token = first; token < tokens; ++token) hold_row(stream, recent[token % window]);
+    if (stream->moment(m).valid != 0 && stream->moment(m).tokens < first)
+      first = stream->moment(m).tokens;
+  for (std::uint32_t token = first; token < tokens; ++token)
+    hold_row(stream, recent[token % window]);
   // The lowest free row is taken first.
   stream->free_count = 0;
   for (std::uint32_t row = stream->s.rows; row-- > 0;)

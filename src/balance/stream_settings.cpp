@@ -11,32 +11,38 @@ kvsift_status check_stream(const kvsift_balance_stream_config &c) {
   kvsift_error *error = c.balance.error;
   const std::uint32_t t = c.batch_tokens;
   if (t < KVSIFT_BALANCE_MIN_GROUP || t > KVSIFT_BALANCE_MAX_BATCH || t % 2 != 0) {
-    return fail(error, KVSIFT_INVALID_ARGUMENT, "batch_tokens is ", t, ", must be even, ", KVSIFT_BALANCE_MIN_GROUP,
-                " to ", KVSIFT_BALANCE_MAX_BATCH);
+    return fail(error, KVSIFT_INVALID_ARGUMENT, "batch_tokens is ", t, ", must be even, ",
+                KVSIFT_BALANCE_MIN_GROUP, " to ", KVSIFT_BALANCE_MAX_BATCH);
   }
   if (c.max_tokens < 1 || c.max_tokens > KVSIFT_MAX_TOKENS) {
-    return fail(error, KVSIFT_INVALID_ARGUMENT, "max_tokens is ", c.max_tokens, ", must be 1 to ", KVSIFT_MAX_TOKENS);
+    return fail(error, KVSIFT_INVALID_ARGUMENT, "max_tokens is ", c.max_tokens, ", must be 1 to ",
+                KVSIFT_MAX_TOKENS);
   }
-  if (c.levels > 24) return fail(error, KVSIFT_INVALID_ARGUMENT, "levels is ", c.levels, ", must be at most 24");
+  if (c.levels > 24)
+    return fail(error, KVSIFT_INVALID_ARGUMENT, "levels is ", c.levels, ", must be at most 24");
   if (c.rollback_batches > kMostRollback) {
-    return fail(error, KVSIFT_INVALID_ARGUMENT, "rollback_batches is ", c.rollback_batches, ", must be at most ",
-                kMostRollback);
+    return fail(error, KVSIFT_INVALID_ARGUMENT, "rollback_batches is ", c.rollback_batches,
+                ", must be at most ", kMostRollback);
   }
   if (c.row_type > KVSIFT_BF16) {
-    return fail(error, KVSIFT_INVALID_ARGUMENT, "row_type is ", c.row_type, ", must be F32, F16 or BF16");
+    return fail(error, KVSIFT_INVALID_ARGUMENT, "row_type is ", c.row_type,
+                ", must be F32, F16 or BF16");
   }
   if (c.balance.form == KVSIFT_BALANCE_PERMUTATION) {
-    return fail(error, KVSIFT_UNSUPPORTED, "a stream has no permutation form; UNIFORM is its control");
+    return fail(error, KVSIFT_UNSUPPORTED,
+                "a stream has no permutation form; UNIFORM is its control");
   }
   if (c.balance.form == KVSIFT_BALANCE_GRADED) {
-    return fail(error, KVSIFT_UNSUPPORTED, "a stream has no graded form: its tokens come before their importance");
+    return fail(error, KVSIFT_UNSUPPORTED,
+                "a stream has no graded form: its tokens come before their importance");
   }
   if (c.balance.form != KVSIFT_BALANCE_THEORY) return KVSIFT_OK;
   if (c.buckets < 1 || c.buckets > KVSIFT_BALANCE_MAX_BUCKETS) {
     return fail(error, KVSIFT_INVALID_ARGUMENT, "buckets is ", c.buckets, ", must be 1 to ",
                 KVSIFT_BALANCE_MAX_BUCKETS);
   }
-  if (c.levels != 0) return fail(error, KVSIFT_UNSUPPORTED, "the theory form needs levels 0, not ", c.levels);
+  if (c.levels != 0)
+    return fail(error, KVSIFT_UNSUPPORTED, "the theory form needs levels 0, not ", c.levels);
   return KVSIFT_OK;
 }
 
@@ -47,7 +53,8 @@ std::uint32_t levels_for(std::uint32_t max_tokens, std::uint32_t batch) {
   return levels;
 }
 
-// Rows that the present and all boundaries can name together. Between pushes a level above 0 holds half a batch at most.
+// Rows that the present and all boundaries can name together. Between pushes a level above 0 holds
+// half a batch at most.
 std::uint64_t rows_needed(const StreamSettings &s) {
   const std::uint64_t t = s.c.batch_tokens, halves = s.levels * t / 2, boundaries = s.moments - 1;
   const std::uint64_t tree = t + halves, recent = s.recent_tokens() + 1;
@@ -75,13 +82,15 @@ kvsift_status settle_stream(const kvsift_balance_stream_config &config, StreamSe
   s.plan.c.error = nullptr;
   s.c.balance = s.plan.c;
   s.theory = balance.form == KVSIFT_BALANCE_THEORY;
-  s.levels = config.levels != 0 ? config.levels : levels_for(config.max_tokens, config.batch_tokens);
+  s.levels =
+      config.levels != 0 ? config.levels : levels_for(config.max_tokens, config.batch_tokens);
   s.trees = s.theory ? config.buckets + 1 : 1;
   s.top_entries = (config.max_tokens >> s.levels) + config.batch_tokens;
   s.moments = config.rollback_batches + 2;
   s.row_bytes = balance.head_dim * element_bytes(config.row_type);
   const std::uint64_t rows = rows_needed(s);
-  if (rows > ~0u) return fail(config.balance.error, KVSIFT_INVALID_ARGUMENT, "the stream needs ", rows, " rows");
+  if (rows > ~0u)
+    return fail(config.balance.error, KVSIFT_INVALID_ARGUMENT, "the stream needs ", rows, " rows");
   s.rows = static_cast<std::uint32_t>(rows);
   *settings = s;
   return KVSIFT_OK;

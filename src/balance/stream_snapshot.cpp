@@ -1,6 +1,7 @@
 // A stream's state to bytes and back.
 //
-//     | SnapshotHead | moments .. tokens of rows, as they lie | rows in use, ascending | key and value of each |
+//     | SnapshotHead | moments .. tokens of rows, as they lie |
+//     | rows in use, ascending | key and value of each |
 #include <algorithm>
 #include <cstring>
 
@@ -17,13 +18,15 @@ constexpr std::uint32_t kSnapshotVersion = 1;
 struct SnapshotHead {
   std::uint64_t magic;
   std::uint32_t version;
-  std::uint32_t rows;       // in use
-  std::uint64_t config;     // its checksum
-  std::uint64_t bytes;      // of what follows
-  std::uint64_t checksum;   // of what follows
+  std::uint32_t rows;      // in use
+  std::uint64_t config;    // its checksum
+  std::uint64_t bytes;     // of what follows
+  std::uint64_t checksum;  // of what follows
 };
 
-std::uint64_t state_bytes(const Stream *stream) { return stream->places.saved_end - stream->places.saved_begin; }
+std::uint64_t state_bytes(const Stream *stream) {
+  return stream->places.saved_end - stream->places.saved_begin;
+}
 
 std::uint32_t rows_in_use(const Stream *stream) { return stream->s.rows - stream->free_count; }
 
@@ -36,12 +39,15 @@ std::uint64_t checksum_of_config(const Stream *stream) {
 }
 
 // Bytes of the list of rows in use.
-std::uint64_t row_list_bytes(std::uint64_t rows) { return (rows * sizeof(std::uint32_t) + 7) / 8 * 8; }
+std::uint64_t row_list_bytes(std::uint64_t rows) {
+  return (rows * sizeof(std::uint32_t) + 7) / 8 * 8;
+}
 
 // An untrusted state, read as a stream of this configuration would have it.
 class Candidate {
  public:
-  Candidate(const Stream *stream, const std::uint8_t *state, const std::uint32_t *rows, std::uint32_t row_count)
+  Candidate(const Stream *stream, const std::uint8_t *state, const std::uint32_t *rows,
+            std::uint32_t row_count)
       : stream_(stream), s_(stream->s), state_(state), rows_(rows), row_count_(row_count) {}
 
   bool ok() const {
@@ -68,7 +74,9 @@ class Candidate {
     return reinterpret_cast<const T *>(state_ + (place.bytes - stream_->places.saved_begin));
   }
   const Moment &moment(std::uint32_t m) const { return at(stream_->places.moments)[m]; }
-  const std::uint32_t *counts(std::uint32_t m) const { return at(stream_->places.counts) + m * s_.lists(); }
+  const std::uint32_t *counts(std::uint32_t m) const {
+    return at(stream_->places.counts) + m * s_.lists();
+  }
   bool has(std::uint32_t row) const { return std::binary_search(rows_, rows_ + row_count_, row); }
 
   bool entries_ok(const StreamEntry *list, std::uint32_t count) const {
@@ -80,23 +88,26 @@ class Candidate {
   }
 
   bool moment_ok(std::uint32_t m) const {
-    const std::uint32_t tokens = moment(m).tokens, now = moment(0).tokens, batch = s_.c.batch_tokens;
+    const std::uint32_t tokens = moment(m).tokens, now = moment(0).tokens,
+                        batch = s_.c.batch_tokens;
     if (m == 0) return true;
-    return moment(m).valid == 1 && tokens <= now && tokens % batch == 0 && now - tokens <= s_.recent_tokens() &&
-           1 + tokens / batch % (s_.moments - 1) == m;
+    return moment(m).valid == 1 && tokens <= now && tokens % batch == 0 &&
+           now - tokens <= s_.recent_tokens() && 1 + tokens / batch % (s_.moments - 1) == m;
   }
 
   bool lists_ok(std::uint32_t m) const {
     const StreamEntry *entries = at(stream_->places.entries) + m * s_.moment_entries();
     const std::uint64_t of_tree = s_.moment_entries() / s_.trees;
     for (std::uint32_t i = 0; i < s_.lists(); ++i) {
-      const std::uint32_t tree = i / (s_.levels + 1), level = i % (s_.levels + 1), count = counts(m)[i];
+      const std::uint32_t tree = i / (s_.levels + 1), level = i % (s_.levels + 1),
+                          count = counts(m)[i];
       const bool top = level == s_.levels;
       // Below the top a list at rest has room for what the next halving sends up.
       const std::uint32_t most = level > 0 ? s_.c.batch_tokens / 2 : s_.c.batch_tokens - 1;
       if (count > (top ? s_.top_entries : most)) return false;
       if (top && !s_.theory) continue;
-      if (!entries_ok(entries + tree * of_tree + std::uint64_t{level} * s_.c.batch_tokens, count)) return false;
+      if (!entries_ok(entries + tree * of_tree + std::uint64_t{level} * s_.c.batch_tokens, count))
+        return false;
     }
     return s_.theory || counts(m)[s_.levels] <= counts(0)[s_.levels];
   }
@@ -119,12 +130,14 @@ void for_each_row(const Stream *stream, F f) {
 
 std::uint64_t snapshot_bytes(const Stream *stream) {
   const std::uint64_t rows = rows_in_use(stream);
-  return sizeof(SnapshotHead) + state_bytes(stream) + row_list_bytes(rows) + rows * 2 * stream->s.row_bytes;
+  return sizeof(SnapshotHead) + state_bytes(stream) + row_list_bytes(rows) +
+         rows * 2 * stream->s.row_bytes;
 }
 
 void save_stream(const Stream *stream, std::uint8_t *out) {
   const std::uint64_t row_bytes = stream->s.row_bytes;
-  SnapshotHead head{kMagic, kSnapshotVersion, rows_in_use(stream), checksum_of_config(stream), 0, 0};
+  SnapshotHead head{kMagic, kSnapshotVersion, rows_in_use(stream), checksum_of_config(stream), 0,
+                    0};
   std::uint8_t *body = out + sizeof head;
   std::memcpy(body, state_of(stream), state_bytes(stream));
   std::uint8_t *list = body + state_bytes(stream), *p = list + row_list_bytes(head.rows);
@@ -144,23 +157,28 @@ void save_stream(const Stream *stream, std::uint8_t *out) {
 namespace {
 
 // Whether the bytes are a whole snapshot of a stream like this one.
-kvsift_status check_snapshot(Stream *stream, const std::uint8_t *data, std::uint64_t bytes, SnapshotHead *head) {
+kvsift_status check_snapshot(Stream *stream, const std::uint8_t *data, std::uint64_t bytes,
+                             SnapshotHead *head) {
   kvsift_error *error = &stream->error;
   if (reinterpret_cast<std::uintptr_t>(data) % alignof(SnapshotHead) != 0) {
     return fail(error, KVSIFT_MISALIGNED, "a snapshot must start at a multiple of ",
                 static_cast<std::uint64_t>(alignof(SnapshotHead)));
   }
-  if (bytes < sizeof *head) return fail(error, KVSIFT_CORRUPT, "a snapshot of ", bytes, " bytes has no header");
+  if (bytes < sizeof *head)
+    return fail(error, KVSIFT_CORRUPT, "a snapshot of ", bytes, " bytes has no header");
   std::memcpy(head, data, sizeof *head);
-  if (head->magic != kMagic) return fail(error, KVSIFT_CORRUPT, "not a snapshot of a balance stream");
+  if (head->magic != kMagic)
+    return fail(error, KVSIFT_CORRUPT, "not a snapshot of a balance stream");
   if (head->version != kSnapshotVersion) {
-    return fail(error, KVSIFT_VERSION_MISMATCH, "snapshot version ", head->version, ", this is ", kSnapshotVersion);
+    return fail(error, KVSIFT_VERSION_MISMATCH, "snapshot version ", head->version, ", this is ",
+                kSnapshotVersion);
   }
   if (head->config != checksum_of_config(stream)) {
     return fail(error, KVSIFT_CONFIG_MISMATCH, "the snapshot is of another configuration");
   }
   const std::uint64_t rows = head->rows, held = bytes - sizeof *head;
-  const std::uint64_t expected = state_bytes(stream) + row_list_bytes(rows) + rows * 2 * stream->s.row_bytes;
+  const std::uint64_t expected =
+      state_bytes(stream) + row_list_bytes(rows) + rows * 2 * stream->s.row_bytes;
   if (rows > stream->s.rows || head->bytes != expected || held < expected) {
     return fail(error, KVSIFT_CORRUPT, "the snapshot holds ", held, " bytes of ", expected);
   }
@@ -181,7 +199,8 @@ kvsift_status load_stream(Stream *stream, const std::uint8_t *data, std::uint64_
   if (!Candidate(stream, state, rows, head.rows).ok()) {
     return fail(&stream->error, KVSIFT_CORRUPT, "the snapshot's lists are out of range");
   }
-  std::memcpy(reinterpret_cast<char *>(stream) + stream->places.saved_begin, state, state_bytes(stream));
+  std::memcpy(reinterpret_cast<char *>(stream) + stream->places.saved_begin, state,
+              state_bytes(stream));
   const std::uint64_t row_bytes = stream->s.row_bytes;
   const std::uint8_t *p = state + state_bytes(stream) + row_list_bytes(head.rows);
   for (std::uint32_t i = 0; i < head.rows; ++i, p += 2 * row_bytes) {

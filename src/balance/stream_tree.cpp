@@ -10,7 +10,8 @@ namespace {
 BalanceSource pool_of(Stream *stream, bool values_count) {
   stream->key_view.data = stream->at(stream->places.keys);
   stream->value_view.data = stream->at(stream->places.values);
-  return BalanceSource{HeadRows{&stream->key_view, nullptr, 0, 0}, HeadRows{&stream->value_view, nullptr, 0, 0},
+  return BalanceSource{HeadRows{&stream->key_view, nullptr, 0, 0},
+                       HeadRows{&stream->value_view, nullptr, 0, 0},
                        stream->at(stream->places.token_of), stream->s.c.head, values_count};
 }
 
@@ -18,7 +19,8 @@ bool is_denominator(const Stream *stream, std::uint32_t tree) {
   return stream->s.theory && tree + 1 == stream->s.trees;
 }
 
-// Weights of what stays, so that they sum to half of what came: relative to the next level they stand for all of it.
+// Weights of what stays, so that they sum to half of what came: relative to the next level they
+// stand for all of it.
 float share_of(const Stream *stream, float before, const float *weight, std::uint32_t count) {
   if (stream->s.plan.c.weights == KVSIFT_BALANCE_PUBLISHED) return 0.5f;
   float after = 0.0f;
@@ -41,11 +43,12 @@ void reduce(Stream *stream, std::uint32_t tree, std::uint32_t level) {
     weight[i] = list[i].weight;
     before += list[i].weight;
   }
-  Halver halver(stream->s.plan, stream->k(), stream->places.halver, stream, &stream->moment(0).counters);
+  Halver halver(stream->s.plan, stream->k(), stream->places.halver, stream,
+                &stream->moment(0).counters);
   const bool denominator = is_denominator(stream, tree);
   const std::uint32_t draw = level | static_cast<std::uint32_t>(denominator) << 8;
-  const std::uint32_t kept =
-      halver.halve(pool_of(stream, !denominator), order, weight, count, stream->s.c.batch_tokens, draw, nullptr);
+  const std::uint32_t kept = halver.halve(pool_of(stream, !denominator), order, weight, count,
+                                          stream->s.c.batch_tokens, draw, nullptr);
   const float share = share_of(stream, before, weight, kept);
   for (std::uint32_t i = 0; i < kept; ++i) {
     hold_row(stream, order[i]);

@@ -1,5 +1,5 @@
-// The self-balancing walk over one group: Gram tiles with a fused exponential, folded into each token's running sum as
-// soon as the signs are known. Only the lower triangle is computed.
+// The self-balancing walk over one group: Gram tiles with a fused exponential, folded into each
+// token's running sum as soon as the signs are known. Only the lower triangle is computed.
 #pragma once
 
 #include "balance/balance_kernels.h"
@@ -8,7 +8,8 @@
 namespace kvsift {
 namespace {
 
-// Tokens j (rows) and panels of tokens i (columns) that the registers of an instruction set hold at once.
+// Tokens j (rows) and panels of tokens i (columns) that the registers of an instruction set hold at
+// once.
 template <class V>
 struct GramTile {
   static constexpr std::uint32_t kRows = 4, kPanels = 1;
@@ -22,8 +23,8 @@ struct GramTile<Avx512> {
 
 // products[r][p] = <token r of `rows`, the 16 tokens of panel p>
 template <class V, std::uint32_t R, std::uint32_t P>
-inline void gram_products(const float *rows, const float *panels, std::uint64_t stride, std::uint32_t dim,
-                          V (&products)[R][P]) {
+inline void gram_products(const float *rows, const float *panels, std::uint64_t stride,
+                          std::uint32_t dim, V (&products)[R][P]) {
   V sum[R][P];
   for (std::uint32_t r = 0; r < R; ++r)
     for (std::uint32_t p = 0; p < P; ++p) sum[r][p] = V::zero();
@@ -66,14 +67,17 @@ struct WalkState {
       }
     if (walk->values == nullptr) {
       for (std::uint32_t r = 0; r < R; ++r)
-        for (std::uint32_t p = 0; p < P; ++p) k[r][p] = mul(k[r][p], V::broadcast(walk->value_offset));
+        for (std::uint32_t p = 0; p < P; ++p)
+          k[r][p] = mul(k[r][p], V::broadcast(walk->value_offset));
       return;
     }
     V v[R][P];
-    gram_products<V, R, P>(token(walk->values, j), walk->values + first * stride, stride, walk->dim, v);
+    gram_products<V, R, P>(token(walk->values, j), walk->values + first * stride, stride, walk->dim,
+                           v);
     for (std::uint32_t r = 0; r < R; ++r)
       for (std::uint32_t p = 0; p < P; ++p)
-        k[r][p] = mul(k[r][p], fma(V::broadcast(walk->value_scale), v[r][p], V::broadcast(walk->value_offset)));
+        k[r][p] = mul(k[r][p], fma(V::broadcast(walk->value_scale), v[r][p],
+                                   V::broadcast(walk->value_offset)));
   }
 
   // Adds the signed kernel of all tokens before the strip to its sums.
@@ -85,12 +89,14 @@ struct WalkState {
       V k[R][P];
       kernel<R, P>(j, first, k);
       for (std::uint32_t r = 0; r < R; ++r)
-        for (std::uint32_t p = 0; p < P; ++p) sum[p] = fma(k[r][p], V::broadcast(walk->signs[j + r]), sum[p]);
+        for (std::uint32_t p = 0; p < P; ++p)
+          sum[p] = fma(k[r][p], V::broadcast(walk->signs[j + r]), sum[p]);
     }
     for (std::uint32_t p = 0; p < P; ++p) store(walk->sums + (first + p) * kLanes, sum[p]);
   }
 
-  // K among the strip's own tokens: row j of `block` has P panels, those before j's own are left out.
+  // K among the strip's own tokens: row j of `block` has P panels, those before j's own are left
+  // out.
   template <std::uint32_t R, std::uint32_t P, std::uint32_t Strip>
   void diagonal(std::uint32_t first, float (*block)[Strip * kLanes]) {
     for (std::uint32_t j = 0; j < kLanes; j += R) {
@@ -131,7 +137,8 @@ struct WalkState {
       const V sign = V::broadcast(signs[j]);
       // Spoils the sums of tokens up to j in its own panel, after their last use.
       for (std::uint32_t p = j / kLanes; p < P; ++p)
-        store(sums + p * kLanes, fma(V::load(block[j] + p * kLanes), sign, V::load(sums + p * kLanes)));
+        store(sums + p * kLanes,
+              fma(V::load(block[j] + p * kLanes), sign, V::load(sums + p * kLanes)));
     }
   }
 };

@@ -36,12 +36,14 @@ kvsift_status settle_coreset(const Config &c, CoresetShape *shape) {
   const bool method = c.method == KVSIFT_METHOD_BALANCE;
   if (c.tail != KVSIFT_TAIL_BALANCE) {
     if (!method) return KVSIFT_OK;
-    return fail(c.error, KVSIFT_INVALID_ARGUMENT, "config.tail is ", c.tail, ", method balance needs KVSIFT_TAIL_BALANCE");
+    return fail(c.error, KVSIFT_INVALID_ARGUMENT, "config.tail is ", c.tail,
+                ", method balance needs KVSIFT_TAIL_BALANCE");
   }
   BalancePlan plan;
   const kvsift_balance_config balance = balance_of(c);
   if (kvsift_status s = settle_balance(balance, &plan)) return s;
-  const CoresetWish wish{c.head_dim, c.local_tokens, c.sink_tokens, c.max_tokens, c.rollback_tokens};
+  const CoresetWish wish{c.head_dim, c.local_tokens, c.sink_tokens, c.max_tokens,
+                         c.rollback_tokens};
   if (!method) {
     *shape = coreset_shape_of_size(wish, c.coreset_tokens);
     if (shape->group > 0) return KVSIFT_OK;
@@ -49,11 +51,12 @@ kvsift_status settle_coreset(const Config &c, CoresetShape *shape) {
                 ", too few for max_tokens ", c.max_tokens);
   }
   if (c.balance_guard != 0) {
-    return fail(c.error, KVSIFT_UNSUPPORTED, "config.balance_guard: the guard is in kvsift_balance_compress only");
+    return fail(c.error, KVSIFT_UNSUPPORTED,
+                "config.balance_guard: the guard is in kvsift_balance_compress only");
   }
   if (c.balance_halvings < 1 || c.balance_halvings > KVSIFT_BALANCE_MAX_HALVINGS) {
-    return fail(c.error, KVSIFT_INVALID_ARGUMENT, "config.balance_halvings is ", c.balance_halvings, ", must be 1 to ",
-                KVSIFT_BALANCE_MAX_HALVINGS);
+    return fail(c.error, KVSIFT_INVALID_ARGUMENT, "config.balance_halvings is ", c.balance_halvings,
+                ", must be 1 to ", KVSIFT_BALANCE_MAX_HALVINGS);
   }
   const std::uint32_t group = c.balance_group;
   if (group < KVSIFT_BALANCE_MIN_GROUP || group > KVSIFT_BALANCE_MAX_GROUP) {
@@ -74,7 +77,8 @@ void lay_out_coreset(UnitLayout *unit, const Settings &s, UnitPlaces *p) {
   p->coreset_weights = unit->lasting<float>(s.coreset.entries, "coreset weights");
   p->coreset_keys = unit->lasting<F16>(row_elements, "coreset keys");
   p->coreset_values = unit->lasting<F16>(row_elements, "coreset values");
-  p->coreset_backups = unit->lasting<char>(s.coreset.backups * coreset_backup_bytes(s.coreset), "coreset backups");
+  p->coreset_backups =
+      unit->lasting<char>(s.coreset.backups * coreset_backup_bytes(s.coreset), "coreset backups");
 }
 
 std::uint64_t coreset_scratch_bytes(const Settings &s) {
@@ -86,12 +90,17 @@ std::uint64_t coreset_scratch_bytes(const Settings &s) {
 
 Coreset coreset_of(const HeadState &head) {
   const UnitPlaces &p = head.places();
-  return Coreset{&head.settings().coreset, head.at<CoresetState>(p.coreset_state),
-                 head.at<std::uint32_t>(p.coreset_tokens), head.at<float>(p.coreset_weights),
-                 head.at<F16>(p.coreset_keys), head.at<F16>(p.coreset_values), head.at<char>(p.coreset_backups)};
+  return Coreset{&head.settings().coreset,
+                 head.at<CoresetState>(p.coreset_state),
+                 head.at<std::uint32_t>(p.coreset_tokens),
+                 head.at<float>(p.coreset_weights),
+                 head.at<F16>(p.coreset_keys),
+                 head.at<F16>(p.coreset_values),
+                 head.at<char>(p.coreset_backups)};
 }
 
-void observe_coreset(const HeadState &head, const HeadRows &keys, const HeadRows &values, std::uint32_t tokens) {
+void observe_coreset(const HeadState &head, const HeadRows &keys, const HeadRows &values,
+                     std::uint32_t tokens) {
   const Settings &s = head.settings();
   const Coreset coreset = coreset_of(head);
   if (coreset.state->closed != 0) return;
@@ -104,7 +113,8 @@ void observe_coreset(const HeadState &head, const HeadRows &keys, const HeadRows
 
 namespace {
 
-// What to scale the weights beyond level 0 by, so that with one list's exact tokens they count every token once.
+// What to scale the weights beyond level 0 by, so that with one list's exact tokens they count
+// every token once.
 double share_left(const HeadState &head, const Coreset &coreset, std::uint32_t list) {
   Policy *policy = head.policy;
   const std::uint64_t index = std::uint64_t{head.kv_head} * policy->s.lists + list;
@@ -113,13 +123,15 @@ double share_left(const HeadState &head, const Coreset &coreset, std::uint32_t l
   const std::uint32_t first = coreset.shape->sinks, last = coreset.exact_from();
   double exact = 0.0, weight = 0.0;
   for (const kvsift_range *r = range; r != end; ++r) {
-    const std::uint32_t from = r->begin > first ? r->begin : first, to = r->end < last ? r->end : last;
+    const std::uint32_t from = r->begin > first ? r->begin : first,
+                        to = r->end < last ? r->end : last;
     if (from < to) exact += to - from;
   }
   const std::uint32_t halved = coreset.size() - coreset.state->counts[0];
   for (std::uint32_t i = 0; i < halved; ++i) {
     while (range != end && range->end <= coreset.tokens[i]) ++range;
-    if (range == end || coreset.tokens[i] < range->begin) weight += static_cast<double>(coreset.weights[i]);
+    if (range == end || coreset.tokens[i] < range->begin)
+      weight += static_cast<double>(coreset.weights[i]);
   }
   const double left = static_cast<double>(last - first) - exact;
   return weight > 0.0 && left > 0.0 ? left / weight : 1.0;
@@ -129,7 +141,8 @@ double share_left(const HeadState &head, const Coreset &coreset, std::uint32_t l
 
 void close_coreset(const HeadState &head) {
   const kvsift_policy_config &c = head.settings().c;
-  if (c.method == KVSIFT_METHOD_BALANCE && c.balance_streaming == 0) coreset_of(head).state->closed = 1;
+  if (c.method == KVSIFT_METHOD_BALANCE && c.balance_streaming == 0)
+    coreset_of(head).state->closed = 1;
 }
 
 void select_coreset(const HeadState &head) {
@@ -144,7 +157,8 @@ void select_coreset(const HeadState &head) {
   policy->coreset_counts.in(policy)[head.kv_head] = size;
   if (s.c.method == KVSIFT_METHOD_BALANCE) return;
   double factor = 0.0;
-  for (std::uint32_t list = 0; list < s.lists; ++list) factor += share_left(head, coreset, list) / s.lists;
+  for (std::uint32_t list = 0; list < s.lists; ++list)
+    factor += share_left(head, coreset, list) / s.lists;
   for (std::uint32_t i = 0; i < halved; ++i)
     weights[i] = static_cast<float>(static_cast<double>(weights[i]) * factor);
 }
@@ -160,7 +174,8 @@ void truncate_coreset(const HeadState &head, std::uint32_t tokens) {
 namespace {
 
 // Counts that the buffers can hold; the sum is left in `size`.
-bool counts_sane(const CoresetShape &shape, const CoresetState &state, std::uint32_t seen, std::uint64_t *size) {
+bool counts_sane(const CoresetShape &shape, const CoresetState &state, std::uint32_t seen,
+                 std::uint64_t *size) {
   *size = 0;
   for (std::uint32_t level = 0; level <= shape.levels; ++level) {
     const std::uint32_t most = level == 0              ? shape.group + shape.lag
@@ -169,17 +184,20 @@ bool counts_sane(const CoresetShape &shape, const CoresetState &state, std::uint
     if (state.counts[level] > most) return false;
     *size += state.counts[level];
   }
-  return state.closed <= 1 && state.reduced <= seen && state.reduced % shape.group == 0 && *size <= shape.entries;
+  return state.closed <= 1 && state.reduced <= seen && state.reduced % shape.group == 0 &&
+         *size <= shape.entries;
 }
 
-bool entries_sane(const char *tokens, const char *weights, std::uint64_t count, std::uint32_t seen) {
+bool entries_sane(const char *tokens, const char *weights, std::uint64_t count,
+                  std::uint32_t seen) {
   std::uint32_t before = 0;
   for (std::uint64_t i = 0; i < count; ++i) {
     std::uint32_t token;
     float weight;
     std::memcpy(&token, tokens + i * sizeof token, sizeof token);
     std::memcpy(&weight, weights + i * sizeof weight, sizeof weight);
-    if (token >= seen || (i > 0 && token <= before) || !(weight >= 0.0f) || weight - weight != 0.0f) return false;
+    if (token >= seen || (i > 0 && token <= before) || !(weight >= 0.0f) || weight - weight != 0.0f)
+      return false;
     before = token;
   }
   return true;
@@ -191,15 +209,20 @@ bool coreset_sane(const CoresetShape &shape, const CoresetImage &image, std::uin
   CoresetState now;
   std::uint64_t size;
   std::memcpy(&now, image.state, sizeof now);
-  if (!counts_sane(shape, now, seen, &size) || !entries_sane(image.tokens, image.weights, size, seen)) return false;
+  if (!counts_sane(shape, now, seen, &size) ||
+      !entries_sane(image.tokens, image.weights, size, seen))
+    return false;
   for (std::uint32_t i = 0; i < shape.backups; ++i) {
     const char *at = image.backups + i * coreset_backup_bytes(shape);
     CoresetState then;
     std::memcpy(&then, at, sizeof then);
-    if (!counts_sane(shape, then, seen, &size) || then.counts[shape.levels] > now.counts[shape.levels]) return false;
+    if (!counts_sane(shape, then, seen, &size) ||
+        then.counts[shape.levels] > now.counts[shape.levels])
+      return false;
     at += sizeof then;
     size -= then.counts[shape.levels];
-    if (size > shape.rows || !entries_sane(at, at + shape.rows * sizeof(std::uint32_t), size, seen)) return false;
+    if (size > shape.rows || !entries_sane(at, at + shape.rows * sizeof(std::uint32_t), size, seen))
+      return false;
   }
   return true;
 }

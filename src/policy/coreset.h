@@ -1,4 +1,5 @@
-// The BalanceKV coreset of each KV head: what method `balance` keeps of the older tokens, and the tail `balance`.
+// The BalanceKV coreset of each KV head: what method `balance` keeps of the older tokens, and the
+// tail `balance`.
 #pragma once
 
 #include "policy/policy.h"
@@ -15,20 +16,22 @@ bool has_coreset(const Settings &settings);
 Coreset coreset_of(const HeadState &head);
 
 // Tokens that follow on from those seen, rows 0 .. tokens of the views.
-void observe_coreset(const HeadState &head, const HeadRows &keys, const HeadRows &values, std::uint32_t tokens);
+void observe_coreset(const HeadState &head, const HeadRows &keys, const HeadRows &values,
+                     std::uint32_t tokens);
 
 // Decoding has begun: method balance takes no more tokens, unless it streams; they all stay exact.
 void close_coreset(const HeadState &head);
 
-// Copies the head's coreset to the selection. Where blocks are chosen beside it, the weights that are left are scaled to
-// stand for the tokens that are not attended to exactly. Called once the lists are written.
+// Copies the head's coreset to the selection. Where blocks are chosen beside it, the weights that
+// are left are scaled to stand for the tokens that are not attended to exactly. Called once the
+// lists are written.
 void select_coreset(const HeadState &head);
 
 bool can_truncate_coreset(const HeadState &head, std::uint32_t tokens);
 void truncate_coreset(const HeadState &head, std::uint32_t tokens);
 
-// A coreset's buffers in a snapshot, which comes from outside: whether they can be used by a head that has seen `seen`
-// tokens.
+// A coreset's buffers in a snapshot, which comes from outside: whether they can be used by a head
+// that has seen `seen` tokens.
 struct CoresetImage {
   const char *state, *tokens, *weights, *backups;
 };
