@@ -1,0 +1,188 @@
+"""Make one self-contained HTML page and a Markdown table from the JSON that kvsift-eval writes."""
+
+from __future__ import annotations
+
+import argparse
+import html
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+TASKS = ("needle", "keys", "chain", "copy")
+STYLE = """body{font:15px/1.45 sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#222}
+table{border-collapse:collapse;margin:.6em 0}
+td,th{padding:.2em .6em;text-align:right;border:1px solid #ddd}
+th:first-child,td:first-child{text-align:left}.maps{display:flex;flex-wrap:wrap;gap:1.2em}
+.maps figure{margin:0}figcaption{font-size:13px}.maps td{min-width:2.6em;text-align:center}
+small{color:#666}"""
+
+
+def read_results(path: Path) -> dict:
+    try:
+        results = json.loads(path.read_text())
+    except OSError as error:
+        sys.exit(f"{path}: {error.strerror}")
+    except ValueError as error:
+        sys.exit(f"{path}: not JSON ({error}); expected the file that kvsift-eval wrote")
+    missing = {"policies", "tasks", "text", "heads"} - set(results)
+    if missing:
+        sys.exit(f"{path}: has no {', '.join(sorted(missing))}; expected a file of kvsift-eval")
+    return results
+
+
+def task_shares(results: dict) -> dict[tuple[int, str], tuple[int, int]]:
+    """(policy, task) -> answers right, answers asked for, over all lengths and depths."""
+    sums: dict[tuple[int, str], list[int]] = defaultdict(lambda: [0, 0])
+    for cell in results["tasks"]:
+        entry = sums[cell["policy"], cell["task"]]
+        entry[0] += cell["right"]
+        entry[1] += cell["asked"]
+    return {key: (right, asked) for key, (right, asked) in sums.items()}
+
+
+def wilson(right: int, asked: int) -> tuple[float, float]:
+    """95% interval of a share."""
+    z = 1.959964
+    share, spread = right / asked, z * z / asked
+    centre = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * (share * (1 - share) / asked + spread / (4 * asked)) ** 0.5
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def layer_means(results: dict) -> dict[int, dict[int, dict[str, float]]]:
+    """policy -> layer -> means over the rows of its heads."""
+    names = ("kept", "recovery", "ceiling", "output_error")
+    sums: dict = defaultdict(lambda: defaultdict(lambda: defaultdict(float)))
+    for head in results["heads"]:
+        entry = sums[head["policy"]][head["layer"]]
+        entry["rows"] += head["rows"]
+        for name in names:
+            entry[name] += head[name] * head["rows"]
+    return {policy: {layer: {n: e[n] / e["rows"] for n in names} for layer, e in layers.items()}
+            for policy, layers in sums.items()}
+
+
+def mean_of(layers: dict[int, dict[str, float]] | None, name: str) -> str:
+    if not layers:
+        return ""
+    return f"{sum(layer[name] for layer in layers.values()) / len(layers):.3f}"
+
+
+def summary(results: dict) -> tuple[list[str], list[list[str]]]:
+    """Heading and one row for each policy."""
+    shares, layers = task_shares(results), layer_means(results)
+    text = {entry["policy"]: entry for entry in results["text"]}
+    head = ["policy", *TASKS, "agreement", "KL (nats)", "bits/byte", "kept", "recovery", "ceiling",
+            "output error"]
+    rows = []
+    for index, policy in enumerate(results["policies"]):
+        row = [policy["name"]]
+        for task in TASKS:
+            if (index, task) not in shares:
+                row.append("")
+                continue
+            right, asked = shares[index, task]
+            low, high = wilson(right, asked)
+            row.append(f"{100 * right / asked:.0f}% ({100 * low:.0f}-{100 * high:.0f})")
+        entry = text.get(index)
+        row += ([f"{entry['agreement']:.3f}", f"{entry['divergence']:.4f}",
+                 f"{entry['bits_per_byte']:.3f}"] if entry else ["", "", ""])
+        row += [mean_of(layers.get(index), n) for n in ("kept", "recovery", "ceiling",
+                                                        "output_error")]
+        rows.append(row)
+    return head, rows
+
+
+def markdown(results: dict) -> str:
+    head, rows = summary(results)
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    cells = "".join(f"<th>{html.escape(h)}</th>" for h in head)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>\n"
+                   for row in rows)
+    return f"<table><tr>{cells}</tr>\n{body}</table>\n"
+
+
+def colour(share: float) -> str:
+    """Red through yellow to green, light enough for black text."""
+    return f"hsl({120 * share:.0f},65%,72%)"
+
+
+def heat_map(results: dict, policy: int) -> str:
+    cells = {(c["length"], c["depth"]): c for c in results["tasks"]
+             if c["task"] == "needle" and c["policy"] == policy}
+    if not cells:
+        return ""
+    lengths = sorted({length for length, _ in cells})
+    depths = sorted({depth for _, depth in cells})
+    rows = "<tr><th>depth</th>" + "".join(f"<th>{n}</th>" for n in lengths) + "</tr>"
+    for depth in depths:
+        rows += f"<tr><th>{100 * depth:.0f}%</th>"
+        for length in lengths:
+            cell = cells.get((length, depth))
+            rows += ("<td></td>" if cell is None else
+                     f"<td style='background:{colour(cell['share'])}' "
+                     f"title='{cell['right']} of {cell['asked']}'>{100 * cell['share']:.0f}</td>")
+        rows += "</tr>"
+    name = html.escape(results["policies"][policy]["name"])
+    return f"<figure><figcaption>{name}</figcaption><table>{rows}</table></figure>\n"
+
+
+def recovery_table(results: dict) -> str:
+    layers = layer_means(results)
+    every = sorted({layer for of_policy in layers.values() for layer in of_policy})
+    head = ["policy", *(f"layer {layer}" for layer in every)]
+    rows = []
+    for policy, of_policy in layers.items():
+        row = [results["policies"][policy]["name"]]
+        for layer in every:
+            entry = of_policy.get(layer)
+            row.append(f"{entry['recovery']:.2f} of {entry['ceiling']:.2f}, "
+                       f"error {entry['output_error']:.2f}" if entry else "")
+        rows.append(row)
+    return table(head, rows)
+
+
+def page(results: dict) -> str:
+    head, rows = summary(results)
+    settings = ", ".join(f"{name} {value}" for name, value in results.items()
+                         if not isinstance(value, list))
+    maps = "".join(heat_map(results, i) for i in range(len(results["policies"])))
+    return (f"<!doctype html><html lang='en'><meta charset='utf-8'><title>kvsift-eval</title>"
+            f"<style>{STYLE}</style><body><h1>Methods against full attention</h1>"
+            f"<p><small>{html.escape(settings)}</small></p>"
+            "<h2>Summary</h2><p>Tasks: exact answers with 95% intervals. Agreement, KL and bits "
+            "per byte: along held-out text, against full attention. Kept, recovery, ceiling, output "
+            "error: means over layers; the ceiling is the best choice of as many whole blocks.</p>"
+            + table(head, rows)
+            + "<h2>Needle: exact answers in percent, by depth and context length</h2>"
+            + f"<div class='maps'>{maps}</div>"
+            + "<h2>Attention mass recovered, of the best possible, layer by layer</h2>"
+            + recovery_table(results) + "</body></html>\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path, help="JSON file of kvsift-eval")
+    parser.add_argument("--html", type=Path, help="page to write")
+    parser.add_argument("--markdown", type=Path, help="table to write (default: to the terminal)")
+    args = parser.parse_args()
+    results = read_results(args.results)
+    try:
+        if args.html:
+            args.html.write_text(page(results))
+        if args.markdown:
+            args.markdown.write_text(markdown(results))
+    except OSError as error:
+        sys.exit(f"{error.filename}: {error.strerror}")
+    if not args.markdown:
+        print(markdown(results), end="")
+
+
+if __name__ == "__main__":
+    main()
