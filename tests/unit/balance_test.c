@@ -257,6 +257,71 @@ static void estimates_weighted_attention(void **state) {
   balance_job_free(&job);
 }
 
+/* Mean softmax shares of the last queries, each over the tokens it sees. */
+static void measures_importance(void **state) {
+  (void)state;
+  enum { TOKENS = 50, DIM = 8, ROWS = 5, HEADS = 2 };
+  balance_job job;
+  balance_job_init(&job, KVSIFT_BALANCE_GRADED, TOKENS, DIM, 11);
+  float queries[ROWS * HEADS * DIM], row[TOKENS], importance[TOKENS];
+  double wanted[TOKENS] = {0};
+  balance_fill(queries, ROWS * HEADS * DIM, 12, 0.0f);
+  for (uint32_t q = 0; q < ROWS * HEADS; ++q) {
+    const uint32_t sees = TOKENS - ROWS + q / HEADS + 1;
+    double p[TOKENS], sum = 0.0;
+    for (uint32_t i = 0; i < sees; ++i) {
+      double dot = 0.0;
+      for (uint32_t c = 0; c < DIM; ++c) dot += (double)queries[q * DIM + c] * (double)job.keys[i * DIM + c];
+      sum += p[i] = exp(dot / sqrt((double)DIM));
+    }
+    for (uint32_t i = 0; i < sees; ++i) wanted[i] += p[i] / sum / (ROWS * HEADS);
+  }
+  kvsift_query query = {sizeof query, TOKENS, balance_view(queries, DIM), 0, 0, ROWS, 0};
+  query.view.head_stride = DIM * sizeof(float);
+  query.view.token_stride = HEADS * DIM * sizeof(float);
+  assert_int_equal(kvsift_balance_importance(DIM, 0.0f, &query, HEADS, &job.cache, row, importance, &job.error),
+                   KVSIFT_OK);
+  for (uint32_t i = 0; i < TOKENS; ++i) assert_true(fabs((double)importance[i] - wanted[i]) < 1e-6);
+  query.rows = 0;
+  assert_int_equal(kvsift_balance_importance(DIM, 0.0f, &query, HEADS, &job.cache, row, importance, &job.error),
+                   KVSIFT_INVALID_ARGUMENT);
+  assert_non_null(strstr(job.error.message, "rows"));
+  balance_job_free(&job);
+}
+
+/* The most important tokens come through as they are, whatever the walk says; count and weights are as for any form. */
+static void grades_by_importance(void **state) {
+  (void)state;
+  balance_job job;
+  balance_job_init(&job, KVSIFT_BALANCE_GRADED, 1000, 16, 13);
+  expect_refusal(&job, KVSIFT_INVALID_ARGUMENT, "importance is null");
+  float importance[1000];
+  for (uint32_t i = 0; i < 1000; ++i) importance[i] = i % 50 == 7 ? 0.04f : i % 2 == 0 ? 1e-4f : 1e-6f;
+  job.config.importance = importance;
+  importance[500] = -1.0f;
+  expect_refusal(&job, KVSIFT_NOT_FINITE, "importance[500]");
+  importance[500] = 1e-4f;
+  for (uint32_t halvings = 1; halvings <= 4; ++halvings) {
+    job.config.halvings = halvings;
+    assert_int_equal(balance_run(&job), KVSIFT_OK);
+    const uint32_t most = 1000u >> halvings;
+    assert_true(job.count <= most && job.count > most / 2);
+    assert_true(fabsf(balance_weight_sum(&job) - 1000.0f) < 0.05f);
+    uint32_t exact = 0, even = 0, odd = 0;
+    for (uint32_t i = 0; i < job.count; ++i) {
+      if (job.index[i] % 50 == 7) exact += job.weight[i] == 1.0f;
+      else if (job.index[i] % 2 == 0) ++even;
+      else ++odd;
+    }
+    assert_int_equal(exact, 20);
+    assert_true(halvings == 1 || even > 2 * odd);
+  }
+  for (uint32_t i = 0; i < 1000; ++i) importance[i] = 0.0f;
+  assert_int_equal(balance_run(&job), KVSIFT_OK);
+  assert_true(job.count > 0 && job.count <= 62);
+  balance_job_free(&job);
+}
+
 static void refuses_bad_streams(void **state) {
   (void)state;
   kvsift_error error = {0};
@@ -343,7 +408,8 @@ int main(void) {
       cmocka_unit_test(keeps_the_count_of_short_inputs), cmocka_unit_test(survives_zero_vectors),
       cmocka_unit_test(saturates_long_keys),      cmocka_unit_test(splits_equal_pairs),
       cmocka_unit_test(counts_failures),          cmocka_unit_test(guards_needles),
-      cmocka_unit_test(estimates_weighted_attention), cmocka_unit_test(refuses_bad_streams),
+      cmocka_unit_test(estimates_weighted_attention), cmocka_unit_test(measures_importance),
+      cmocka_unit_test(grades_by_importance),     cmocka_unit_test(refuses_bad_streams),
       cmocka_unit_test(refuses_damaged_snapshots)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
