@@ -74,12 +74,16 @@ void attend_tail(const Head &head, const Lists &lists, const Tail &tail, const A
 // prompt's last rows.
 void attend_row(const Head &head, std::uint32_t tokens, const Attended &result);
 
-// For pages [first, first + count), tail logits scale * q.mean + log(1 + x/2) + log(tokens in
-// page), and page statistics scale * (q.mean + 0.5 * sum |q_c| deviation_c), in one pass. Either
-// may be null; both are [group][stride], entry 0 for page `first`.
+// Tail logits of pages [first, first + count): scale * q.mean + log(1 + x/2) + log(tokens in page).
+// logits: [group][stride], entry 0 for page `first`.
 void moment_logits(const Kernels &kernels, const float *queries, std::uint32_t group, float scale,
                    const Moments &moments, std::uint32_t first, std::uint32_t count, float *logits,
-                   float *scores, std::size_t stride);
+                   std::size_t stride);
+
+// Likewise the page statistics scale * (q.mean + 0.5 * sum |q_c| deviation_c).
+void moment_scores(const Kernels &kernels, const float *queries, std::uint32_t group, float scale,
+                   const Moments &moments, std::uint32_t first, std::uint32_t count, float *scores,
+                   std::size_t stride);
 
 // a and b are outputs with log-sum-exps la and lb: a = (a e^la + b e^lb) / (e^la + e^lb), la =
 // log(e^la + e^lb).

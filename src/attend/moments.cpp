@@ -20,13 +20,11 @@ std::uint32_t alike(const Moments &moments, std::uint32_t page, std::uint32_t li
   return limit < full - page ? limit : full - page;
 }
 
-}  // namespace
-
-void moment_logits(const Kernels &kernels, const float *queries, std::uint32_t group, float scale,
-                   const Moments &moments, std::uint32_t first, std::uint32_t count, float *logits,
-                   float *scores, std::size_t stride) {
-  float dot[KVSIFT_MAX_GROUP * kPagesAtOnce], quadratic[KVSIFT_MAX_GROUP * kPagesAtOnce];
-  float absolute[KVSIFT_MAX_GROUP * kPagesAtOnce];
+// Tail logits, or page statistics.
+void page_figures(const Kernels &kernels, const float *queries, std::uint32_t group, float scale,
+                  const Moments &moments, std::uint32_t first, std::uint32_t count, bool tail,
+                  float *out, std::size_t stride) {
+  float dot[KVSIFT_MAX_GROUP * kPagesAtOnce], spread[KVSIFT_MAX_GROUP * kPagesAtOnce];
   for (std::uint32_t done = 0; done < count;) {
     const std::uint32_t page = first + done, left = count - done;
     std::uint32_t tokens;
@@ -35,18 +33,32 @@ void moment_logits(const Kernels &kernels, const float *queries, std::uint32_t g
     kernels.page.statistics(queries, group,
                             moment_rows(moments, moments.mean, moments.mean_scale, page),
                             moment_rows(moments, moments.deviation, moments.deviation_scale, page),
-                            n, left - n, moments.dim, dot, logits == nullptr ? nullptr : quadratic,
-                            scores == nullptr ? nullptr : absolute, kPagesAtOnce);
+                            n, left - n, moments.dim, tail, dot, spread, kPagesAtOnce);
     const float log_tokens = log1(static_cast<float>(tokens));
     for (std::uint32_t g = 0; g < group; ++g) {
       const std::size_t from = g * kPagesAtOnce, to = g * stride + done;
-      if (logits != nullptr)
-        kernels.page.tail_logits(dot + from, quadratic + from, n, scale, log_tokens, logits + to);
-      if (scores != nullptr)
-        kernels.page.scores(dot + from, absolute + from, n, scale, scores + to);
+      if (tail) {
+        kernels.page.tail_logits(dot + from, spread + from, n, scale, log_tokens, out + to);
+      } else {
+        kernels.page.scores(dot + from, spread + from, n, scale, out + to);
+      }
     }
     done += n;
   }
+}
+
+}  // namespace
+
+void moment_logits(const Kernels &kernels, const float *queries, std::uint32_t group, float scale,
+                   const Moments &moments, std::uint32_t first, std::uint32_t count, float *logits,
+                   std::size_t stride) {
+  page_figures(kernels, queries, group, scale, moments, first, count, true, logits, stride);
+}
+
+void moment_scores(const Kernels &kernels, const float *queries, std::uint32_t group, float scale,
+                   const Moments &moments, std::uint32_t first, std::uint32_t count, float *scores,
+                   std::size_t stride) {
+  page_figures(kernels, queries, group, scale, moments, first, count, false, scores, stride);
 }
 
 }  // namespace kvsift

@@ -21,12 +21,12 @@ struct PageKernels {
   // Widens low and high to hold `rows`, rounded outwards; `first`: starts them.
   void (*append_bounds)(const Rows &rows, std::uint32_t count, std::uint32_t dim, bool first,
                         F16 *low, F16 *high);
-  // Of queries [group][padded_dim(dim)] and `count` pages: dot = q.mean, quadratic = sum
-  // (q_c deviation_c)^2, absolute = sum |q_c| deviation_c, each [group][stride]; the latter two may
-  // be null. `following`: pages behind them that the next call will read.
+  // Of queries [group][padded_dim(dim)] and `count` pages, float16 or int8: dot = q.mean, and spread =
+  // sum (q_c deviation_c)^2 (squared) or sum |q_c| deviation_c, each [group][stride]. `following`:
+  // pages behind them that the next call will read.
   void (*statistics)(const float *queries, std::uint32_t group, const Rows &mean,
                      const Rows &deviation, std::uint32_t count, std::uint32_t following,
-                     std::uint32_t dim, float *dot, float *quadratic, float *absolute,
+                     std::uint32_t dim, bool squared, float *dot, float *spread,
                      std::size_t stride);
   // scores[g * stride + i] = scale * sum max(q_c low_c, q_c high_c)
   void (*bounds)(const float *queries, std::uint32_t group, const Rows &low, const Rows &high,

@@ -7,52 +7,59 @@
 namespace kvsift {
 namespace {
 
-struct SpreadJob {
-  const float *queries;
+// Query rows, what of them meets the deviations (squares or magnitudes), and where the sums go, not yet scaled.
+struct StatisticsJob {
+  const float *queries, *factors;
   std::uint32_t dim16;
-  float *quadratic, *absolute;  // not yet scaled
+  float *dot, *spread;
   std::size_t stride;
 };
 
-// sum (q_c d_c)^2 and sum |q_c| d_c of Q queries and N pages.
-template <class V, class T, std::uint32_t Q, std::uint32_t N>
-void spread_tile(const SpreadJob &job, const Rows &deviation, std::uint32_t q, std::uint32_t page) {
+// sum q_c m_c, and sum q_c^2 d_c^2 (Squared) or sum |q_c| d_c, of Q queries and N pages in one pass over the pages' rows.
+template <class V, class T, bool Squared, std::uint32_t Q, std::uint32_t N>
+void statistics_tile(const StatisticsJob &job, const Rows &mean, const Rows &deviation,
+                     std::uint32_t q, std::uint32_t page) {
   using Piece = typename V::Piece;
-  const float *queries = job.queries + static_cast<std::size_t>(q) * job.dim16;
-  const T *row = row_of<T>(deviation, page);
-  const std::uint64_t row_step = deviation.stride / sizeof(T);
-  // The first Q lines add squares, the others magnitudes.
-  V sum[2 * Q][N];
   const std::uint32_t dim16 = job.dim16;
+  const float *queries = job.queries + static_cast<std::size_t>(q) * dim16;
+  const float *factors = job.factors + static_cast<std::size_t>(q) * dim16;
+  const T *mean_row = row_of<T>(mean, page), *deviation_row = row_of<T>(deviation, page);
+  const std::uint64_t mean_step = mean.stride / sizeof(T);
+  const std::uint64_t deviation_step = deviation.stride / sizeof(T);
+  // Q lines of dot products, then Q of spreads.
+  V sum[2 * Q][N];
   by_pieces<V>(
       sum, [=](std::uint32_t begin, Piece(&acc)[2 * Q][N]) __attribute__((always_inline)) {
         each<2 * Q>(
             [&](std::uint32_t k) { each<N>([&](std::uint32_t n) { acc[k][n] = Piece::zero(); }); });
         for (std::uint32_t c = begin; c < dim16; c += kLanes) {
-          Piece d[N];
-          each<N>([&](std::uint32_t n) { d[n] = Piece::load(row + n * row_step + c); });
+          Piece m[N], d[N];
+          each<N>([&](std::uint32_t n) {
+            m[n] = Piece::load(mean_row + n * mean_step + c);
+            d[n] = Piece::load(deviation_row + n * deviation_step + c);
+            if constexpr (Squared) d[n] = mul(d[n], d[n]);
+          });
           each<Q>([&](std::uint32_t k) {
-            const Piece x = abs(Piece::load(queries + k * dim16 + c));
-            each<N>([&](std::uint32_t n) {
-              const Piece spread = mul(x, d[n]);
-              acc[k][n] = fma(spread, spread, acc[k][n]);
-              acc[Q + k][n] = add(acc[Q + k][n], spread);
-            });
+            const Piece x = Piece::load(queries + k * dim16 + c);
+            each<N>([&](std::uint32_t n) { acc[k][n] = fma(x, m[n], acc[k][n]); });
+            const Piece y = Piece::load(factors + k * dim16 + c);
+            each<N>([&](std::uint32_t n) { acc[Q + k][n] = fma(y, d[n], acc[Q + k][n]); });
           });
         }
       });
   const std::size_t at = q * job.stride + page;
-  if (job.quadratic != nullptr) put_sums<V, Q, N>(sum, job.quadratic + at, job.stride);
-  if (job.absolute != nullptr) put_sums<V, Q, N>(sum + Q, job.absolute + at, job.stride);
+  put_sums<V, Q, N>(sum, job.dot + at, job.stride);
+  put_sums<V, Q, N>(sum + Q, job.spread + at, job.stride);
 }
 
-template <class V, class T, std::uint32_t N>
-void spread_pages(const SpreadJob &job, const Rows &deviation, std::uint32_t group,
-                  std::uint32_t page) {
+template <class V, class T, bool Squared, std::uint32_t N>
+void statistics_pages(const StatisticsJob &job, const Rows &mean, const Rows &deviation,
+                      std::uint32_t group, std::uint32_t page) {
   constexpr std::uint32_t Q = V::kSpreadTile;
   std::uint32_t q = 0;
-  for (; q + Q <= group; q += Q) spread_tile<V, T, Q, N>(job, deviation, q, page);
-  for (; q < group; ++q) spread_tile<V, T, 1, N>(job, deviation, q, page);
+  for (; q + Q <= group; q += Q)
+    statistics_tile<V, T, Squared, Q, N>(job, mean, deviation, q, page);
+  for (; q < group; ++q) statistics_tile<V, T, Squared, 1, N>(job, mean, deviation, q, page);
 }
 
 // Results by the scale of their rows, `times` over.
@@ -73,32 +80,62 @@ inline Ahead pages_ahead(const Rows &rows, std::uint32_t at, std::uint32_t end,
   return Ahead{rows_from(rows, at), end - at < kPageBlock ? end - at : kPageBlock, bytes};
 }
 
-// Block by block: each row is asked for while the other array's rows are worked on.
+constexpr std::uint32_t kPagesAhead = 24, kStatisticsGroup = 8;
+
+// All pages for at most kStatisticsGroup queries.
+template <class V, class T, bool Squared>
+void statistics_run(const StatisticsJob &job, const Rows &mean, const Rows &deviation,
+                    std::uint32_t group, std::uint32_t count, std::uint32_t following) {
+  const Ahead means{mean, count + following, job.dim16 * static_cast<std::uint32_t>(sizeof(T))};
+  const Ahead deviations{deviation, count + following, means.bytes};
+  std::uint32_t page = 0;
+  for (; page + 2 <= count; page += 2) {
+    for (std::uint32_t n = page + kPagesAhead; n < page + kPagesAhead + 2; ++n) {
+      ask_for(means, n);
+      ask_for(deviations, n);
+    }
+    statistics_pages<V, T, Squared, 2>(job, mean, deviation, group, page);
+  }
+  for (; page < count; ++page)
+    statistics_pages<V, T, Squared, 1>(job, mean, deviation, group, page);
+}
+
+template <class V, bool Squared>
+void statistics_of(const float *queries, std::uint32_t group, const Rows &mean,
+                   const Rows &deviation, std::uint32_t count, std::uint32_t following,
+                   std::uint32_t dim, float *dot, float *spread, std::size_t stride) {
+  const std::uint32_t dim16 = padded_dim(dim);
+  float factors[kStatisticsGroup * KVSIFT_MAX_HEAD_DIM];
+  for (std::uint32_t q = 0; q < group; q += kStatisticsGroup) {
+    const std::uint32_t n = group - q < kStatisticsGroup ? group - q : kStatisticsGroup;
+    const float *some = queries + q * dim16;
+    for (std::uint32_t c = 0; c < n * dim16; c += kLanes) {
+      const V x = V::load(some + c);
+      store(factors + c, Squared ? mul(x, x) : abs(x));
+    }
+    const StatisticsJob job{some, factors, dim16, dot + q * stride, spread + q * stride, stride};
+    if (deviation.type == KVSIFT_I8) {
+      statistics_run<V, std::int8_t, Squared>(job, mean, deviation, n, count, following);
+    } else {
+      statistics_run<V, F16, Squared>(job, mean, deviation, n, count, following);
+    }
+  }
+  scale_pages(mean, count, group, 1, dot, stride);
+  scale_pages(deviation, count, group, Squared ? 2 : 1, spread, stride);
+}
+
 template <class V>
 void page_statistics(const float *queries, std::uint32_t group, const Rows &mean,
                      const Rows &deviation, std::uint32_t count, std::uint32_t following,
-                     std::uint32_t dim, float *dot, float *quadratic, float *absolute,
+                     std::uint32_t dim, bool squared, float *dot, float *spread,
                      std::size_t stride) {
-  const std::uint32_t dim16 = padded_dim(dim);
-  const SpreadJob job{queries, dim16, quadratic, absolute, stride};
-  with_type(deviation.type, [&](auto element) {
-    using T = decltype(element);
-    constexpr std::uint32_t size = sizeof(T);
-    for (std::uint32_t begin = 0; begin < count; begin += kPageBlock) {
-      const std::uint32_t end = count - begin < kPageBlock ? count : begin + kPageBlock;
-      dot_rows_ahead<V>(queries, group, rows_from(mean, begin), end - begin, dim16, 1.0f,
-                        dot + begin, stride, pages_ahead(deviation, begin, end, dim16 * size));
-      const Ahead next = pages_ahead(mean, end, count + following, dim16 * size);
-      std::uint32_t page = begin;
-      for (; page + 4 <= end; page += 4) {
-        for (std::uint32_t n = 0; n < 4; ++n) ask_for(next, page - begin + n);
-        spread_pages<V, T, 4>(job, deviation, group, page);
-      }
-      for (; page < end; ++page) spread_pages<V, T, 1>(job, deviation, group, page);
-    }
-  });
-  scale_pages(deviation, count, group, 2, quadratic, stride);
-  scale_pages(deviation, count, group, 1, absolute, stride);
+  if (squared) {
+    statistics_of<V, true>(queries, group, mean, deviation, count, following, dim, dot, spread,
+                           stride);
+  } else {
+    statistics_of<V, false>(queries, group, mean, deviation, count, following, dim, dot, spread,
+                            stride);
+  }
 }
 
 // max(q l, q h) with l <= h is q h for positive q and q l for negative: two products with half the

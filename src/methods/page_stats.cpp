@@ -1,10 +1,17 @@
 // Page statistics (UNIQUE, 2605.27740): a page's score is q.mean + 0.5 |q|.deviation of its keys.
 #include "methods/page_stats.h"
 
+#include <cstring>
+
 #include "policy/pages.h"
 
 namespace kvsift {
 namespace {
+
+void count_page_bytes(const HeadState &head, std::uint32_t pages) {
+  const Settings &s = head.settings();
+  head.unit->counters.state_bytes_touched += std::uint64_t{pages} * s.dim16 * 2 * element_bytes(s.c.moments_type);
+}
 
 void defaults(kvsift_policy_config *c) {
   c->sink_tokens = 16;
@@ -13,13 +20,24 @@ void defaults(kvsift_policy_config *c) {
   c->dense_layers = 2;
 }
 
+// With the moments tail a page is ranked by the mass the tail would give it: as good a score, and one pass over the page's
+// rows serves both. The logits stay in scratch for kvsift_attend.
+void score_for_tail(const HeadState &head, const QueryRows &query, std::uint32_t pages, float *scores,
+                    std::uint64_t stride) {
+  const Settings &s = head.settings();
+  float *logits = head.scratch().spare;
+  moment_logits(head.k(), query.rows, s.group, s.scale, moments_of(head, query.tokens), 0, pages, logits, stride);
+  for (std::uint32_t g = 0; g < s.group; ++g) std::memcpy(scores + g * stride, logits + g * stride, pages * sizeof *logits);
+  head.marks().tail_layer = head.layer;
+  head.marks().tail_tokens = query.tokens;
+  count_page_bytes(head, pages);
+}
+
 std::uint32_t score(const HeadState &head, const QueryRows &query, std::uint32_t pages, float *scores, std::uint64_t stride) {
-  // The tail's logits come from the same two rows of each page: left in scratch for kvsift_attend.
-  const bool tail = head.settings().value_moments;
-  page_scores(head, query, pages, scores, tail ? head.scratch().spare : nullptr, stride);
-  if (tail) {
-    head.marks().tail_layer = head.layer;
-    head.marks().tail_tokens = query.tokens;
+  if (head.settings().value_moments) {
+    score_for_tail(head, query, pages, scores, stride);
+  } else {
+    page_scores(head, query, pages, scores, stride);
   }
   return pages;
 }
@@ -33,11 +51,10 @@ kvsift_status check_whole_pages(const kvsift_policy_config &c, kvsift_error *err
 }
 
 void page_scores(const HeadState &head, const QueryRows &query, std::uint32_t pages, float *scores,
-                 float *tail_logits, std::uint64_t stride) {
+                 std::uint64_t stride) {
   const Settings &s = head.settings();
-  const Moments moments = moments_of(head, query.tokens);
-  moment_logits(head.k(), query.rows, s.group, s.scale, moments, 0, pages, tail_logits, scores, stride);
-  head.unit->counters.state_bytes_touched += std::uint64_t{pages} * s.dim16 * 2 * element_bytes(s.c.moments_type);
+  moment_scores(head.k(), query.rows, s.group, s.scale, moments_of(head, query.tokens), 0, pages, scores, stride);
+  count_page_bytes(head, pages);
 }
 
 constexpr Method kPageStats = [] {

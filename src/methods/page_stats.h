@@ -8,8 +8,8 @@ namespace kvsift {
 // Refuses a block size other than the page size.
 kvsift_status check_whole_pages(const kvsift_policy_config &config, kvsift_error *error);
 
-// scores[query head][page], logarithms of shares up to a constant; tail_logits likewise, or null.
-void page_scores(const HeadState &head, const QueryRows &query, std::uint32_t pages, float *scores, float *tail_logits,
+// scores[query head][page], logarithms of shares up to a constant.
+void page_scores(const HeadState &head, const QueryRows &query, std::uint32_t pages, float *scores,
                  std::uint64_t stride);
 
 }  // namespace kvsift

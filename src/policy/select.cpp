@@ -118,7 +118,7 @@ void select_ranked(const HeadState &head, const Method &method, const Step &step
   if (method.exact_from != nullptr) r.local = step.tokens - method.exact_from(head, step.tokens);
   const bool verify = s.c.verify_blocks > 0 && (method.needs & KVSIFT_NEEDS_QUERY) == 0;
   if (verify) {
-    page_scores(head, query, blocks, scratch.spare, nullptr, scratch.stride);
+    page_scores(head, query, blocks, scratch.spare, scratch.stride);
     reduce_group(head, ScoreKind::kLog, blocks, scratch.spare, scratch.stride);
   }
   auto *chosen = reinterpret_cast<std::uint32_t *>(scratch.choice);

@@ -37,7 +37,8 @@ std::uint32_t blocks_for_target(const HeadState &head, ScoreKind kind, const flo
   const double wanted = static_cast<double>(head.settings().c.target_mass) * total;
   const std::uint32_t count = top_blocks(scores, crop.begin, end - crop.begin, cap, room);
   std::sort(room, room + count, [scores](std::uint32_t a, std::uint32_t b) {
-    return scores[a] > scores[b] || (scores[a] == scores[b] && a < b);
+    const std::uint32_t x = score_key(scores[a]), y = score_key(scores[b]);
+    return x > y || (x == y && a < b);
   });
   double mass = fixed;
   std::uint32_t taken = 0;

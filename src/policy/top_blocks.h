@@ -5,6 +5,9 @@
 
 namespace kvsift {
 
+// Orders scores as `top_blocks` does: a larger score has a larger key; NaN has a place too.
+std::uint32_t score_key(float score);
+
 // Writes min(k, count) of the indices begin .. begin + count - 1 of `scores` to `out`; returns how many.
 std::uint32_t top_blocks(const float *scores, std::uint32_t begin, std::uint32_t count, std::uint32_t k,
                          std::uint32_t *out);

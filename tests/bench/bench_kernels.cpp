@@ -185,15 +185,14 @@ void bench_pages(Bench &bench, const Cache &cache, const float *queries) {
   const auto logits = [&](std::uint16_t *mean, std::uint16_t *deviation) {
     const Moments moments{kDim,      16,      pages * 16, KVSIFT_F16, mean,
                           deviation, nullptr, nullptr,    nullptr,    nullptr};
-    moment_logits(*bench.k, queries, kGroup, 0.1f, moments, 0, pages, out, out + kGroup * pages,
-                  pages);
+    moment_logits(*bench.k, queries, kGroup, 0.1f, moments, 0, pages, out, pages);
   };
   const auto bounds = [&](std::uint16_t *low, std::uint16_t *high) {
     const Rows a{reinterpret_cast<std::uint8_t *>(low), KVSIFT_F16, kDim * 2, nullptr, 0};
     const Rows b{reinterpret_cast<std::uint8_t *>(high), KVSIFT_F16, kDim * 2, nullptr, 0};
     bench.k->page.bounds(queries, kGroup, a, b, pages, kDim, 0.1f, out, pages);
   };
-  bench.report("moment_logits", time(logits), bytes, n * kGroup * kDim * 6);
+  bench.report("moment_logits", time(logits), bytes, n * kGroup * kDim * 4);
   bench.report("bounds", time(bounds), bytes, n * kGroup * kDim * 2);
   std::free(out);
 }

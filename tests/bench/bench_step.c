@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <kvsift/kvsift.h>
 
@@ -63,6 +64,16 @@ static void check(kvsift_status status, const char *what, const kvsift_policy *p
   exit(1);
 }
 
+/* Memory as an engine would take it for its cache: in huge pages where the system gives them. */
+static void *take(size_t bytes) {
+  const size_t huge = (size_t)2 << 20;
+  bytes = (bytes + huge - 1) / huge * huge;
+  void *memory = aligned_alloc(huge, bytes);
+  if (memory == NULL) exit(fprintf(stderr, "%zu bytes cannot be had\n", bytes));
+  madvise(memory, bytes, MADV_HUGEPAGE);
+  return memory;
+}
+
 static uint16_t random_half(uint64_t *state) {
   *state = *state * 6364136223846793005u + 1442695040888963407u;
   const uint32_t bits = (uint32_t)(*state >> 33);
@@ -75,7 +86,7 @@ static void make_world(world *w, uint32_t tokens, uint32_t threads, uint32_t ste
   w->tokens = tokens, w->threads = threads, w->steps = steps, w->by_token = by_token;
   w->layers = (uint32_t)ceil(kRotated / layer_bytes);
   const size_t elements = (size_t)w->layers * (tokens + steps) * KV_HEADS * DIM;
-  w->keys = malloc(elements * 2), w->values = malloc(elements * 2);
+  w->keys = take(elements * 2), w->values = take(elements * 2);
   w->queries = malloc((size_t)steps * QUERY_HEADS * DIM * sizeof(float));
   uint64_t state = 1;
   for (size_t i = 0; i < elements; ++i) w->keys[i] = random_half(&state), w->values[i] = random_half(&state);
@@ -133,7 +144,7 @@ static kvsift_policy *make_policy(const world *w, const variant *v, uint32_t bud
     fprintf(stderr, "%s: %s\n", v->label, error.message);
     return NULL;
   }
-  void *arena = aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  void *arena = take(bytes);
   kvsift_policy *policy = NULL;
   if (kvsift_policy_create(&c, arena, bytes, &policy) != KVSIFT_OK) {
     fprintf(stderr, "%s: %s\n", v->label, error.message);
@@ -247,7 +258,7 @@ static void *read_all(void *argument) {
 
 static double read_bandwidth(uint32_t threads) {
   const size_t bytes = (size_t)512 << 20;
-  char *data = malloc(bytes);
+  char *data = take(bytes);
   memset(data, 1, bytes);
   double best = 0;
   for (int run = 0; run < 5; ++run) {

@@ -163,9 +163,9 @@ void test_tail(void **) {
       assert_true(both.log_sums.data[g] == list.log_sums.data[g] ||
                   std::fabs(both.log_sums.data[g] - list.log_sums.data[g]) < 2e-5f);
     }
-    Buffer<float> logits(k.shape.group * k.blocks), scores(k.shape.group * k.blocks);
+    Buffer<float> logits(k.shape.group * k.blocks);
     moment_logits(reference(), k.queries.data, k.shape.group, k.scale, k.moments, 0, k.blocks,
-                  logits.data, scores.data, k.blocks);
+                  logits.data, k.blocks);
     k.tail.page_logits = logits.data;
     k.tail.page_stride = k.blocks;
     attend(k.head(reference()), k.lists(), k.tail, given.to);

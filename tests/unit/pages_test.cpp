@@ -93,7 +93,9 @@ void test_scores(void **) {
     Buffer<float> queries(group * pad), out(n), squares(n), sums(n), bounds(n), other(4 * n);
     fill_queries(random, queries, group, dim);
     const auto run = [&](const Kernels &k, float *d, float *s, float *a, float *b) {
-      k.page.statistics(queries.data, group, mean.rows, deviation.rows, pages, 0, dim, d, s, a,
+      k.page.statistics(queries.data, group, mean.rows, deviation.rows, pages, 0, dim, true, d, s,
+                        pages);
+      k.page.statistics(queries.data, group, mean.rows, deviation.rows, pages, 0, dim, false, d, a,
                         pages);
       k.page.bounds(queries.data, group, mean.rows, deviation.rows, pages, dim, 0.5f, b, pages);
     };
@@ -149,8 +151,8 @@ void test_moment_logits(void **) {
     Moments m = moments;
     if (type == KVSIFT_F16) m.mean_scale = m.deviation_scale = nullptr;
     const float scale = 0.2f;
-    moment_logits(reference(), queries.data, group, scale, m, first, n, logits.data, scores.data,
-                  n);
+    moment_logits(reference(), queries.data, group, scale, m, first, n, logits.data, n);
+    moment_scores(reference(), queries.data, group, scale, m, first, n, scores.data, n);
     for (std::uint32_t i = 0; i < group * n; ++i) {
       const std::uint32_t page = first + i % n;
       double dot = 0, square = 0, sum = 0;
@@ -167,8 +169,8 @@ void test_moment_logits(void **) {
       assert_true(near(scores.data[i], s * (dot + sum / 2), 60));
     }
     for_levels([&](const Kernels &k, const char *) {
-      moment_logits(k, queries.data, group, scale, m, first, n, other.data, other.data + group * n,
-                    n);
+      moment_logits(k, queries.data, group, scale, m, first, n, other.data, n);
+      moment_scores(k, queries.data, group, scale, m, first, n, other.data + group * n, n);
       assert_true(same_bits(other.data, logits.data, group * n * 4));
       assert_true(same_bits(other.data + group * n, scores.data, group * n * 4));
     });
