@@ -7,15 +7,18 @@ static void set(uint32_t *field, uint32_t value) {
   if (value != UNSET) *field = value;
 }
 
-/* The library wants what is always kept to fit the budget in tokens; a share governs longer
- * contexts. */
-static void set_budget(const options *from, kvsift_policy_config *out) {
+/* What is always kept must fit the budget in tokens; a share governs longer contexts. */
+static bool set_budget(const options *from, kvsift_policy_config *out, failure *why) {
   bool votes = out->method == KVSIFT_METHOD_SNAPKV || out->method == KVSIFT_METHOD_PYRAMIDKV;
   uint32_t fixed = out->sink_tokens + out->local_tokens;
   if (votes && fixed < out->window) fixed = out->window;
   if (fixed < out->block_tokens) fixed = out->block_tokens;
   out->budget_share = from->budget_share;
-  out->budget_tokens = from->budget_tokens > fixed ? from->budget_tokens : fixed;
+  out->budget_tokens = from->budget_share > 0 ? fixed : from->budget_tokens;
+  if (out->budget_tokens >= fixed || out->method == KVSIFT_METHOD_FULL) return true;
+  return fail(why,
+              "--budget is %u tokens; %s always reads %u (--sink, --local and --block change that)",
+              from->budget_tokens, kvsift_method_name(from->method), fixed);
 }
 
 /* Methods leave the first two of some thirty layers dense; of a few layers none is. */
@@ -45,8 +48,7 @@ bool options_config(const options *from, uint32_t layers, kvsift_policy_config *
   set(&out->tail, from->tail);
   if (from->target_mass > 0) out->target_mass = from->target_mass;
   out->seed = from->seed;
-  set_budget(from, out);
-  return true;
+  return set_budget(from, out, why);
 }
 
 void options_describe(const options *from, char *text, uint32_t room) {
