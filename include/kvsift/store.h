@@ -28,7 +28,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "kvsift.h"
+#include <kvsift/kvsift.h>
 
 #ifdef __cplusplus
 extern "C" {
