@@ -92,6 +92,21 @@ static bool add_rows(offload *o, const attention_input *in, bool to_policy, fail
   return status == KVSIFT_OK || refuse(o, why);
 }
 
+/* AttentionPredictor needs no query: what it chooses for the next token can be fetched while the
+ * other layers compute. */
+static bool look_ahead(offload *o, const attention_input *in, failure *why) {
+  kvsift_query next = {.struct_size = sizeof next, .tokens = in->tokens + 1};
+  kvsift_selection ahead = {.struct_size = sizeof ahead};
+  if (o->sift.config.method != KVSIFT_METHOD_ATTENTION_PREDICTOR) return true;
+  if (o->sift.config.verify_blocks > 0 || next.tokens > o->sift.config.max_tokens) return true;
+  kvsift_status status = kvsift_predict_next(o->sift.policy, in->layer, NULL);
+  if (status == KVSIFT_OK) {
+    status = kvsift_select_blocks(o->sift.policy, in->layer, &next, &ahead);
+  }
+  if (status == KVSIFT_OK) status = kvsift_store_prefetch(o->store, in->layer, &ahead, NULL);
+  return status == KVSIFT_OK || refuse(o, why);
+}
+
 /* A decode step's layer: the store's slots are all of the cache that is read. */
 static bool decode_layer(offload *o, const attention_input *in, float *out, failure *why) {
   kvsift_query query = {.struct_size = sizeof query,
@@ -114,7 +129,7 @@ static bool decode_layer(offload *o, const attention_input *in, float *out, fail
   if (status == KVSIFT_OK && feeds_back) {
     status = kvsift_observe_attention(policy, in->layer, NULL, &seen);
   }
-  return status == KVSIFT_OK || refuse(o, why);
+  return status == KVSIFT_OK ? look_ahead(o, in, why) : refuse(o, why);
 }
 
 static bool attend(void *self, const attention_input *in, float *out, failure *why) {
@@ -168,7 +183,8 @@ static bool report(const offload *o, const generation *resident, const generatio
   printf("  slow memory        %.2f MB\n", (double)info.slow_bytes / 1e6);
   printf("  read a token       %.1f KB in %.1f transfers\n", (double)s.bytes_read / steps / 1e3,
          (double)s.reads / steps);
-  printf("  in fast memory     %.1f %% of the blocks asked for\n", 100 * (double)s.hits / all);
+  printf("  blocks asked for   %.1f %% in fast memory, %.1f %% fetched ahead, %.1f %% late\n",
+         100 * (double)s.hits / all, 100 * (double)s.prefetched / all, 100 * (double)s.late / all);
   printf("  waited a token     %.2f ms\n", (double)s.waited_ns / steps / 1e6);
   printf("  tokens/s           %.1f; all in memory %.1f\n", steps / offloaded->seconds,
          resident->fed.count / resident->seconds);

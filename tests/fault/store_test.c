@@ -220,8 +220,8 @@ static void test_bit_errors(void **state) {
   struct stat info;
   assert_int_equal(stat(f.path, &info), 0);
   uint32_t refused = 0, shorter = 0, late = 0, whole = 0;
-  for (uint32_t run = 0; run < 300; ++run) {
-    const uint64_t at = run < 100 ? random_below(&random, 512 * 17) : random_below(&random, (uint32_t)info.st_size);
+  for (uint32_t run = 0; run < 160; ++run) {
+    const uint64_t at = run < 60 ? random_below(&random, 512 * 17) : random_below(&random, (uint32_t)info.st_size);
     const uint8_t bit = (uint8_t)(1u << random_below(&random, 8));
     flip(f.path, at, bit);
     f.config.verify = run % 2;
@@ -267,7 +267,7 @@ static void test_bit_errors(void **state) {
 static void test_cut_file(void **state) {
   (void)state;
   test_random random = {7};
-  for (uint32_t run = 0; run < 60; ++run) {
+  for (uint32_t run = 0; run < 40; ++run) {
     fixture f;
     struct stat info;
     small_file(&f);
