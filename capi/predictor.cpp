@@ -49,7 +49,7 @@ kvsift_status kvsift_policy_config_predictor_fast(kvsift_policy_config *config) 
                 ": the profile is one of KVSIFT_METHOD_ATTENTION_PREDICTOR");
   }
   config->calibration_period = 8;
-  config->calibration_dense = 0;
+  config->calibration_dense = 1;
   config->history_floor = 0.003f;
   config->history_type = KVSIFT_F16;
   return KVSIFT_OK;

@@ -83,35 +83,40 @@ void store_row(const float *shares, std::uint32_t count, float floor, HistoryFor
   }
 }
 
-template <class V, std::uint32_t Vectors>
-void mean_columns(const MeanRows &m, std::uint32_t at, float *out) {
-  V sum[Vectors];
-  for (std::uint32_t v = 0; v < Vectors; ++v) sum[v] = V::zero();
-  std::uint32_t slot = m.first;
-  for (std::uint32_t r = 0; r < m.count; ++r) {
-    const float *row = m.ring + slot * m.stride + m.left + at;
-    for (std::uint32_t v = 0; v < Vectors; ++v) sum[v] = add(sum[v], V::load(row + kLanes * v));
-    if (++slot == m.ring_rows) slot = 0;
+// out += rows, one after the other. Whole rows at a time: the ring is read as a few long streams.
+template <class V, std::uint32_t Rows>
+void add_rows(const float *const *rows, std::uint32_t columns, float *out) {
+  std::uint32_t j = 0;
+  for (; j + kLanes <= columns; j += kLanes) {
+    V sum = V::load(out + j);
+    for (std::uint32_t r = 0; r < Rows; ++r) sum = add(sum, V::load(rows[r] + j));
+    store(out + j, sum);
   }
-  for (std::uint32_t v = 0; v < Vectors; ++v) {
-    store(out + kLanes * v, fma(sum[v], V::broadcast(m.scale), V::broadcast(m.bias)));
+  for (; j < columns; ++j) {
+    for (std::uint32_t r = 0; r < Rows; ++r) out[j] += rows[r][j];
   }
 }
 
 template <class V>
 void mean_rows(const MeanRows &m) {
-  std::uint32_t j = 0;
-  for (; j + 4 * kLanes <= m.columns; j += 4 * kLanes) mean_columns<V, 4>(m, j, m.out + j);
-  for (; j + kLanes <= m.columns; j += kLanes) mean_columns<V, 1>(m, j, m.out + j);
-  for (; j < m.columns; ++j) {
-    float sum = 0;
-    std::uint32_t slot = m.first;
-    for (std::uint32_t r = 0; r < m.count; ++r) {
-      sum += m.ring[slot * m.stride + m.left + j];
+  constexpr std::uint32_t kAtOnce = 4;
+  for (std::uint32_t j = 0; j < m.columns; ++j) m.out[j] = 0;
+  std::uint32_t slot = m.first;
+  for (std::uint32_t r = 0; r < m.count;) {
+    const std::uint32_t count = m.count - r < kAtOnce ? 1 : kAtOnce;
+    const float *rows[kAtOnce];
+    for (std::uint32_t i = 0; i < count; ++i) {
+      rows[i] = m.ring + slot * m.stride + m.left;
       if (++slot == m.ring_rows) slot = 0;
     }
-    m.out[j] = __builtin_fmaf(sum, m.scale, m.bias);
+    if (count == kAtOnce) {
+      add_rows<V, kAtOnce>(rows, m.columns, m.out);
+    } else {
+      add_rows<V, 1>(rows, m.columns, m.out);
+    }
+    r += count;
   }
+  for (std::uint32_t j = 0; j < m.columns; ++j) m.out[j] = __builtin_fmaf(m.out[j], m.scale, m.bias);
 }
 
 }  // namespace
