@@ -4,12 +4,13 @@
 // reads them. With a period of n they are computed at every n-th row, counted from the prompt's end; which row that is
 // depends on nothing else, so that truncation and forks give what a straight run gives.
 #include "methods/method.h"
+#include "policy/snapshot.h"
 #include "predictor/network.h"
 
 namespace kvsift {
 namespace {
 
-enum { kStates, kMarks, kLengths, kRing, kKept, kScores };
+enum { kStates, kMarks, kLengths, kRing, kKept, kFilled, kScores };
 
 constexpr std::uint64_t kNever = ~0ull;
 
@@ -52,6 +53,7 @@ PredictorHistory history_of(const HeadState &head, std::uint32_t list) {
   const std::uint64_t row = std::uint64_t{s.max_blocks} * share_bytes(h.shape.form);
   h.ring = head.state<char>(kRing) + list * h.shape.slots * row;
   h.s = head.state<float>(kKept) + std::uint64_t{list} * h.shape.rows * s.max_blocks;
+  h.filled = head.state<std::uint8_t>(kFilled) + std::uint64_t{list} * h.shape.rows * groups_of(s.max_blocks);
   return h;
 }
 
@@ -121,6 +123,8 @@ void layout(UnitLayout *layout, const Settings &s) {
       layout->growing<char>(s.lists * slots, share_bytes(form_of(s)), Grows::kBlocks, "history rows");
   layout->method[kKept] =
       layout->growing<float>(s.lists * s.c.history_rows, 1, Grows::kBlocks, "history network values");
+  layout->method[kFilled] = layout->lasting<std::uint8_t>(
+      std::uint64_t{s.lists} * s.c.history_rows * groups_of(s.max_blocks), "history network marks");
   layout->method[kScores] = layout->growing<float>(s.lists, 1, Grows::kBlocks, "predicted scores");
 }
 
@@ -208,7 +212,9 @@ bool can_truncate(const HeadState &head, std::uint32_t tokens) {
   if (rows == 0) return true;
   const std::uint64_t prompt_end = marks_of(head).prompt_end;
   if (rows > head.settings().c.rollback_tokens || h.state->end - rows < prompt_end) return false;
-  return predictor_can_truncate(h, rows);
+  // The row that was last predicted from must stay as well.
+  const std::uint64_t have = h.state->end - h.state->oldest, lag = rows + head.settings().c.predict_period - 1;
+  return predictor_can_truncate(h, lag < have ? lag : have);
 }
 
 void truncate(const HeadState &head, std::uint32_t tokens) {
@@ -220,6 +226,24 @@ void truncate(const HeadState &head, std::uint32_t tokens) {
   }
   Marks &marks = marks_of(head);
   if (marks.scored != kNever && marks.scored > end) marks.scored = kNever;
+}
+
+// Row numbers are compared with each other and taken modulo the ring; columns and lengths become indices.
+bool sane(const Settings &s, const UnitPlaces &p, const UnitImage &image) {
+  const auto marks = image.read<Marks>(p.method[kMarks], 0);
+  const std::uint64_t reachable = std::uint64_t{s.c.history_rows} + s.c.predict_period - 1;
+  for (std::uint32_t list = 0; list < s.lists; ++list) {
+    const auto state = image.read<PredictorState>(p.method[kStates], list);
+    const std::uint64_t end = state.end, oldest = state.oldest;
+    if (end > s.c.max_tokens || oldest > end || end - oldest > slots_of(s)) return false;
+    if (oldest > 0 && end - oldest < reachable) return false;
+    if (state.columns > s.max_blocks || state.s_right > s.max_blocks || marks.prompt_end > end) return false;
+    if (end != image.read<PredictorState>(p.method[kStates], 0).end) return false;
+  }
+  for (std::uint32_t i = 0; i < slots_of(s); ++i) {
+    if (image.read<std::uint32_t>(p.method[kLengths], i) > s.c.max_tokens) return false;
+  }
+  return marks.columns <= s.max_blocks;
 }
 
 }  // namespace
@@ -237,6 +261,7 @@ constexpr Method kAttentionPredictor = [] {
   m.score = score;
   m.kind = ScoreKind::kShare;
   m.predict = predict;
+  m.sane = sane;
   m.can_truncate = can_truncate;
   m.truncate = truncate;
   return m;

@@ -11,6 +11,8 @@
 
 namespace kvsift {
 
+class UnitImage;  // policy/snapshot.h
+
 // One softmax row, pooled over blocks and reduced to the choices of the KV head.
 struct Row {
   std::uint32_t tokens;   // cache length of its query
@@ -66,9 +68,8 @@ struct Method {
   void (*keep)(const HeadState &head, std::uint32_t list, Chosen *chosen);
   // AttentionPredictor: scores for the next token, ahead of its query.
   void (*predict)(const HeadState &head);
-  // Snapshots come from outside: whether the counts and indices in a unit's image are in range. The image holds the unit up
-  // to the end of its step state. May be null.
-  bool (*sane)(const Settings &settings, const UnitPlaces &places, const void *image);
+  // Snapshots come from outside: whether the counts and indices in a unit's image are in range. May be null.
+  bool (*sane)(const Settings &settings, const UnitPlaces &places, const UnitImage &image);
   // Methods with their own way back; null: the undo ring restores `step` state.
   bool (*can_truncate)(const HeadState &head, std::uint32_t tokens);
   void (*truncate)(const HeadState &head, std::uint32_t tokens);

@@ -84,17 +84,16 @@ bool counts_sane(const Policy &policy, const Header &h, const Unit &unit) {
 }
 
 // Kept blocks index other arrays and become ranges: they must ascend within the prompt.
-bool kept_sane(const Policy &policy, const Unit &unit, const std::uint32_t *kept, const std::uint32_t *counts) {
+bool kept_sane(const Policy &policy, const Unit &unit, const UnitImage &image) {
   const Settings &s = policy.s;
+  const UnitPlaces &p = policy.places;
   const std::uint32_t blocks = blocks_of(unit.prompt_tokens, s.c.block_tokens);
   for (std::uint32_t list = 0; list < s.lists; ++list) {
-    std::uint32_t count;
-    std::memcpy(&count, counts + list, sizeof count);
+    const auto count = image.read<std::uint32_t>(p.kept_counts, list);
     if (count > s.kept_blocks) return false;
     std::uint32_t least = 0;
     for (std::uint32_t i = 0; i < count; ++i) {
-      std::uint32_t block;
-      std::memcpy(&block, kept + std::uint64_t{list} * s.kept_blocks + i, sizeof block);
+      const auto block = image.read<std::uint32_t>(p.kept, std::uint64_t{list} * s.kept_blocks + i);
       if (block < least || block >= blocks) return false;
       least = block + 1;
     }
@@ -102,37 +101,21 @@ bool kept_sane(const Policy &policy, const Unit &unit, const std::uint32_t *kept
   return true;
 }
 
-bool coreset_image_sane(const Policy &policy, const Header &h, const Unit &unit, const char *at) {
+bool coreset_image_sane(const Policy &policy, const Unit &unit, const UnitImage &image) {
   const UnitPlaces &p = policy.places;
-  CoresetImage image{};
-  each_stretch(policy.s, p, h.reach, [&](std::uint64_t offset, std::uint64_t bytes) {
-    if (offset == p.coreset_state) image.state = at;
-    if (offset == p.coreset_tokens) image.tokens = at;
-    if (offset == p.coreset_weights) image.weights = at;
-    if (offset == p.coreset_backups) image.backups = at;
-    at += bytes;
-  });
-  return coreset_sane(policy.s.coreset, image, unit.keys_seen);
+  const CoresetImage coreset{image.at(p.coreset_state), image.at(p.coreset_tokens), image.at(p.coreset_weights),
+                             image.at(p.coreset_backups)};
+  return coreset_sane(policy.s.coreset, coreset, unit.keys_seen);
 }
 
-// `at`: the unit's bytes in the snapshot.
-bool unit_sane(const Policy &policy, const Header &h, const char *at) {
-  const UnitPlaces &p = policy.places;
+bool unit_sane(const Policy &policy, const Header &h, const char *bytes) {
   const Method &method = *method_of(policy.s.c.method);
-  Unit unit;
-  std::memcpy(&unit, at, sizeof unit);
+  const UnitImage image(policy.s, policy.places, h.reach, bytes);
+  const auto unit = image.read<Unit>(0, 0);
   if (!counts_sane(policy, h, unit)) return false;
-  if (method.sane != nullptr && !method.sane(policy.s, p, at)) return false;
-  if (has_coreset(policy.s) && !coreset_image_sane(policy, h, unit, at)) return false;
-  if (method.keep == nullptr) return true;
-  const char *kept = nullptr, *counts = nullptr;
-  each_stretch(policy.s, p, h.reach, [&](std::uint64_t offset, std::uint64_t bytes) {
-    if (offset == p.kept) kept = at;
-    if (offset == p.kept_counts) counts = at;
-    at += bytes;
-  });
-  return kept_sane(policy, unit, reinterpret_cast<const std::uint32_t *>(kept),
-                   reinterpret_cast<const std::uint32_t *>(counts));
+  if (method.sane != nullptr && !method.sane(policy.s, policy.places, image)) return false;
+  if (has_coreset(policy.s) && !coreset_image_sane(policy, unit, image)) return false;
+  return method.keep == nullptr || kept_sane(policy, unit, image);
 }
 
 kvsift_status check_header(const Policy &policy, const Header &h, std::uint64_t bytes, kvsift_error *error) {
@@ -163,6 +146,15 @@ kvsift_status check_header(const Policy &policy, const Header &h, std::uint64_t 
 }
 
 }  // namespace
+
+const char *UnitImage::at(std::uint64_t offset) const {
+  const char *at = bytes_, *found = bytes_;
+  each_stretch(settings_, places_, reach_, [&](std::uint64_t begin, std::uint64_t bytes) {
+    if (offset >= begin && offset < begin + bytes) found = at + (offset - begin);
+    at += bytes;
+  });
+  return found;
+}
 
 std::uint64_t snapshot_bytes(const Policy &policy) {
   const std::uint64_t units = std::uint64_t{policy.s.sparse_layers} * policy.s.c.kv_heads;
