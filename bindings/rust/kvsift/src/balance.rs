@@ -1,4 +1,22 @@
 //! BalanceKV: a weighted subset of a cache that stands for all of it, chosen without the queries.
+//!
+//! ```
+//! use kvsift::balance::{attend, Config, Form, Weighted};
+//! use kvsift::{aligned, Cache, View};
+//!
+//! let keys: Vec<f32> = (0..256 * 16).map(|i| (i % 7) as f32 / 7.0).collect();
+//! let rows = View::f32(&keys, 16, 0);
+//! let cache = Cache::new(256, rows, rows);
+//! let config = Config::new(Form::Practical, 16)?.halvings(2);
+//! let mut scratch = vec![0; config.scratch_size(256)? as usize + 63];
+//! let (mut index, mut weight) = ([0; 64], [0.0; 64]);
+//! let kept = config.compress(&cache, 0, 0..256, aligned(&mut scratch), &mut index, &mut weight, None)?;
+//! assert_eq!(kept, 64);
+//!
+//! let mut out = [0.0; 16];
+//! attend(0.0, &keys[..16], &cache, 0, Weighted { index: &index, weight: &weight }, None, &mut out)?;
+//! # Ok::<(), kvsift::Error>(())
+//! ```
 use core::marker::PhantomData;
 
 use kvsift_sys as sys;
@@ -45,6 +63,10 @@ pub struct Config<'a> {
     importance: Option<usize>,
     lent: PhantomData<&'a [f32]>,
 }
+
+// SAFETY: its pointers are of slices that are only read.
+unsafe impl Send for Config<'_> {}
+unsafe impl Sync for Config<'_> {}
 
 impl<'a> Config<'a> {
     pub fn new(form: Form, head_dim: u32) -> Result<Config<'a>> {

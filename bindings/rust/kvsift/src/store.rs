@@ -2,6 +2,25 @@
 //!
 //! A store has threads of its own, which use its memory until it is closed. A store that is leaked is never closed: so it owns
 //! its memory, or has it for good (`'static`).
+//!
+//! ```
+//! use kvsift::store::{Config, Shape, SlowTier, Store};
+//! use kvsift::{Type, View};
+//!
+//! let path = std::env::temp_dir().join(format!("kvsift-doc-{}", std::process::id()));
+//! let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+//! let shape = Shape { layers: 1, query_heads: 1, kv_heads: 1, head_dim: 16, max_tokens: 256, fast_blocks: 8 };
+//! let config = Config::new(shape, SlowTier::File(&name))?.type_(Type::F32).storage(Type::F32);
+//! let mut store = Store::create(config)?;
+//! let keys = [0.5; 64 * 16];
+//! let rows = View::f32(&keys, 16, 0);
+//! store.append(0, 0, 64, &rows, &rows)?;
+//! // a step: select_blocks, then store.resolve(layer, selection), then attend with what that gives
+//! assert_eq!(store.info()?.tokens, 64);
+//! store.close()?;
+//! std::fs::remove_file(path).unwrap();
+//! # Ok::<(), kvsift::Error>(())
+//! ```
 use core::ffi::CStr;
 use core::ptr::NonNull;
 

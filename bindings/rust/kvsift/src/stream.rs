@@ -18,6 +18,10 @@ pub struct StreamConfig {
     raw: sys::kvsift_balance_stream_config,
 }
 
+// SAFETY: its pointers are null.
+unsafe impl Send for StreamConfig {}
+unsafe impl Sync for StreamConfig {}
+
 impl StreamConfig {
     pub fn new(form: Form, head_dim: u32, max_tokens: u32) -> Result<StreamConfig> {
         // SAFETY: all zeros is a valid kvsift_balance_stream_config.
@@ -69,6 +73,21 @@ impl StreamConfig {
 }
 
 /// A cache that is compressed as it grows.
+///
+/// ```
+/// use kvsift::balance::{attend, Form, Stream, StreamConfig};
+/// use kvsift::View;
+///
+/// let mut stream = Stream::new(&StreamConfig::new(Form::Practical, 16, 4096)?.batch_tokens(64))?;
+/// let keys: Vec<f32> = (0..1024 * 16).map(|i| (i % 7) as f32 / 7.0).collect();
+/// let rows = View::f32(&keys, 16, 0);
+/// stream.push(&rows, &rows, 0, 1024)?;
+/// let now = stream.read()?;
+/// let mut out = [0.0; 16];
+/// attend(0.0, &keys[..16], &now.cache(), 0, now.numerator(), Some(now.denominator()), &mut out)?;
+/// assert!(now.tokens().len() < 1024);
+/// # Ok::<(), kvsift::Error>(())
+/// ```
 pub struct Stream<'a> {
     raw: NonNull<sys::kvsift_balance_stream>,
     head_dim: u32,
