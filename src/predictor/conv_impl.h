@@ -116,6 +116,7 @@ std::uint64_t convolve_tile(const ConvStrip &strip, std::uint32_t t, ConvTile *t
       const auto x = static_cast<std::uint32_t>(__builtin_ctzll(left));
       const std::uint32_t side = t + x == strip.left ? 1 : t + x + 1 == strip.right ? 2 : 0;
       batch.add(tile->middle[r][x], strip.out[r] + t + x, side);
+      strip.filled[r][(t + x) / kLanes] = 1;
     }
     computed += static_cast<std::uint64_t>(__builtin_popcountll(active[r]));
     const bool above = strip.rows[r + 1] != nullptr, below = strip.rows[r + 3] != nullptr;

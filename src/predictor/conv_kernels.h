@@ -13,6 +13,7 @@
 
 #include <cstdint>
 
+#include "kernels/element.h"
 #include "predictor/weights.h"
 
 namespace kvsift {
@@ -42,6 +43,7 @@ struct ConvStrip {
   std::uint32_t count;           // rows of s
   std::uint32_t left, right, begin, end;
   float *out[kStripRows];
+  std::uint8_t *filled[kStripRows];  // set to 1 for each kLanes columns of a row where something was computed
 };
 
 // out[j] = fma(sum over rows in order of s[row][j], scale, bias), j in [0, columns).

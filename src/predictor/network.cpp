@@ -64,7 +64,10 @@ void compute_rows(const PredictorHistory &h, std::uint64_t begin, std::uint64_t 
   strip.begin = first_column;
   strip.end = right;
   for (std::uint32_t i = 0; i < count; ++i) {
-    strip.out[i] = h.s + (row + i) % h.shape.rows * h.shape.columns;
+    const std::uint64_t slot = (row + i) % h.shape.rows;
+    strip.out[i] = h.s + slot * h.shape.columns;
+    strip.filled[i] = h.filled + slot * groups_of(h.shape.columns);
+    if (first_column == h.shape.left) std::memset(strip.filled[i], 0, groups_of(h.shape.columns));
   }
   h.state->computed += h.conv_strip(strip);
 }
@@ -93,6 +96,59 @@ void refresh(const PredictorHistory &h, std::uint64_t begin, std::uint32_t right
   state.s_right = right;
 }
 
+// The sum over the window of a column that is empty in all rows.
+float sum_of_empty(const PredictorHistory &h, std::uint32_t rows) {
+  float sum = 0;
+  for (std::uint32_t r = 0; r < rows; ++r) {
+    const std::uint32_t missing = (r == 0 ? 1u : 0u) | (r + 1 == rows ? 2u : 0u);
+    sum += h.state->empty.s[missing][0];
+  }
+  return sum;
+}
+
+constexpr std::uint32_t kGroupsAtOnce = 64;
+
+// Which of `count` groups from `first` have anything in the window. The crop's edges do: their padding differs.
+void find_filled(const PredictorHistory &h, std::uint64_t begin, std::uint32_t rows, std::uint32_t right,
+                 std::uint32_t first, std::uint32_t count, std::uint8_t *any) {
+  std::memset(any, 0, count);
+  for (std::uint32_t r = 0; r < rows; ++r) {
+    const std::uint8_t *filled = h.filled + (begin + r) % h.shape.rows * groups_of(h.shape.columns) + first;
+    for (std::uint32_t g = 0; g < count; ++g) any[g] |= filled[g];
+  }
+  const std::uint32_t edges[] = {h.shape.left / kLanes, (right - 1) / kLanes};
+  for (const std::uint32_t edge : edges) {
+    if (edge >= first && edge < first + count) any[edge - first] = 1;
+  }
+}
+
+// Means of the crop's columns: s is read where there is something in it.
+void mean_columns(const PredictorHistory &h, std::uint64_t begin, std::uint32_t rows, std::uint32_t right,
+                  float *scores) {
+  const float scale = 1.0f / static_cast<float>(rows), bias = h.weights->bias3;
+  const float nothing = __builtin_fmaf(sum_of_empty(h, rows), scale, bias);
+  MeanRows mean{h.s, h.shape.rows, static_cast<std::uint32_t>(begin % h.shape.rows), rows, h.shape.columns, 0, 0,
+                scale, bias, nullptr};
+  const std::uint32_t last = groups_of(right);
+  for (std::uint32_t first = h.shape.left / kLanes; first < last; first += kGroupsAtOnce) {
+    const std::uint32_t count = least(last - first, kGroupsAtOnce);
+    std::uint8_t any[kGroupsAtOnce];
+    find_filled(h, begin, rows, right, first, count, any);
+    for (std::uint32_t g = 0, next = 0; g < count; g = next) {
+      while (next < count && any[next] == any[g]) ++next;
+      const std::uint32_t from = most((first + g) * kLanes, h.shape.left), to = least((first + next) * kLanes, right);
+      if (any[g] != 0) {
+        mean.left = from;
+        mean.columns = to - from;
+        mean.out = scores + from;
+        h.kernels->mean_rows(mean);
+      } else {
+        for (std::uint32_t j = from; j < to; ++j) scores[j] = nothing;
+      }
+    }
+  }
+}
+
 // The s of empty neighbourhoods, by the kernel itself: a crop of 3 columns, with and without rows around.
 void find_empty(const PredictorHistory &h) {
   static const float zeros[kFewestColumns] = {};
@@ -101,6 +157,7 @@ void find_empty(const PredictorHistory &h) {
     const void *below = (missing & 2) != 0 ? nullptr : zeros;
     const void *rows[5] = {above, above, zeros, below, below};
     float s[kFewestColumns];
+    std::uint8_t filled[1];
     ConvStrip strip{};
     strip.weights = h.weights;
     strip.codes = h.codes;
@@ -110,6 +167,7 @@ void find_empty(const PredictorHistory &h) {
     strip.count = 1;
     strip.right = strip.end = kFewestColumns;
     strip.out[0] = s;
+    strip.filled[0] = filled;
     h.conv_strip(strip);
     float *empty = h.state->empty.s[missing];
     empty[0] = s[1];
@@ -184,18 +242,7 @@ std::uint32_t predictor_scores(const PredictorHistory &h, bool plain, float *sco
   }
   refresh(h, begin, right, plain);
   h.state->total += std::uint64_t{rows} * columns;
-  MeanRows mean;
-  mean.ring = h.s;
-  mean.ring_rows = h.shape.rows;
-  mean.first = static_cast<std::uint32_t>(begin % h.shape.rows);
-  mean.count = rows;
-  mean.stride = h.shape.columns;
-  mean.left = left;
-  mean.columns = columns;
-  mean.scale = 1.0f / static_cast<float>(rows);
-  mean.bias = h.weights->bias3;
-  mean.out = scores + left;
-  h.kernels->mean_rows(mean);
+  mean_columns(h, begin, rows, right, scores);
   return right;
 }
 

@@ -48,7 +48,11 @@ struct PredictorHistory {
   PredictorState *state;
   void *ring;      // [slots][columns] in the shape's form
   float *s;        // [rows][columns]
+  std::uint8_t *filled;  // [rows][groups_of(columns)]: whether s is other than that of empty neighbourhoods
 };
+
+// Columns in groups of kLanes.
+constexpr std::uint32_t groups_of(std::uint32_t columns) { return padded_dim(columns) / kLanes; }
 
 void predictor_reset(const PredictorHistory &h);
 

@@ -15,9 +15,10 @@ struct probe {
   Level level;
   const PredictorKernels *kernels;
   PredictorState state;
-  std::size_t ring_bytes, s_bytes;
+  std::size_t ring_bytes, s_bytes, filled_bytes;
   void *ring;
   float *s;
+  std::uint8_t *filled;
 };
 
 namespace {
@@ -26,7 +27,7 @@ PredictorHistory history_of(const probe *p) {
   probe *q = const_cast<probe *>(p);
   return PredictorHistory{q->shape,   &q->weights, q->int8 ? &q->codes : nullptr,
                           q->kernels, conv_strip_for(q->level, q->int8, q->multiplies_int8),
-                          &q->state,  q->ring,     q->s};
+                          &q->state,  q->ring,     q->s, q->filled};
 }
 
 // Exactly the bytes asked for, full of NaN: what the network reads before it was written shows.
@@ -58,7 +59,9 @@ probe *probe_new(const probe_shape *shape) {
   p->ring_bytes = std::size_t{p->shape.slots} * p->shape.columns * share_bytes(p->shape.form);
   p->s_bytes = std::size_t{p->shape.rows} * p->shape.columns * sizeof(float);
   p->ring = dirty(p->ring_bytes);
+  p->filled_bytes = std::size_t{p->shape.rows} * groups_of(p->shape.columns);
   p->s = static_cast<float *>(dirty(p->s_bytes));
+  p->filled = static_cast<std::uint8_t *>(dirty(p->filled_bytes));
   predictor_reset(history_of(p));
   return p;
 }
@@ -69,6 +72,8 @@ probe *probe_copy(const probe *p) {
   *q = *p;
   q->ring = dirty(p->ring_bytes);
   q->s = static_cast<float *>(dirty(p->s_bytes));
+  q->filled = static_cast<std::uint8_t *>(dirty(p->filled_bytes));
+  std::memcpy(q->filled, p->filled, p->filled_bytes);
   std::memcpy(q->ring, p->ring, p->ring_bytes);
   std::memcpy(q->s, p->s, p->s_bytes);
   return q;
@@ -77,6 +82,7 @@ probe *probe_copy(const probe *p) {
 void probe_free(probe *p) {
   std::free(p->ring);
   std::free(p->s);
+  std::free(p->filled);
   std::free(p);
 }
 
