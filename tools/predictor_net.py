@@ -23,36 +23,48 @@ def init_random(seed: int) -> dict:
     return params
 
 
-def init_recency(seed: int) -> dict:
-    """A start that reads the mean of the history and its last three rows.
+def init_features(seed: int) -> dict:
+    """First and second layer that read what a decoder can use.
 
     The mean over rows cannot tell a new row from an old one, but the zero padding below the
-    last row can: channel 1 of the first layer is one everywhere, so a unit that subtracts a
-    large multiple of the channel-1 value below itself is silent but in the last row.
+    last row can: channel 1 of the first layer is one everywhere, so a unit that subtracts
+    channel 1 of the row below is silent but in the last row. Such units carry the last three
+    rows, and the readout starts as their weighted sum plus the mean. Channel 3 answers to mass in one row alone: a calibration row between sparse ones.
     """
-    small = init_random(seed)
-    c = {n: np.array(p) * 0.3 for n, p in small.items()}
-    w1, b1, w2, b2, w3 = (c[n] for n in list(SHAPES)[:5])
-    w1[:4] = 0
-    b1[:4] = 0
-    w1[0, 0, 1, 1] = 1.0
-    b1[1] = 1.0
+    params = {n: np.array(p) * 0.3 for n, p in init_random(seed).items()}
+    w1, b1, w2, b2 = (params[n] for n in list(SHAPES)[:4])
+    w1[:11], b1[:11] = 0, 0
+    w1[[0, 3, 4, 5, 6, 7, 8], 0, 1, 1] = 1.0
+    b1[[1, 4, 5, 6, 10]] = (1.0, -0.02, -0.1, -0.3, 0.05)
     w1[2, 0, 0, 1] = 1.0
-    w2[:4] = 0
-    b2[:4] = 0
-    w2[0, 0, 1, 1] = 1.0
-    for unit, (channel, row) in enumerate(((0, 1), (2, 1), (2, 0)), start=1):
+    w1[3, 0, [0, 2], 1] = -2.0
+    w1[7, 0, 1, [0, 2]] = -1.0
+    w1[8, 0, 0, 1] = -1.0
+    w1[9, 0, 1, [0, 2]] = 0.5
+    w1[10, 0, 1, 1] = -5.0
+    averaged = (0, 3, 4, 5, 6, 7, 8, 9, 10)
+    newest = ((0, 1), (2, 1), (2, 0), (5, 1), (5, 0), (9, 1), (9, 0), (3, 0), (4, 1), (6, 1),
+              (8, 1))
+    used = len(averaged) + len(newest)
+    w2[:used], b2[:used] = 0, 0
+    for unit, channel in enumerate(averaged):
+        w2[unit, channel, 1, 1] = 1.0
+    for unit, (channel, row) in enumerate(newest, start=len(averaged)):
         w2[unit, channel, row, 1] = 8.0
         w2[unit, 1, 2, 1] = -8.0
-    w3[0, :, 0] *= 0.3
-    w3[0, :4, 0] = (30.0, 60.0, 30.0, 20.0)
-    return {n: jnp.asarray(v, jnp.float32) for n, v in c.items()}
+    readout = params["conv3.weight"][0, :, 0]
+    readout[:] *= 0.01
+    readout[:used] = 0
+    readout[[0, 7]] = (1.0, 0.1)
+    readout[len(averaged):len(averaged) + 7] = np.array(
+        (4.0, 3.4, 3.0, -2.0, -2.0, 0.4, 0.3)) * HISTORY / 8
+    return {n: jnp.asarray(v, jnp.float32) for n, v in params.items()}
 
 
-def scores(params: dict, history: jnp.ndarray, inside: jnp.ndarray) -> jnp.ndarray:
-    """Score of every column of history [batch][rows][columns]; `inside` masks the crop.
+def features(params: dict, history: jnp.ndarray, inside: jnp.ndarray) -> jnp.ndarray:
+    """The 32 means [batch][columns][unit] over history [batch][rows][columns].
 
-    Columns outside are zeroed before each convolution, which is what padding the crop does.
+    `inside` masks the crop: columns outside are zeroed before each convolution, which is what padding the crop does.
     """
     mask = inside[:, None, :, None]
     x = history[..., None] * mask
@@ -64,7 +76,13 @@ def scores(params: dict, history: jnp.ndarray, inside: jnp.ndarray) -> jnp.ndarr
 
     x = jax.nn.relu(conv(x, params["conv1.weight"], params["conv1.bias"])) * mask
     x = jax.nn.relu(conv(x, params["conv2.weight"], params["conv2.bias"]))
-    return jnp.mean(x, axis=1) @ params["conv3.weight"][0, :, 0] + params["conv3.bias"][0]
+    return jnp.mean(x, axis=1)
+
+
+def scores(params: dict, history: jnp.ndarray, inside: jnp.ndarray) -> jnp.ndarray:
+    """Score of every column."""
+    return features(params, history, inside) @ params["conv3.weight"][0, :, 0] \
+        + params["conv3.bias"][0]
 
 
 def load_weights(folder: Path) -> dict:

@@ -77,7 +77,7 @@ def make_sequence(args: argparse.Namespace, maker: TaskMaker, rng: np.random.Gen
         pending = int(rng.integers(1, args.pending + 1))
         return maker.interleaved(length, rng, pending, args.filler * float(rng.uniform(0.3, 1.7)),
                                  args.similar, args.chains)
-    most = max(2, min(12, length // 80))
+    most = max(2, min(20, length // 50))
     return maker.training_haystack(length, rng, most, args.similar)
 
 
@@ -216,7 +216,7 @@ def main() -> None:
             print(f"step {step} loss {np.mean(losses[-20:]):.3f} norm {float(norm):.2f} rate "
                   f"{rate:.5f} tokens {seen / 1e6:.2f}M {time.time() - began:.0f}s", flush=True)
         last = step + 1 == args.until or stop.is_set()
-        if (step + 1) % args.evaluate_every == 0 or last:
+        if (step + 1) % args.evaluate_every == 0:
             record = {"step": step + 1, "tokens": seen, "loss": float(np.mean(losses[-100:])),
                       "seconds": time.time() - began, "length": args.length,
                       "bits_per_byte": bits_per_byte(config, params, tokenizer, held_out, 512, 20)}

@@ -1,9 +1,10 @@
 """Train the attention predictor's 4,833 weights on dumped attention rows, and compare.
 
 Recipe "mse" is the published one: mean squared error against the next pooled row, on histories
-of full rows, from a random start. Recipe "mass" is ours: cross-entropy between the softmax over
-a crop's scores and the attention mass its blocks really get next, weighted by that mass, so the
-loss counts what a choice of blocks would lose. Its histories are those of a run: sparse between
+of full rows, from a random start. Recipe "mass" is ours: the target is the mass a block gets next
+(what a choice keeps or loses), errors count in proportion to what is expected there (a rare large
+block must not drown the many small ones between which the choice is made), the start is a set of
+features that already weigh the newest rows, and the histories are those of a run: sparse between
 calibrations, with the floor, under choices of EMA at first and then of the network itself.
 """
 
@@ -27,6 +28,7 @@ from rollout import HISTORY, Dump, Rollout, Setting, ema, last_step, oracle, poo
 EMA_DECAYS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
 SHARES = (16, 8, 4)
 TEMPERS = (1.0, 1.0, 0.7, 0.5)
+DOUBT = 0.003
 
 
 class Samples:
@@ -62,9 +64,9 @@ def mse_loss(params: dict, history, inside, target) -> jnp.ndarray:
 
 
 def mass_loss(params: dict, history, inside, target) -> jnp.ndarray:
-    logits = jnp.where(inside, net.scores(params, history, inside), -1e9)
-    mass = target * inside
-    return -jnp.sum(mass * jax.nn.log_softmax(logits, axis=1)) / (jnp.sum(mass) + 1e-9)
+    predicted = net.scores(params, history, inside)
+    doubt = jax.lax.stop_gradient(jnp.maximum(predicted, 0)) + DOUBT
+    return jnp.sum((predicted - target) ** 2 / doubt * inside) / jnp.sum(inside)
 
 
 def fit(params: dict, loss: Callable, samples: Samples, steps: int, rate: float, batch: int,
@@ -126,7 +128,7 @@ def train(args: argparse.Namespace, dump: Dump, setting: Setting) -> dict:
         samples.collect(dump.take(chosen), dump.first_length, setting, ema(0.9),
                         budget_of(dump, 8, setting), True, np.max, args.every, rng)
         return fit(params, mse_loss, samples, args.steps, args.rate, args.batch, args.seed)
-    params, score, samples = net.init_recency(args.seed), ema(0.9), Samples()
+    params, score, samples = net.init_features(args.seed), ema(0.8), Samples()
     for turn in range(args.turns):
         groups = np.array_split(rng.permutation(chosen), len(TEMPERS) * len(SHARES))
         for i, group in enumerate(groups):
