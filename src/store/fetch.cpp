@@ -17,7 +17,6 @@ void begin_fetch(Store *store, std::uint32_t index, std::uint32_t local, std::ui
   slot.head = head;
   slot.prefetched = ahead;
   slot.state.store(kFetching, std::memory_order_relaxed);
-  layer->fetching.fetch_add(1, std::memory_order_relaxed);
   *entry = in_flight(local);
   batch->add(layer->first_slot + local);
 }

@@ -14,7 +14,12 @@ namespace {
 
 // Enough for the workers' own frames and the C library's; above aarch64's PTHREAD_STACK_MIN. ThreadSanitizer keeps most of
 // a megabyte there.
-#if defined(__SANITIZE_THREAD__)
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define KVSIFT_LARGE_STACKS 1
+#endif
+#endif
+#if defined(__SANITIZE_THREAD__) || defined(KVSIFT_LARGE_STACKS)
 constexpr std::uint64_t kStackBytes = 2048 * 1024;
 #else
 constexpr std::uint64_t kStackBytes = 256 * 1024;

@@ -50,7 +50,7 @@ struct Layer {
   std::uint32_t newest, oldest;  // ends of the LRU
   std::uint32_t tokens;
   std::uint64_t prefetches, prefetches_done;
-  std::atomic<std::uint32_t> fetching;  // slots of the layer that are being fetched
+  std::atomic<std::uint32_t> fetching;  // slots of the layer that are being fetched (written under the mutex)
   std::uint32_t fetch_failed;           // 1: a fetch failed since the last wait (mutex)
 };
 

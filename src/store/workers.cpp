@@ -62,6 +62,13 @@ void note_corrupt(Store *store, const Job &job) {
        ", KV head ", slot.head, ", block ", slot.block, " does not match its checksum");
 }
 
+// Under the mutex, so that no read-modify-write is needed; others only look.
+std::uint32_t change_fetching(Layer *layer, std::int32_t by) {
+  const std::uint32_t now = layer->fetching.load(std::memory_order_relaxed) + static_cast<std::uint32_t>(by);
+  layer->fetching.store(now, std::memory_order_release);
+  return now;
+}
+
 // True where the caller may be waiting for just this.
 bool finish_read(Store *store, Job *job) {
   bool wake = false;
@@ -79,7 +86,7 @@ bool finish_read(Store *store, Job *job) {
     }
     slot.state.store(good ? kClean : kFailed, std::memory_order_release);
   }
-  if (layer.fetching.fetch_sub(job->records, std::memory_order_release) == job->records) wake = true;
+  if (change_fetching(&layer, -static_cast<std::int32_t>(job->records)) == 0) wake = true;
   if (good) store->worker_counts.bytes_read += job->bytes;
   ++store->worker_counts.reads;
   if (--store->reads_under_way == 0 && store->timing != 0) {
@@ -180,7 +187,11 @@ void Batch::submit(QueueClass where) {
   if (records_ == 0) return;
   pthread_mutex_lock(&store_->mutex);
   append_chain(store_, &store_->queues[where], chains_);
-  if (where == kWriteBehind) store_->writes_left += records_;
+  if (where == kWriteBehind) {
+    store_->writes_left += records_;
+  } else {
+    change_fetching(&store_->layers[store_->slots[chains_.first].layer], static_cast<std::int32_t>(records_));
+  }
   if (chain_count_ == 1) pthread_cond_signal(&store_->work);
   else pthread_cond_broadcast(&store_->work);
   pthread_mutex_unlock(&store_->mutex);
