@@ -117,8 +117,8 @@ kvsift_status kvsift_balance_attend(uint32_t head_dim, float scale, const float 
 /* ---- stream: merge and reduce ----
  *
  * Tokens gather in a batch. A full batch is halved and goes up a level; a level that holds more than half a batch after
- * that is halved and goes up in turn. Rows are copied into the arena, so memory is bounded at create:
- *     rows <= batch * (levels + 1) * trees + what rollback holds, however many tokens are pushed.
+ * that is halved and goes up in turn. Rows are copied into the arena, whose size is known at create and enough however many
+ * tokens are pushed, up to max_tokens; a tree has batch * (1 + levels / 2) rows at most, rollback as much again.
  * What is pushed in one call or in many gives the same bits. */
 typedef struct kvsift_balance_stream kvsift_balance_stream;
 
@@ -132,10 +132,11 @@ typedef struct kvsift_balance_stream_config {
   uint32_t buckets;             /* theory: trees for the numerator, one for each power of two of |v|: the largest so many */
   kvsift_type row_type;         /* KVSIFT_F32, F16 or BF16: how rows are kept */
   uint32_t head;                /* key of the random numbers, with seed and layer of `balance` */
-  kvsift_balance_config balance; /* form, gamma, ...; halvings, group_tokens, guard and uniforms are not used */
+  kvsift_balance_config balance; /* form, gamma, ...; halvings, group_tokens, guard, uniforms and importance are not used */
 } kvsift_balance_stream_config;
 
-/* Defaults for a form: PRACTICAL, RELATIVE and UNIFORM keep one tree, THEORY buckets and a tree for the denominator.
+/* Defaults for a form: PRACTICAL, RELATIVE and UNIFORM keep one tree, THEORY buckets and a tree for the denominator;
+ * PERMUTATION and GRADED have no stream.
  * struct_size of the stream config must be set; balance.head_dim must be set afterwards. */
 kvsift_status kvsift_balance_stream_config_init(kvsift_balance_stream_config *config, uint32_t form);
 
@@ -148,8 +149,8 @@ kvsift_status kvsift_balance_stream_create(const kvsift_balance_stream_config *c
 kvsift_status kvsift_balance_stream_push(kvsift_balance_stream *stream, const kvsift_view *keys,
                                          const kvsift_view *values, uint32_t head, uint32_t tokens);
 
-/* The weighted cache now. Indices are rows of `cache`, which lies in the stream's arena and has one head; `tokens` (may be
- * null) receives the token each row was. Everything holds until the next push, truncate or load. */
+/* The weighted cache now. Indices are rows of `cache`, which lies in the stream's arena and has one head. Everything holds
+ * until the next push, truncate, read or load. */
 typedef struct kvsift_balance_stream_view {
   uint32_t struct_size;
   uint32_t reserved;
