@@ -46,7 +46,7 @@ typedef struct kvsift_balance_config {
   uint32_t struct_size;
   uint32_t head_dim;            /* must be set: 1 .. KVSIFT_MAX_HEAD_DIM */
   uint32_t form;                /* KVSIFT_BALANCE_* */
-  uint32_t halvings;            /* T: floor(tokens / 2^T) are kept (theory: at most that); 1 .. 6 */
+  uint32_t halvings;            /* T: floor(tokens / 2^T) are kept (theory, graded: at most); 1 .. 6 */
   uint32_t group_tokens;        /* 32 .. 512; 0: all tokens in one group */
   uint32_t weights;             /* KVSIFT_BALANCE_NORMALISED or _PUBLISHED */
   float gamma;                  /* at least 0; theory: 0 takes 1 / (2 c) */
