@@ -6,8 +6,9 @@
 //   deep channel: bias, then fma over taps and within a tap over middle channels, then relu;
 //   s: lane c is fma of deep[c] and conv3[c], then of deep[c + 16] and conv3[c + 16], from zero; then the tree;
 //   taps in rows outside the window are left out, columns outside the crop are zeros in both convolutions' inputs.
-// In int8: the middle channels less their empty values, in a place's 3x3 neighbourhood, divided by their largest size and
-// rounded to -127 .. 127; deep channel = fma(whole sum of products of codes, (size / 127) * scale, base), then relu.
+// In int8: the middle channels less their empty values, times 127 / (the largest size in a place's 3x3 neighbourhood), to
+// the nearest whole number (the product is not rounded before); deep channel = fma(sum of products of codes,
+// (size / 127) * scale, base), then relu.
 // Both convolutions run over channels in lanes, so that any set of columns costs what it holds.
 #pragma once
 

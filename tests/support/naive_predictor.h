@@ -78,7 +78,7 @@ static inline float naive_coded_deep(const naive_net *net, const float *middle, 
     if (y < 0 || y >= rows || x < 0 || x >= columns) continue;
     for (int c = 0; c < 16; ++c) {
       const float rest = middle[(y * columns + x) * 16 + c] - naive_relu(net->b1[c]);
-      const float code = size > 0 ? nearbyintf(rest * (127.0f / size)) : 0;
+      const float code = size > 0 ? fmaf(rest, 127.0f / size, 12582912.0f) - 12582912.0f : 0; /* rounded once */
       sum += code * naive_weight_code(net, o, c, t, most);
       tap += (double)net->w2[(o * 16 + c) * 9 + t] * (double)naive_relu(net->b1[c]);
     }
