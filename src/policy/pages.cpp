@@ -77,9 +77,10 @@ void append_keys(const HeadState &head, const HeadRows &keys, const HeadRows &va
   Unit &unit = *head.unit;
   for (std::uint32_t i = 0; i < tokens;) {
     const std::uint32_t seen = unit.keys_seen % size;
-    // Token by token where the undo ring wants each length, else a page at a time.
-    std::uint32_t count = tokens - i < size - seen ? tokens - i : size - seen;
-    if (tokens - i <= s.c.rollback_tokens) count = 1;
+    // Token by token where the undo ring wants each length, else up to there or to the page's end.
+    const std::uint32_t left = tokens - i, single = s.c.rollback_tokens;
+    std::uint32_t count = left > single ? left - single : 1;
+    if (count > size - seen) count = size - seen;
     if (count == 1) remember(head, unit.keys_seen);
     const Rows key_rows = keys.stretch(i, &count);
     const Rows value_rows = s.value_moments ? values.stretch(i, &count) : key_rows;
