@@ -112,6 +112,11 @@ static void reload_property(subject *x) {
   if (random_below(&x->random, 8) != 0) session_prompt(s, x->prompt);
   session_steps(s, half);
   session *copy = session_reload(s);
+  /* What it takes to go back is saved as well. */
+  const uint32_t most = half < x->config.rollback_tokens ? half : x->config.rollback_tokens;
+  const uint32_t back = random_below(&x->random, most + 1);
+  session_truncate(s, s->tokens - back);
+  session_truncate(copy, copy->tokens - back);
   session_steps(s, x->steps - half);
   session_steps(copy, x->steps - half);
   expect_same(s, copy, "a saved and loaded policy");
@@ -159,6 +164,33 @@ static void truncate_property(subject *x) {
 static void test_truncate(void **state) {
   (void)state;
   each_subject(20, truncate_property);
+}
+
+/* Methods that learn nothing from the prompt can go back into it: as if it had been shorter. */
+static void into_prompt_property(subject *x) {
+  const kvsift_method m = x->config.method;
+  const bool can = m == KVSIFT_METHOD_STREAMING || m == KVSIFT_METHOD_QUEST || m == KVSIFT_METHOD_PAGE_STATS;
+  if (!can || x->config.rollback_tokens == 0) return;
+  const uint32_t most = x->prompt < x->config.rollback_tokens ? x->prompt : x->config.rollback_tokens;
+  const uint32_t back = 1 + random_below(&x->random, most);
+  const uint32_t steps = random_below(&x->random, back);
+  const uint32_t length = x->prompt + steps - back;
+  session *s = session_new(&x->config, x->toy), *straight = session_new(&x->config, x->toy);
+  session_prompt(s, x->prompt);
+  session_steps(s, steps);
+  session_truncate(s, length);
+  session_prompt(straight, length);
+  s->digest = straight->digest = 0;
+  session_steps(s, 7);
+  session_steps(straight, 7);
+  expect_same(straight, s, "back into the prompt");
+  session_free(s);
+  session_free(straight);
+}
+
+static void test_into_prompt(void **state) {
+  (void)state;
+  each_subject(40, into_prompt_property);
 }
 
 /* Beyond the rollback the policy may refuse, and must then go on as if never asked. */
@@ -213,7 +245,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_lists),    cmocka_unit_test(test_identity),         cmocka_unit_test(test_fork),
       cmocka_unit_test(test_snapshot), cmocka_unit_test(test_truncate),         cmocka_unit_test(test_refused_truncate),
-      cmocka_unit_test(test_reset),
+      cmocka_unit_test(test_reset),    cmocka_unit_test(test_into_prompt),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
