@@ -29,7 +29,8 @@ def init_features(seed: int) -> dict:
     The mean over rows cannot tell a new row from an old one, but the zero padding below the
     last row can: channel 1 of the first layer is one everywhere, so a unit that subtracts
     channel 1 of the row below is silent but in the last row. Such units carry the last three
-    rows, and the readout starts as their weighted sum plus the mean. Channel 3 answers to mass in one row alone: a calibration row between sparse ones.
+    rows, and the readout starts as their weighted sum plus the mean. Channel 3 answers to mass
+    in one row alone: a calibration row between sparse ones.
     """
     params = {n: np.array(p) * 0.3 for n, p in init_random(seed).items()}
     w1, b1, w2, b2 = (params[n] for n in list(SHAPES)[:4])
@@ -64,7 +65,8 @@ def init_features(seed: int) -> dict:
 def features(params: dict, history: jnp.ndarray, inside: jnp.ndarray) -> jnp.ndarray:
     """The 32 means [batch][columns][unit] over history [batch][rows][columns].
 
-    `inside` masks the crop: columns outside are zeroed before each convolution, which is what padding the crop does.
+    `inside` masks the crop: columns outside are zeroed before each convolution, which is what
+    padding the crop does.
     """
     mask = inside[:, None, :, None]
     x = history[..., None] * mask

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import predictor_net as net
-from rollout import HISTORY, Dump, Rollout, Setting, ema, last_step, oracle, pool
+from rollout import Dump, Rollout, Setting, ema, last_step, oracle, pool
 
 EMA_DECAYS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
 SHARES = (16, 8, 4)
