@@ -107,7 +107,8 @@ static kvsift_view rows_of(const world *w, const uint16_t *base, uint32_t layer,
   return view;
 }
 
-/* Peaked pooled rows for the prompt's last queries, for methods that learn from attention. */
+/* Peaked pooled rows for the prompt's last queries, for methods that learn from attention: in each KV head one block in 64
+ * holds a share of 0.015 in every row, which is half of the mass at 32,768 tokens; the others hold next to nothing. */
 static void feed_rows(const world *w, kvsift_policy *policy, uint32_t rows) {
   const uint32_t blocks = (w->tokens + BLOCK - 1) / BLOCK;
   float *max = malloc((size_t)QUERY_HEADS * blocks * sizeof *max), *mass = malloc((size_t)QUERY_HEADS * blocks * sizeof *mass);
@@ -118,8 +119,9 @@ static void feed_rows(const world *w, kvsift_policy *policy, uint32_t rows) {
   for (uint32_t layer = 0; layer < w->layers; ++layer) {
     for (uint32_t r = 0; r < rows; ++r) {
       for (size_t i = 0; i < (size_t)QUERY_HEADS * blocks; ++i) {
-        const uint16_t bits = random_half(&state);
-        max[i] = (bits & 0xffu) < 8 ? 5.0f : -2.0f - (float)(bits & 0xfu);
+        const uint32_t place = (uint32_t)(i % blocks), kv_head = (uint32_t)(i / blocks) / (QUERY_HEADS / KV_HEADS);
+        const int peak = (place * 2654435761u + kv_head * 40503u) >> 26 == 0;
+        max[i] = peak ? 3.8f : -2.0f - (float)(random_half(&state) & 0xfu);
         mass[i] = expf(max[i] - 8.0f);
       }
       kvsift_observation o = {.struct_size = sizeof o, .tokens = w->tokens - rows + r + 1, .full = 1, .block_stride = blocks,
@@ -158,6 +160,10 @@ static kvsift_policy *make_policy(const world *w, const variant *v, uint32_t bud
   }
   if (info.prefill_rows > 0) feed_rows(w, policy, info.prefill_rows);
   check(kvsift_advance(policy, w->tokens), "advance", policy);
+  /* The whole network runs once over a prompt's rows: that belongs to the prompt. */
+  for (uint32_t layer = 0; layer < w->layers && v->method == KVSIFT_METHOD_ATTENTION_PREDICTOR; ++layer) {
+    check(kvsift_predict_next(policy, layer, NULL), "predict", policy);
+  }
   return policy;
 }
 
