@@ -30,7 +30,7 @@ static void heads_property(subject *x) {
 
 static void test_head_ranges(void **state) {
   (void)state;
-  each_subject(10, heads_property);
+  each_subject(25, heads_property);
 }
 
 static toy_form random_form(test_random *r) {
@@ -53,7 +53,7 @@ static void forms_property(subject *x) {
 
 static void test_cache_forms(void **state) {
   (void)state;
-  each_subject(25, forms_property);
+  each_subject(60, forms_property);
 }
 
 /* Levels of this build that this machine has. */
@@ -96,7 +96,7 @@ static void levels_property(subject *x) {
 
 static void test_levels(void **state) {
   (void)state;
-  each_subject(8, levels_property);
+  each_subject(20, levels_property);
 }
 
 /* A prompt in two pieces. EMA averages over the last rows of each piece and is not asked. */
@@ -120,7 +120,7 @@ static void chunks_property(subject *x) {
 
 static void test_chunked_prompt(void **state) {
   (void)state;
-  each_subject(10, chunks_property);
+  each_subject(25, chunks_property);
 }
 
 int main(void) {

@@ -162,7 +162,7 @@ static void test_choices(void **state) {
   (void)state;
   static const kvsift_method scored[] = {KVSIFT_METHOD_H2O,   KVSIFT_METHOD_SNAPKV,     KVSIFT_METHOD_PYRAMIDKV,
                                          KVSIFT_METHOD_QUEST, KVSIFT_METHOD_PAGE_STATS, KVSIFT_METHOD_EMA};
-  for (uint32_t i = 0; i < sizeof scored / sizeof scored[0]; ++i) each_subject_of(scored[i], 15, choice_property);
+  for (uint32_t i = 0; i < sizeof scored / sizeof scored[0]; ++i) each_subject_of(scored[i], 40, choice_property);
 }
 
 static void look_streaming(session *s, const session_answer *a) {

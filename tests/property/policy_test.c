@@ -26,7 +26,7 @@ static void lists_property(subject *x) {
 
 static void test_lists(void **state) {
   (void)state;
-  each_subject(25, lists_property);
+  each_subject(60, lists_property);
 }
 
 static void look_outputs(session *s, const session_answer *a) {
@@ -70,7 +70,7 @@ static void identity_property(subject *x) {
 
 static void test_identity(void **state) {
   (void)state;
-  each_subject(8, identity_property);
+  each_subject(20, identity_property);
 }
 
 static void fork_property(subject *x) {
@@ -103,7 +103,7 @@ static void fork_property(subject *x) {
 
 static void test_fork(void **state) {
   (void)state;
-  each_subject(8, fork_property);
+  each_subject(20, fork_property);
 }
 
 static void reload_property(subject *x) {
@@ -126,7 +126,7 @@ static void reload_property(subject *x) {
 
 static void test_snapshot(void **state) {
   (void)state;
-  each_subject(15, reload_property);
+  each_subject(40, reload_property);
 }
 
 /* Whether the method can go back to `tokens`; answers other than OK and ROLLBACK fail the test. */
@@ -163,7 +163,7 @@ static void truncate_property(subject *x) {
 
 static void test_truncate(void **state) {
   (void)state;
-  each_subject(20, truncate_property);
+  each_subject(60, truncate_property);
 }
 
 /* Methods that learn nothing from the prompt can go back into it: as if it had been shorter. */
@@ -217,7 +217,7 @@ static void refused_property(subject *x) {
 
 static void test_refused_truncate(void **state) {
   (void)state;
-  each_subject(6, refused_property);
+  each_subject(15, refused_property);
 }
 
 static void reset_property(subject *x) {
@@ -238,7 +238,7 @@ static void reset_property(subject *x) {
 
 static void test_reset(void **state) {
   (void)state;
-  each_subject(6, reset_property);
+  each_subject(15, reset_property);
 }
 
 int main(void) {

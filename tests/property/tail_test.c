@@ -44,7 +44,7 @@ static void output_property(subject *x) {
 
 static void test_outputs(void **state) {
   (void)state;
-  each_subject(12, output_property);
+  each_subject(30, output_property);
 }
 
 int main(void) {
