@@ -157,13 +157,13 @@ void predict_list(const HeadState &head, std::uint32_t list, std::uint64_t rows,
   // Rows after `rows` stay in the ring; the network just does not look at them.
   predictor_truncate(h, static_cast<std::uint32_t>(end - rows), columns);
   const std::uint32_t right = predictor_scores(h, head.settings().c.predictor_plain != 0, scores);
-  h.state->end = end;
-  h.state->columns = all_columns;
-  // Sinks and local columns are not predicted: what the newest row had there.
+  // Sinks and local columns are not predicted: what the newest of these rows had there.
   const std::uint32_t newest = predictor_rows(h) - 1;
   const std::uint32_t left = h.shape.left < columns ? h.shape.left : columns;
   for (std::uint32_t j = 0; j < left; ++j) scores[j] = predictor_share(h, newest, j);
   for (std::uint32_t j = right; j < columns; ++j) scores[j] = predictor_share(h, newest, j);
+  h.state->end = end;
+  h.state->columns = all_columns;
   Counters &counters = head.unit->counters;
   counters.columns_computed += h.state->computed - computed;
   counters.columns_total += h.state->total - total;

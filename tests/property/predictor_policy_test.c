@@ -10,7 +10,7 @@
 #include "kvsift/kvsift.h"
 #include "random.h"
 
-enum { MAX_TOKENS = 700, MAX_HEADS = 4, RUNS = 40, LONGEST = 90 };
+enum { MAX_TOKENS = 700, MAX_HEADS = 4, RUNS = 150, LONGEST = 90 };
 
 typedef struct subject {
   kvsift_policy_config config;
