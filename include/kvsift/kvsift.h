@@ -187,7 +187,7 @@ enum { KVSIFT_GROUP_QUERY_HEAD = 0, KVSIFT_GROUP_MEAN = 1, KVSIFT_GROUP_MAX = 2 
 
 /* Tail: what stands for blocks of which no token is kept. MOMENTS: one pseudo-token a block from the mean and variance of
  * its keys and the mean of its values, logit q.mean(k) * scale + log(1 + x/2) + log(tokens), x = scale^2 sum q_c^2 var_c.
- * Page statistics then rank pages by this logit, which serves as well as their own score and costs nothing more.
+ * Page statistics then rank pages by the largest logit they are likely to hold, q.mean(k) * scale + sqrt(2 x log(tokens)).
  * BALANCE: a weighted BalanceKV coreset. */
 enum { KVSIFT_TAIL_NONE = 0, KVSIFT_TAIL_MOMENTS = 1, KVSIFT_TAIL_BALANCE = 2 };
 

@@ -75,10 +75,12 @@ void attend_tail(const Head &head, const Lists &lists, const Tail &tail, const A
 void attend_row(const Head &head, std::uint32_t tokens, const Attended &result);
 
 // Tail logits of pages [first, first + count): scale * q.mean + log(1 + x/2) + log(tokens in page).
-// logits: [group][stride], entry 0 for page `first`.
+// peaks, which may be null: what the page's largest logit is likely to be, scale * q.mean +
+// sqrt(2 x log(tokens)).
+// Both [group][stride], entry 0 for page `first`.
 void moment_logits(const Kernels &kernels, const float *queries, std::uint32_t group, float scale,
                    const Moments &moments, std::uint32_t first, std::uint32_t count, float *logits,
-                   std::size_t stride);
+                   float *peaks, std::size_t stride);
 
 // Likewise the page statistics scale * (q.mean + 0.5 * sum |q_c| deviation_c).
 void moment_scores(const Kernels &kernels, const float *queries, std::uint32_t group, float scale,

@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "attend/attend.h"
 #include "kernels/one.h"
 
@@ -20,10 +22,16 @@ std::uint32_t alike(const Moments &moments, std::uint32_t page, std::uint32_t li
   return limit < full - page ? limit : full - page;
 }
 
-// Tail logits, or page statistics.
+// The largest of n normal variables lies about sqrt(2 log n) deviations above their mean.
+void spreads_of_largest(float *spread, std::uint32_t count, float log_tokens) {
+  const float deviations = std::sqrt(2 * log_tokens);
+  for (std::uint32_t i = 0; i < count; ++i) spread[i] = 2 * deviations * std::sqrt(spread[i]);
+}
+
+// Tail logits and peaks (may be null), or page statistics.
 void page_figures(const Kernels &kernels, const float *queries, std::uint32_t group, float scale,
                   const Moments &moments, std::uint32_t first, std::uint32_t count, bool tail,
-                  float *out, std::size_t stride) {
+                  float *out, float *peaks, std::size_t stride) {
   float dot[KVSIFT_MAX_GROUP * kPagesAtOnce], spread[KVSIFT_MAX_GROUP * kPagesAtOnce];
   for (std::uint32_t done = 0; done < count;) {
     const std::uint32_t page = first + done, left = count - done;
@@ -39,6 +47,9 @@ void page_figures(const Kernels &kernels, const float *queries, std::uint32_t gr
       const std::size_t from = g * kPagesAtOnce, to = g * stride + done;
       if (tail) {
         kernels.page.tail_logits(dot + from, spread + from, n, scale, log_tokens, out + to);
+        if (peaks == nullptr) continue;
+        spreads_of_largest(spread + from, n, log_tokens);
+        kernels.page.scores(dot + from, spread + from, n, scale, peaks + to);
       } else {
         kernels.page.scores(dot + from, spread + from, n, scale, out + to);
       }
@@ -51,14 +62,15 @@ void page_figures(const Kernels &kernels, const float *queries, std::uint32_t gr
 
 void moment_logits(const Kernels &kernels, const float *queries, std::uint32_t group, float scale,
                    const Moments &moments, std::uint32_t first, std::uint32_t count, float *logits,
-                   std::size_t stride) {
-  page_figures(kernels, queries, group, scale, moments, first, count, true, logits, stride);
+                   float *peaks, std::size_t stride) {
+  page_figures(kernels, queries, group, scale, moments, first, count, true, logits, peaks, stride);
 }
 
 void moment_scores(const Kernels &kernels, const float *queries, std::uint32_t group, float scale,
                    const Moments &moments, std::uint32_t first, std::uint32_t count, float *scores,
                    std::size_t stride) {
-  page_figures(kernels, queries, group, scale, moments, first, count, false, scores, stride);
+  page_figures(kernels, queries, group, scale, moments, first, count, false, scores, nullptr,
+               stride);
 }
 
 }  // namespace kvsift

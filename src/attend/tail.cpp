@@ -53,7 +53,7 @@ void add_coreset(const Head &head, const kvsift_range *ranges, std::uint32_t cou
 void page_logits(const Head &head, const Tail &tail, const Run &run, float *out) {
   if (tail.page_logits == nullptr) {
     moment_logits(*head.kernels, head.queries, head.group, head.scale, *tail.moments, run.first,
-                  run.count, out, kChunk);
+                  run.count, out, nullptr, kChunk);
     return;
   }
   for (std::uint32_t g = 0; g < head.group; ++g)

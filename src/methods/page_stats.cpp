@@ -1,8 +1,6 @@
 // Page statistics (UNIQUE, 2605.27740): a page's score is q.mean + 0.5 |q|.deviation of its keys.
 #include "methods/page_stats.h"
 
-#include <cstring>
-
 #include "policy/pages.h"
 
 namespace kvsift {
@@ -20,14 +18,14 @@ void defaults(kvsift_policy_config *c) {
   c->dense_layers = 2;
 }
 
-// With the moments tail a page is ranked by the mass the tail would give it: as good a score, and one pass over the page's
-// rows serves both. The logits stay in scratch for kvsift_attend.
+// With the moments tail the squared deviations are at hand: a page is ranked by what its largest logit is likely to be.
+// That finds single tokens that matter better than the page's mass does, and the tail stands for the mass. One pass over
+// the page's rows serves both; the tail's logits stay in scratch for kvsift_attend.
 void score_for_tail(const HeadState &head, const QueryRows &query, std::uint32_t pages, float *scores,
                     std::uint64_t stride) {
   const Settings &s = head.settings();
-  float *logits = head.scratch().spare;
-  moment_logits(head.k(), query.rows, s.group, s.scale, moments_of(head, query.tokens), 0, pages, logits, stride);
-  for (std::uint32_t g = 0; g < s.group; ++g) std::memcpy(scores + g * stride, logits + g * stride, pages * sizeof *logits);
+  moment_logits(head.k(), query.rows, s.group, s.scale, moments_of(head, query.tokens), 0, pages, head.scratch().spare,
+                scores, stride);
   head.marks().tail_layer = head.layer;
   head.marks().tail_tokens = query.tokens;
   count_page_bytes(head, pages);

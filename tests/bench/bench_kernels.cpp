@@ -185,7 +185,7 @@ void bench_pages(Bench &bench, const Cache &cache, const float *queries) {
   const auto logits = [&](std::uint16_t *mean, std::uint16_t *deviation) {
     const Moments moments{kDim,      16,      pages * 16, KVSIFT_F16, mean,
                           deviation, nullptr, nullptr,    nullptr,    nullptr};
-    moment_logits(*bench.k, queries, kGroup, 0.1f, moments, 0, pages, out, pages);
+    moment_logits(*bench.k, queries, kGroup, 0.1f, moments, 0, pages, out, nullptr, pages);
   };
   const auto bounds = [&](std::uint16_t *low, std::uint16_t *high) {
     const Rows a{reinterpret_cast<std::uint8_t *>(low), KVSIFT_F16, kDim * 2, nullptr, 0};

@@ -27,14 +27,15 @@ static channel channel_of(const brute *b, uint32_t layer, uint32_t kv_head, uint
   return x;
 }
 
-/* Quest: the upper bound of the page's logits. Page statistics: q.mean + |q|.deviation / 2, or with a moments tail the
- * page's logit in it. *error: what the storage of mean and deviation (float16, or int8 of the row's greatest) and
- * float32 may change; the tail's logit moves with the deviation by at most |q| as well. */
+/* Quest: the upper bound of the page's logits. Page statistics: q.mean + |q|.deviation / 2, or with a moments tail what the
+ * page's largest logit is likely to be. *error: what the storage of mean and deviation (float16, or int8 of the row's
+ * greatest) and float32 may change; a likely largest moves with the deviation by at most `steep` |q|. */
 static double page_score(const brute *b, uint32_t layer, uint32_t query_head, uint32_t tokens, uint32_t page, double *error) {
   const kvsift_policy_config *c = &b->x->config;
   const uint32_t begin = page * c->page_tokens;
   const uint32_t end = begin + c->page_tokens < tokens ? begin + c->page_tokens : tokens;
   const float *q = toy_row(b->x->toy, TOY_QUERY, layer, query_head, tokens - 1);
+  const double steep = sqrt(2 * log((double)(end - begin)));
   const int by_tail = c->method == KVSIFT_METHOD_PAGE_STATS && c->tail == KVSIFT_TAIL_MOMENTS;
   double score = 0, x2 = 0, sum = 0, mean_top = 0, deviation_top = 0, total = 0;
   for (uint32_t d = 0; d < c->head_dim; ++d) {
@@ -45,15 +46,17 @@ static double page_score(const brute *b, uint32_t layer, uint32_t query_head, ui
     x2 += pow(oracle_scale(c) * size * x.deviation, 2);
     mean_top = fmax(mean_top, fabs(x.mean));
     deviation_top = fmax(deviation_top, x.deviation);
-    sum += size * (fabs(x.mean) + x.deviation);
+    sum += size * (fabs(x.mean) + (by_tail ? steep : 1) * x.deviation);
     total += size;
   }
   *error = 1e-5 * (fabs(score) + 1);
   if (c->method == KVSIFT_METHOD_PAGE_STATS) {
-    *error += c->moments_type == KVSIFT_I8 ? total * (mean_top + deviation_top) / 253 : sum / 1900 + total * 1e-7;
+    const double slope = by_tail ? steep : 1;
+    *error += c->moments_type == KVSIFT_I8 ? total * (mean_top + slope * deviation_top) / 253
+                                           : sum / 1900 + total * (1 + slope) * 1e-7;
   }
   *error *= oracle_scale(c);
-  return score * oracle_scale(c) + (by_tail ? log(1 + x2 / 2) + log((double)(end - begin)) : 0);
+  return score * oracle_scale(c) + (by_tail ? steep * sqrt(x2) : 0);
 }
 
 void brute_page_scores(const brute *b, const session_answer *a, uint32_t list, uint32_t pages, double *low, double *high) {

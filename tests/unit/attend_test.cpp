@@ -165,7 +165,7 @@ void test_tail(void **) {
     }
     Buffer<float> logits(k.shape.group * k.blocks);
     moment_logits(reference(), k.queries.data, k.shape.group, k.scale, k.moments, 0, k.blocks,
-                  logits.data, k.blocks);
+                  logits.data, nullptr, k.blocks);
     k.tail.page_logits = logits.data;
     k.tail.page_stride = k.blocks;
     attend(k.head(reference()), k.lists(), k.tail, given.to);

@@ -135,7 +135,8 @@ void test_moment_logits(void **) {
     const kvsift_type type = round % 2 ? KVSIFT_F16 : KVSIFT_I8;
     RandomRows mean(random, type, pages, pad, 0, true),
         deviation(random, type, pages, pad, 0, true);
-    Buffer<float> queries(group * pad), logits(group * n), scores(group * n), other(2 * group * n);
+    Buffer<float> queries(group * pad), logits(group * n), peaks(group * n), scores(group * n);
+    Buffer<float> other(3 * group * n);
     for (std::uint32_t i = 0; i < group * pad; ++i)
       queries.data[i] = i % pad < dim ? random.uniform() : 0.0f;
     const Moments moments{dim,
@@ -151,7 +152,7 @@ void test_moment_logits(void **) {
     Moments m = moments;
     if (type == KVSIFT_F16) m.mean_scale = m.deviation_scale = nullptr;
     const float scale = 0.2f;
-    moment_logits(reference(), queries.data, group, scale, m, first, n, logits.data, n);
+    moment_logits(reference(), queries.data, group, scale, m, first, n, logits.data, peaks.data, n);
     moment_scores(reference(), queries.data, group, scale, m, first, n, scores.data, n);
     for (std::uint32_t i = 0; i < group * n; ++i) {
       const std::uint32_t page = first + i % n;
@@ -166,13 +167,15 @@ void test_moment_logits(void **) {
       const double s = static_cast<double>(scale), tokens = page + 1 == pages ? open : size;
       assert_true(
           near(logits.data[i], s * dot + std::log(1 + s * s * square / 2) + std::log(tokens), 10));
+      assert_true(near(peaks.data[i], s * dot + std::sqrt(2 * std::log(tokens) * s * s * square), 60));
       assert_true(near(scores.data[i], s * (dot + sum / 2), 60));
     }
     for_levels([&](const Kernels &k, const char *) {
-      moment_logits(k, queries.data, group, scale, m, first, n, other.data, n);
+      moment_logits(k, queries.data, group, scale, m, first, n, other.data, other.data + 2 * group * n, n);
       moment_scores(k, queries.data, group, scale, m, first, n, other.data + group * n, n);
       assert_true(same_bits(other.data, logits.data, group * n * 4));
       assert_true(same_bits(other.data + group * n, scores.data, group * n * 4));
+      assert_true(same_bits(other.data + 2 * group * n, peaks.data, group * n * 4));
     });
   }
 }
