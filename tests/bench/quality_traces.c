@@ -107,11 +107,15 @@ static kvsift_policy *make_policy(const trace *t, const variant *v, uint32_t bud
   return policy;
 }
 
+static float of_half(uint16_t half) {
+  const int exponent = (half >> 10) & 31;
+  const float magnitude = exponent == 0 ? ldexpf((float)(half & 1023), -24) : ldexpf((float)(1024 | (half & 1023)), exponent - 25);
+  return half >> 15 ? -magnitude : magnitude;
+}
+
 /* Softmax rows of all query heads over `tokens` tokens, in double. */
 static void true_rows(const trace *t, uint32_t step, uint32_t tokens, float *rows) {
   static float logits[1 << 14];
-  kvsift_query q = query_of(t, step, 1);
-  (void)q;
   for (uint32_t h = 0; h < QUERY_HEADS; ++h) {
     const uint16_t *query = (const uint16_t *)t->q.data + ((size_t)step * QUERY_HEADS + h) * DIM;
     double max = -DBL_MAX, sum = 0;
@@ -119,10 +123,7 @@ static void true_rows(const trace *t, uint32_t step, uint32_t tokens, float *row
       const uint16_t *key = (const uint16_t *)t->k.data + ((size_t)i * KV_HEADS + h / GROUP) * DIM;
       double dot = 0;
       for (int c = 0; c < DIM; ++c) {
-        _Float16 a, b;
-        memcpy(&a, query + c, 2);
-        memcpy(&b, key + c, 2);
-        dot += (double)a * (double)b;
+        dot += (double)of_half(query[c]) * (double)of_half(key[c]);
       }
       logits[i] = (float)(dot / sqrt(DIM));
       if (logits[i] > max) max = logits[i];
