@@ -11,7 +11,7 @@ static void set(uint32_t *field, uint32_t value) {
 static bool set_budget(const options *from, kvsift_policy_config *out, failure *why) {
   bool votes = out->method == KVSIFT_METHOD_SNAPKV || out->method == KVSIFT_METHOD_PYRAMIDKV;
   uint32_t fixed = out->sink_tokens + out->local_tokens;
-  if (votes && fixed < out->window) fixed = out->window;
+  if (votes && fixed < out->sink_tokens + out->window) fixed = out->sink_tokens + out->window;
   if (fixed < out->block_tokens) fixed = out->block_tokens;
   out->budget_share = from->budget_share;
   out->budget_tokens = from->budget_share > 0 ? fixed : from->budget_tokens;
