@@ -35,7 +35,9 @@ static void create_all(contest *out, const eval_options *from, const model *m, u
         contestant shape = {
             .method = from->methods[i], .tail = from->tails[t], .share = from->shares[s]};
         failure why;
-        if (shape.method == KVSIFT_METHOD_FULL) continue;
+        bool balance = shape.method == KVSIFT_METHOD_BALANCE; /* is its own tail */
+        if (shape.method == KVSIFT_METHOD_FULL || (balance && t > 0)) continue;
+        if (balance) shape.tail = KVSIFT_TAIL_BALANCE;
         if (create_one(out, &from->base, m, capacity, shape, &why)) continue;
         fprintf(stderr, "left out: %s: %s\n", out->list[out->count].name, why.text);
       }
