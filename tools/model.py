@@ -24,7 +24,7 @@ class Config:
     head_dim: int = 32
     hidden: int = 512
     context: int = 2048
-    rope_base: float = 1000000.0
+    rope_base: float = 1e8
     norm_eps: float = 1e-5
 
     def as_dict(self) -> dict:
@@ -118,12 +118,32 @@ def forward(config: Config, params: dict, tokens: jnp.ndarray, keep_qkv: bool = 
     return (logits, kept) if keep_qkv else logits
 
 
-def weighted_loss(config: Config, params: dict, tokens: jnp.ndarray, weights: jnp.ndarray):
-    """Weighted mean of the next token's negative log-likelihood."""
-    logits = forward(config, params, tokens[:, :-1])
+# The layer whose first KV head is shown where answers stand: two layers before it gather what a
+# fact's words are, two after it use what was found.
+POINTER_LAYER = 3
+
+
+def pointer_loss(q: jnp.ndarray, k: jnp.ndarray, pointers: jnp.ndarray) -> jnp.ndarray:
+    """How far the first KV head's queries at pointers[..., 0] are from seeing only [..., 1]."""
+    at, source = pointers[..., 0], pointers[..., 1]
+    chosen = jnp.take_along_axis(q[:, 0], jnp.maximum(at, 0)[:, None, :, None], axis=2)
+    logits = jnp.einsum("bgad,bsd->bgas", chosen * q.shape[-1] ** -0.5, k[:, 0])
+    future = jnp.arange(k.shape[2])[None, None, None, :] > at[:, None, :, None]
+    logits = jnp.where(future, -1e30, logits)
+    right = jnp.take_along_axis(logits, jnp.maximum(source, 0)[:, None, :, None], axis=3)[..., 0]
+    loss = (jax.nn.logsumexp(logits, axis=-1) - right).mean(axis=1)
+    return jnp.sum(jnp.where(at >= 0, loss, 0)) / jnp.maximum(1, jnp.sum(at >= 0))
+
+
+def weighted_loss(config: Config, params: dict, tokens: jnp.ndarray, weights: jnp.ndarray,
+                  pointers: jnp.ndarray, pointer_weight: float):
+    """Weighted mean of the next token's negative log-likelihood, plus the pointers' share."""
+    logits, kept = forward(config, params, tokens[:, :-1], True)
+    pointing = pointer_loss(kept[POINTER_LAYER][0], kept[POINTER_LAYER][1], pointers)
     target = jnp.take_along_axis(logits, tokens[:, 1:, None], axis=-1)[..., 0]
     nll = jax.nn.logsumexp(logits, axis=-1) - target
-    return jnp.sum(nll * weights[:, 1:]) / jnp.sum(weights[:, 1:])
+    main = jnp.sum(nll * weights[:, 1:]) / jnp.sum(weights[:, 1:])
+    return main + pointer_weight * pointing, (main, pointing)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -39,6 +39,16 @@ class Fact:
     attr: str
     statement: list[int]
     answer: list[int]
+    target: Fact | None = None  # of a chain's link: the fact it refers to
+    at: int = -1                # where in the sequence the statement begins
+
+    def sources(self) -> list[int]:
+        """Where in the sequence each token of the answer stands; -1: nowhere, it is implied."""
+        end = self.at + len(self.statement)
+        if self.target is None:
+            return list(range(end - len(self.answer), end))
+        value = len(self.answer) - len(self.target.answer) - 1
+        return list(range(end - 1 - value, end - 1)) + [-1] + self.target.sources()
 
 
 class Corpus:
@@ -68,13 +78,20 @@ class Sequence:
         self.ids = [bos]
         self.weights = [0.0]
         self.answers: list[tuple[int, int]] = []
+        self.pointers: list[tuple[int, int]] = []
 
     def add(self, ids: list[int], weight: float) -> None:
         self.ids += ids
         self.weights += [weight] * len(ids)
 
-    def add_answer(self, ids: list[int]) -> None:
-        self.answers.append((len(self.ids), len(self.ids) + len(ids)))
+    def add_statement(self, fact: Fact) -> None:
+        fact.at = len(self.ids)
+        self.add(fact.statement, 0.03)
+
+    def add_answer(self, ids: list[int], sources: list[int] | None = None) -> None:
+        first = len(self.ids)
+        self.answers.append((first, first + len(ids)))
+        self.pointers += [(first + i - 1, s) for i, s in enumerate(sources or []) if s >= 0]
         self.add(ids, ANSWER_WEIGHT)
 
     def __len__(self) -> int:
@@ -112,7 +129,7 @@ class TaskMaker:
             key = (int(rng.integers(len(ADJECTIVES))), int(rng.integers(len(NOUNS))))
             if used and rng.random() < similar:
                 old = list(used)[int(rng.integers(len(used)))]
-                key = (old[0], key[1]) if rng.random() < 0.5 else (key[0], old[1])
+                key = (old[0], key[1]) if rng.random() < 0.4 else (key[0], old[1])
             if key not in used:
                 used.add(key)
                 return key
@@ -139,7 +156,7 @@ class TaskMaker:
             key = self._new_key(used, rng, 0.0)
             value = self.ids["the"] + self._reference("code", target.key)
             facts.append(Fact(key, "code", self.statement("code", key, value),
-                              value + self.ids["is"] + target.answer))
+                              value + self.ids["is"] + target.answer, target))
         return facts
 
     def text(self, length: int, rng: np.random.Generator) -> Sequence:
@@ -194,14 +211,14 @@ class TaskMaker:
                 new = (self.new_chain(used, rng, int(rng.integers(1, 3)))
                        if rng.random() < chains else [self.new_fact(used, rng, similar)])
                 for i in rng.permutation(len(new)):
-                    seq.add(new[i].statement, 0.03)
+                    seq.add_statement(new[i])
                     waiting.append(new[i])
             else:
                 again = asked and rng.random() < 0.15
                 pool = asked if again else waiting
                 fact = pool[int(rng.integers(len(pool)))]
                 seq.add(self.question(fact.attr, fact.key), FRAME_WEIGHT)
-                seq.add_answer(fact.answer)
+                seq.add_answer(fact.answer, fact.sources())
                 if not again:
                     waiting.remove(fact)
                     asked.append(fact)
@@ -225,7 +242,7 @@ class TaskMaker:
         next_fact = 0
         while True:
             while next_fact < len(order) and text >= at[order[next_fact]] * (room - 60):
-                seq.add(planted[order[next_fact]].statement, 0.03)
+                seq.add_statement(planted[order[next_fact]])
                 next_fact += 1
             ids, cursor = self.corpus.sentence(cursor)
             if text + len(ids) > room:
@@ -233,10 +250,10 @@ class TaskMaker:
             seq.add(ids, self.text_weight)
             text += len(ids)
         for i in order[next_fact:]:
-            seq.add(planted[i].statement, 0.03)
+            seq.add_statement(planted[i])
         for fact in asked:
             seq.add(self.question(fact.attr, fact.key), FRAME_WEIGHT)
-            seq.add_answer(fact.answer)
+            seq.add_answer(fact.answer, fact.sources())
         return seq
 
     def training_haystack(self, length: int, rng: np.random.Generator, most: int,

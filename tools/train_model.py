@@ -60,6 +60,8 @@ def parse_arguments() -> argparse.Namespace:
     phase.add_argument("--filler", type=float, default=0.3, help="share of text between facts")
     phase.add_argument("--similar", type=float, default=0.0, help="share of look-alike keys")
     phase.add_argument("--chains", type=float, default=0.0)
+    phase.add_argument("--pointers", type=float, default=0.0,
+                       help="weight of the loss that shows one head where answers stand")
     parser.add_argument("--evaluate-every", type=int, default=200)
     parser.add_argument("--save-minutes", type=float, default=5.0)
     return parser.parse_args()
@@ -82,16 +84,20 @@ def make_sequence(args: argparse.Namespace, maker: TaskMaker, rng: np.random.Gen
 
 
 def make_batch(args: argparse.Namespace, maker: TaskMaker, vocab: int,
-               step: int) -> tuple[np.ndarray, np.ndarray]:
+               step: int) -> tuple[np.ndarray, ...]:
     rng = np.random.default_rng([args.seed, step])
     tokens = np.zeros((args.batch, args.length + 1), dtype=np.int32)
     weights = np.zeros(tokens.shape, dtype=np.float32)
+    pointers = np.full((args.batch, args.length // 4, 2), -1, dtype=np.int32)
     for row in range(args.batch):
         seq = make_sequence(args, maker, rng, vocab)
         n = min(len(seq), args.length + 1)
         tokens[row, :n] = seq.ids[:n]
         weights[row, :n] = seq.weights[:n]
-    return tokens, weights
+        known = np.array([p for p in seq.pointers if p[0] < args.length], dtype=np.int32)
+        known = rng.permutation(known)[:pointers.shape[1]] if len(known) else known.reshape(0, 2)
+        pointers[row, :len(known)] = known
+    return tokens, weights, pointers
 
 
 def start_worker(args: argparse.Namespace, maker: TaskMaker, vocab: int,
@@ -181,10 +187,10 @@ def main() -> None:
         state, first, seen = optimizer.init_state(params), 0, 0
 
     @partial(jax.jit, donate_argnums=1)
-    def accumulate(params, total, tokens, weights):
-        loss, grads = jax.value_and_grad(
-            lambda p: model.weighted_loss(config, p, tokens, weights))(params)
-        return jax.tree.map(jnp.add, total, grads), loss
+    def accumulate(params, total, *batch):
+        (_, losses), grads = jax.value_and_grad(
+            lambda p: model.weighted_loss(config, p, *batch, args.pointers), has_aux=True)(params)
+        return jax.tree.map(jnp.add, total, grads), jnp.stack(losses)
 
     apply = jax.jit(optimizer.update, donate_argnums=(0, 2))
     zeros = jax.jit(lambda p: jax.tree.map(jnp.zeros_like, p))
@@ -196,16 +202,15 @@ def main() -> None:
     micros = args.batch // args.micro
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    losses: list[float] = []
+    losses: list[np.ndarray] = []
     began = saved_at = time.time()
     for step in range(first, args.until):
-        tokens, weights = batches.get()
-        total, loss = zeros(params), 0.0
+        batch = batches.get()
+        total, loss = zeros(params), np.zeros(2)
         for m in range(micros):
             rows = slice(m * args.micro, (m + 1) * args.micro)
-            total, part = accumulate(params, total, jnp.asarray(tokens[rows]),
-                                     jnp.asarray(weights[rows]))
-            loss += float(part) / micros
+            total, part = accumulate(params, total, *(jnp.asarray(a[rows]) for a in batch))
+            loss += np.asarray(part) / micros
         total = {n: g / micros for n, g in total.items()}
         progress = (step - first) / max(1, args.until - first)
         rate = (args.rate + (rate_end - args.rate) * progress) * min(1, (step + 1) / args.warmup)
@@ -213,11 +218,12 @@ def main() -> None:
         losses.append(loss)
         seen += args.batch * args.length
         if step % 20 == 0:
-            print(f"step {step} loss {np.mean(losses[-20:]):.3f} norm {float(norm):.2f} rate "
+            mean = np.mean(losses[-20:], axis=0)
+            print(f"step {step} loss {mean[0]:.3f} pointing {mean[1]:.3f} norm {float(norm):.2f} rate "
                   f"{rate:.5f} tokens {seen / 1e6:.2f}M {time.time() - began:.0f}s", flush=True)
         last = step + 1 == args.until or stop.is_set()
         if (step + 1) % args.evaluate_every == 0:
-            record = {"step": step + 1, "tokens": seen, "loss": float(np.mean(losses[-100:])),
+            record = {"step": step + 1, "tokens": seen, "loss": float(np.mean(losses[-100:], axis=0)[0]),
                       "seconds": time.time() - began, "length": args.length,
                       "bits_per_byte": bits_per_byte(config, params, tokenizer, held_out, 512, 20)}
             for depth in (0.1, 0.5, 0.9):
