@@ -72,7 +72,7 @@ run() {
 run build -Dbindings=enabled -Dtests=enabled -Dexamples=enabled -Dlong_tests=$long --
 # Sanitizers take libc's allocator over and slow bindings down: library and C tests only.
 run build-asan -Db_sanitize=address,undefined -Dbuildtype=debugoptimized -Db_lundef=false -Dtests=enabled \
-  -Dexamples=enabled -- --no-suite bindings --no-suite long --timeout-multiplier 4
+  -Dexamples=enabled -- --no-suite bindings --no-suite packaging --no-suite long --timeout-multiplier 4
 run build-tsan -Db_sanitize=thread -Dbuildtype=debugoptimized -Db_lundef=false -Dtests=enabled -Dexamples=enabled -- \
   --timeout-multiplier 4 property/threads unit/store property/store
 if $long; then
