@@ -65,7 +65,11 @@ extern "C" kvsift_status kvsift_get_build_info(kvsift_build_info *info) {
   info->levels = "scalar";
 #endif
   info->level = level_name(best_level());
+#ifdef KVSIFT_HAS_CUDA
+  info->cuda = 1;
+#else
   info->cuda = 0;
+#endif
   return KVSIFT_OK;
 }
 

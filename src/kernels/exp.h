@@ -1,6 +1,8 @@
 // exp and log over a vector class: one order of operations, hence the same bits on every level.
 #pragma once
 
+#include "core/both.h"
+
 namespace kvsift {
 namespace {
 
@@ -11,7 +13,7 @@ constexpr float kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;
 
 // Within 1 ulp in [-86.9, 88.72]; zero below, infinity above.
 template <class V>
-V exp(V x) {
+KVSIFT_BOTH V exp(V x) {
   const V round = V::broadcast(kRound);
   const V low = V::broadcast(-86.9f), high = V::broadcast(88.72f);
   const V shifted = fma(x, V::broadcast(1.44269504f), round);
@@ -30,7 +32,7 @@ V exp(V x) {
 
 // Within 1 ulp or so for normal x > 0; minus infinity below the smallest normal number.
 template <class V>
-V log(V x) {
+KVSIFT_BOTH V log(V x) {
   const V one = V::broadcast(1.0f);
   const V e = exponent(x);
   const V f = sub(scale_exponent(x, sub(V::broadcast(kRound), e)), one);

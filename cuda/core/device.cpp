@@ -1,0 +1,107 @@
+#include "cuda/core/device.h"
+
+// The fat binaries, put into the archive by embed.S.in.
+#define KVSIFT_MODULE(file) \
+  extern "C" const unsigned char kvsift_fatbin_##file[] __attribute__((visibility("hidden")));
+#define KVSIFT_KERNEL(file, name)
+#include "cuda/core/kernel_list.inc"
+#undef KVSIFT_MODULE
+#undef KVSIFT_KERNEL
+
+namespace kvsift {
+namespace {
+
+struct KernelName {
+  std::uint32_t module;
+  const char *name;
+};
+
+const unsigned char *const kFatbins[] = {
+#define KVSIFT_MODULE(file) kvsift_fatbin_##file,
+#define KVSIFT_KERNEL(file, name)
+#include "cuda/core/kernel_list.inc"
+#undef KVSIFT_MODULE
+#undef KVSIFT_KERNEL
+};
+
+const KernelName kNames[] = {
+#define KVSIFT_MODULE(file)
+#define KVSIFT_KERNEL(file, name) {kModule_##file, "kvsift_" #name},
+#include "cuda/core/kernel_list.inc"
+#undef KVSIFT_MODULE
+#undef KVSIFT_KERNEL
+};
+
+// A result with the kernel's name behind the call's.
+kvsift_status check_kernel(const Driver &d, CUresult result, const char *call, std::uint32_t kernel, kvsift_error *error) {
+  if (result == CUDA_SUCCESS) return KVSIFT_OK;
+  const char *name = nullptr;
+  if (d.error_name(result, &name) != CUDA_SUCCESS || name == nullptr) name = "unknown error";
+  return fail(error, KVSIFT_DEVICE, call, " for ", kNames[kernel].name, " answered ", name, " (",
+              static_cast<std::int32_t>(result), ")");
+}
+
+kvsift_status load_kernels(Device *device, kvsift_error *error) {
+  const Driver &d = device->driver;
+  for (std::uint32_t i = 0; i < kModules; ++i) {
+    const CUresult result =
+        d.load_library(&device->modules[i], kFatbins[i], nullptr, nullptr, 0, nullptr, nullptr, 0);
+    if (kvsift_status s = check(d, result, "cuLibraryLoadData", error)) return s;
+  }
+  for (std::uint32_t i = 0; i < kKernels; ++i) {
+    CUkernel kernel = nullptr;
+    const CUresult found = d.kernel(&kernel, device->modules[kNames[i].module], kNames[i].name);
+    if (kvsift_status s = check_kernel(d, found, "cuLibraryGetKernel", i, error)) return s;
+    const CUresult loaded = d.function(&device->kernels[i], kernel);
+    if (kvsift_status s = check_kernel(d, loaded, "cuKernelGetFunction", i, error)) return s;
+  }
+  return KVSIFT_OK;
+}
+
+kvsift_status ask_device(Device *device, kvsift_error *error) {
+  const Driver &d = device->driver;
+  CUdevice number = 0;
+  int count = 0;
+  if (kvsift_status s = check(d, d.current_device(&number), "cuCtxGetDevice", error)) return s;
+  const CUresult result = d.device_attribute(&count, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, number);
+  if (kvsift_status s = check(d, result, "cuDeviceGetAttribute", error)) return s;
+  device->multiprocessors = static_cast<std::uint32_t>(count);
+  return KVSIFT_OK;
+}
+
+}  // namespace
+
+kvsift_status open_device(Device *device, kvsift_error *error) {
+  *device = Device{};
+  if (kvsift_status s = open_driver(&device->driver, error)) return s;
+  kvsift_status status = ask_device(device, error);
+  if (status == KVSIFT_OK) status = load_kernels(device, error);
+  if (status != KVSIFT_OK) close_device(device);
+  return status;
+}
+
+void close_device(Device *device) {
+  for (CUlibrary module : device->modules) {
+    if (module != nullptr) device->driver.unload_library(module);
+  }
+  close_driver(&device->driver);
+  *device = Device{};
+}
+
+kvsift_status launch_kernel(const Device &device, KernelId kernel, const LaunchShape &shape, void *stream, const void *args,
+                            kvsift_error *error) {
+  if (shape.x == 0 || shape.y == 0 || shape.z == 0) return KVSIFT_OK;
+  void *parameters[] = {const_cast<void *>(args)};
+  const CUresult result =
+      device.driver.launch(device.kernels[kernel], shape.x, shape.y, shape.z, shape.threads, 1, 1, shape.shared_bytes,
+                           static_cast<CUstream>(stream), parameters, nullptr);
+  return check_kernel(device.driver, result, "cuLaunchKernel", kernel, error);
+}
+
+kvsift_status allow_shared(const Device &device, KernelId kernel, std::uint32_t bytes, kvsift_error *error) {
+  const CUresult result = device.driver.set_attribute(
+      device.kernels[kernel], CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, static_cast<int>(bytes));
+  return check_kernel(device.driver, result, "cuFuncSetAttribute", kernel, error);
+}
+
+}  // namespace kvsift

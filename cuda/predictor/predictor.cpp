@@ -1,0 +1,67 @@
+#include "cuda/predictor/predictor.h"
+
+#include <cstddef>
+
+namespace kvsift {
+namespace {
+
+constexpr std::uint32_t kResidentBlocks = 5;  // of the convolutions, on one multiprocessor
+
+std::uint32_t count_of(const Histories &h) { return h.heads * h.lists; }
+
+std::uint32_t at_least_one(std::uint32_t n) { return n > 0 ? n : 1; }
+
+// Blocks of `threads` for so many columns, one column a thread.
+std::uint32_t blocks_for(std::uint32_t columns, std::uint32_t threads) {
+  return at_least_one((columns + threads - 1) / threads);
+}
+
+}  // namespace
+
+Histories histories_of(const PolicyPlaces &policy) {
+  using namespace attention_predictor;
+  const Settings &s = policy.s;
+  const UnitPlaces &p = policy.places;
+  Histories h{};
+  h.unit_bytes = p.bytes;
+  h.lists = s.lists;
+  h.counters = offsetof(Unit, counters);
+  h.states = p.method[kStates];
+  h.marks = p.method[kMarks];
+  h.lengths = p.method[kLengths];
+  h.ring = p.method[kRing];
+  h.s = p.method[kKept];
+  h.filled = p.method[kFilled];
+  h.scores = p.method[kScores];
+  h.shape = shape_of(s);
+  h.block_tokens = s.c.block_tokens;
+  h.period = s.c.predict_period;
+  h.plain = s.c.predictor_plain;
+  h.int8 = s.c.predictor_arithmetic == KVSIFT_I8;
+  return h;
+}
+
+kvsift_status append_history(const Launcher &to, const HistoryAppendArgs &args) {
+  constexpr std::uint32_t kThreads = 256;
+  const LaunchShape shape{blocks_for(args.histories.shape.columns, kThreads), count_of(args.histories), 1, kThreads, 0};
+  return launch(to.device, kKernel_history_append, shape, to.stream, args, to.error);
+}
+
+kvsift_status truncate_history(const Launcher &to, const HistoryTruncateArgs &args) {
+  const LaunchShape shape{args.histories.heads, 1, 1, 256, 0};
+  return launch(to.device, kKernel_history_truncate, shape, to.stream, args, to.error);
+}
+
+kvsift_status predict(const Launcher &to, const Histories &h) {
+  const std::uint32_t histories = count_of(h);
+  const LaunchShape plan{h.heads, 1, 1, h.lists < 8 ? 32 * h.lists : 256, 0};
+  if (kvsift_status s = launch(to.device, kKernel_predictor_plan, plan, to.stream, PredictorPlanArgs{h}, to.error)) return s;
+  const std::uint32_t resident = to.device.multiprocessors * kResidentBlocks;
+  const LaunchShape convolve{blocks_for(resident, histories), histories, 1, 128, 0};
+  const KernelId kernel = h.int8 != 0 ? kKernel_predictor_convolve_int8 : kKernel_predictor_convolve;
+  if (kvsift_status s = launch(to.device, kernel, convolve, to.stream, PredictorConvolveArgs{h}, to.error)) return s;
+  const LaunchShape mean{blocks_for(h.shape.columns, 256), histories, 1, 256, 0};
+  return launch(to.device, kKernel_predictor_mean, mean, to.stream, PredictorMeanArgs{h}, to.error);
+}
+
+}  // namespace kvsift

@@ -1,0 +1,19 @@
+// What the stand-in for the CUDA driver tells and obeys besides the driver's own calls; a test finds these by dlsym.
+#pragma once
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// From now on the `nth` call (from 1) of `function` ("cuLaunchKernel") answers `result`; nth 0: none does. One rule at a
+// time. The environment sets one too: KVSIFT_MOCK_FAIL=cuLaunchKernel:3:700.
+void kvsift_mock_fail(const char *function, uint32_t nth, int32_t result);
+
+// Calls of `function` so far; null: of all that allocate or wait for the device.
+uint64_t kvsift_mock_calls(const char *function);
+
+#ifdef __cplusplus
+}
+#endif
