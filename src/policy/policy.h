@@ -105,7 +105,7 @@ struct Unit {
 };
 
 // Offsets within a unit.
-struct UnitPlaces {
+struct UnitOffsets {
   std::uint64_t bytes;
   std::uint64_t step_begin, step_end;
   std::uint64_t open_page;      // float [3][dim16]: the open page's key mean, sum of squared differences, value mean
@@ -119,6 +119,8 @@ struct UnitPlaces {
   std::uint64_t undo;           // ring of rollback_tokens slots
   std::uint64_t undo_tokens;    // u32 [rollback_tokens]: the cache length each slot restores
   std::uint64_t method[UnitLayout::kMethodFields];
+};
+struct UnitPlaces : UnitOffsets {
   Field fields[UnitLayout::kFields];
   std::uint32_t field_count;
 };

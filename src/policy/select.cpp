@@ -64,23 +64,6 @@ std::uint32_t add_late(const HeadState &head, std::uint32_t list, float *late, f
   return added;
 }
 
-struct Ranking {
-  std::uint32_t tokens, budget, local;
-  Crop crop;
-  std::uint32_t k;
-};
-
-Ranking rank_for(const Settings &s, std::uint32_t tokens, std::uint32_t scored) {
-  Ranking r{};
-  r.tokens = tokens;
-  r.budget = budget_at(s.c, tokens);
-  r.local = local_tokens_of(s, r.budget);
-  r.crop = crop_of(s, scored, r.local);
-  const std::uint32_t fixed = s.c.sink_tokens + r.local;
-  r.k = r.budget > fixed ? (r.budget - fixed) / s.c.block_tokens : 0;
-  return r;
-}
-
 std::uint32_t write_ranked(const HeadState &head, std::uint32_t list, const Ranking &r, const std::uint32_t *blocks,
                            std::uint32_t count) {
   const std::uint32_t sinks = head.settings().c.sink_tokens;
@@ -217,22 +200,6 @@ void select_head(const HeadState &head, const Step &step, const float *queries) 
   }
   head.unit->selected_for = step.tokens;
   head.unit->counters.tokens_read += union_of_lists(head);
-}
-
-Crop crop_of(const Settings &s, std::uint32_t blocks, std::uint32_t local_tokens) {
-  const std::uint32_t begin = s.c.sink_tokens / s.c.block_tokens;
-  const std::uint32_t local = local_tokens / s.c.block_tokens;
-  return Crop{begin, blocks > local ? blocks - local : 0};
-}
-
-std::uint32_t local_tokens_of(const Settings &s, std::uint32_t budget) {
-  // StreamingLLM spends all of it on the newest tokens.
-  const std::uint32_t room = budget - s.c.sink_tokens;
-  if (s.c.method == KVSIFT_METHOD_STREAMING) return room;
-  auto local = static_cast<std::uint32_t>(static_cast<double>(s.c.recent_share) * budget);
-  if (local < s.c.local_tokens) local = s.c.local_tokens;
-  if (local > room) local = room;
-  return local > 0 ? local : 1;
 }
 
 }  // namespace kvsift

@@ -31,12 +31,12 @@ struct Settings {
   CoresetShape coreset;        // entries 0: none
 };
 
-inline std::uint32_t blocks_of(std::uint32_t tokens, std::uint32_t block) {
+constexpr std::uint32_t blocks_of(std::uint32_t tokens, std::uint32_t block) {
   return tokens / block + (tokens % block != 0);
 }
 
 // Tokens that may be kept of a context of `tokens`.
-inline std::uint32_t budget_at(const kvsift_policy_config &c, std::uint32_t tokens) {
+constexpr std::uint32_t budget_at(const kvsift_policy_config &c, std::uint32_t tokens) {
   const auto shared = static_cast<std::uint32_t>(static_cast<double>(c.budget_share) * tokens);
   return shared > c.budget_tokens ? shared : c.budget_tokens;
 }

@@ -1,0 +1,69 @@
+// A policy's arena as kernels see it: the very image that a CPU policy has in its arena (policy/policy.h), at the same
+// offsets, and device-only room behind it.
+//
+//     | Policy | selection lists | units | scratch | room of the device alone |
+#pragma once
+
+#include "policy/policy.h"
+
+namespace kvsift {
+
+// The counters of struct Policy, which lie side by side.
+struct Progress {
+  std::uint32_t tokens, decode_steps, prompt_end, first_prompt, selected_for;
+};
+
+// What a select found its step to be; one for each KV head.
+struct StepRecord {
+  std::uint32_t tokens, everything, calibration, tail;
+};
+
+// What a kernel found wrong; lies in pinned host memory, where the next call sees it.
+struct Fault {
+  std::uint32_t what;  // FaultKind; 0: nothing
+  std::uint32_t layer, head, tokens;
+};
+enum FaultKind : std::uint32_t {
+  kFaultNone,
+  kFaultQuery,
+  kFaultKeys,
+  kFaultValues,
+  kFaultAttention,
+  kFaultTable,
+  kFaultObservation,
+  kFaultCapacity
+};
+
+// The room of the device alone; offsets from the image's start.
+struct RoomPlaces {
+  std::uint64_t steps;     // StepRecord [KV heads]
+  std::uint64_t tickets;   // u32 [KV heads], zero between kernels
+  std::uint64_t chosen;    // u32 [lists][list_blocks]
+  std::uint64_t chosen_counts, kept_counts;  // u32 [lists]
+  std::uint64_t partial;   // float [query heads][slots][dim16 + 2]: weighted values, maximum and sum of each chunk
+  std::uint64_t carry;     // Carry [query heads][slots]
+  std::uint64_t chunks;    // u32 [query heads]: chunks of each head's list, tail apart
+  std::uint64_t method;    // what the method asked for
+  std::uint64_t slots;     // chunks that a query head can have
+  std::uint64_t bytes;     // of the whole arena
+};
+
+struct Image {
+  char *base;
+  Fault *fault;
+  Settings s;  // its pointers are the host's
+  UnitOffsets at;
+  RoomPlaces room;
+  std::uint64_t progress, units, scratch, scratch_floats;
+  std::uint64_t ranges, range_counts, blocks, block_counts, missed, missed_counts, marks;
+};
+
+// What every kernel of a call is told.
+struct Call {
+  Image image;
+  std::uint32_t layer;
+  std::uint32_t first_head;  // KV heads from here on: blockIdx.y counts from it
+  std::uint32_t tokens;      // cache length with the new token; 0: one more than the policy's
+};
+
+}  // namespace kvsift
