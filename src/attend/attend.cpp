@@ -1,5 +1,7 @@
 #include "attend/attend.h"
 
+#include <cstring>
+
 #include "attend/observe.h"
 #include "attend/running.h"
 #include "attend/tail.h"
@@ -11,83 +13,112 @@ namespace {
 
 const Tail kNoTail = {};
 
-struct List {
-  const kvsift_range *ranges;
-  std::uint32_t count;
-};
-
-// At most kHeads query heads that share a list.
-void attend_list(const Head &head, const List &list, const Tail &tail, const Attended &result) {
-  Chunk chunks[2];
-  ChunkWork work;
-  Running running;
-  BlockObserver observer(head, result);
-  const bool values = result.out != nullptr;
-  running.start(head);
-  KeptWalk walk(list.ranges, list.count);
-  walk.next(&chunks[0]);
-  for (std::uint32_t c = 0; chunks[c].size > 0; c ^= 1) {
-    const Chunk &chunk = chunks[c];
-    walk.next(&chunks[c ^ 1]);
-    work.dot(head, chunk);
-    observer.logits(chunk, &work);
-    work.soften(head, chunk.size);
-    observer.weights(chunk, &work);
-    if (values) work.weigh(head, chunk, chunks[c ^ 1]);
-    running.merge(head, work, values);
-  }
-  add_tail(head, list.ranges, list.count, tail, &work, &running);
-  float log_sums[kHeads];
-  running.finish(head, result.out, log_sums);
-  observer.finish(log_sums);
-  if (result.log_sum_exp == nullptr) return;
-  for (std::uint32_t g = 0; g < head.group; ++g) result.log_sum_exp[g] = log_sums[g];
-}
-
-void tail_of_list(const Head &head, const List &list, const Tail &tail, const Attended &result) {
-  ChunkWork work;
-  Running running;
-  running.start(head);
-  add_tail(head, list.ranges, list.count, tail, &work, &running);
-  running.finish(head, result.out, result.log_sum_exp);
-}
-
+// Query heads [g, g + count) of what belongs to a group; null arrays stay null.
 template <class T>
 T *member(T *array, std::uint64_t at) {
   return array == nullptr ? nullptr : array + at;
 }
 
-using Pass = void (*)(const Head &, const List &, const Tail &, const Attended &);
+Head members(const Head &head, std::uint32_t g, std::uint32_t count) {
+  Head part = head;
+  part.queries += static_cast<std::size_t>(g) * padded_dim(head.dim);
+  part.group = count;
+  return part;
+}
 
-// Cuts the group into parts that share a list and fit.
+Attended members(const Head &head, const Attended &result, std::uint32_t g) {
+  Attended part = result;
+  part.out = member(result.out, static_cast<std::uint64_t>(g) * head.dim);
+  part.log_sum_exp = member(result.log_sum_exp, g);
+  part.block_max = member(result.block_max, g * result.block_stride);
+  part.block_mass = member(result.block_mass, g * result.block_stride);
+  return part;
+}
+
+// The kept tokens of one list, for the query heads from `first` on of `running`. Without values the
+// keys of the next chunk are what comes next.
+void add_kept(const Head &head, const List &list, const Attended &result, std::uint32_t first,
+              ChunkWork *work, Running *running) {
+  Chunk chunks[2];
+  BlockObserver observer(head, result);
+  const bool values = result.out != nullptr;
+  KeptWalk walk(list.ranges, list.count);
+  walk.next(&chunks[0]);
+  for (std::uint32_t c = 0; chunks[c].size > 0; c ^= 1) {
+    const Chunk &chunk = chunks[c], &next = chunks[c ^ 1];
+    walk.next(&chunks[c ^ 1]);
+    const Coming next_keys{head.keys, next};
+    work->dot(head, chunk, values ? Coming{head.values, chunk} : next_keys);
+    observer.logits(chunk, work);
+    work->soften(head, chunk.size);
+    observer.weights(chunk, work);
+    if (values) work->weigh(head, chunk, next_keys);
+    running->merge(head, *work, values, first);
+  }
+}
+
+// At most kHeads query heads.
+void attend_part(const Head &head, const Lists &lists, const Tail &tail, const Attended &result) {
+  ChunkWork work;
+  Running running;
+  running.start(head);
+  const std::uint32_t sharing = lists.per_query_head ? 1 : head.group;
+  for (std::uint32_t g = 0; g < head.group; g += sharing)
+    add_kept(members(head, g, sharing), lists.list(g), members(head, result, g), g, &work,
+             &running);
+  add_tail(head, lists, tail, &work, &running);
+  float log_sums[kHeads];
+  running.finish(head, result.out, log_sums);
+  finish_masses(head, result, log_sums);
+  if (result.log_sum_exp == nullptr) return;
+  for (std::uint32_t g = 0; g < head.group; ++g) result.log_sum_exp[g] = log_sums[g];
+}
+
+void tail_of_part(const Head &head, const Lists &lists, const Tail &tail, const Attended &result) {
+  ChunkWork work;
+  Running running;
+  running.start(head);
+  add_tail(head, lists, tail, &work, &running);
+  running.finish(head, result.out, result.log_sum_exp);
+}
+
+// Lists that are one: the cache is read once for all query heads.
+bool all_alike(const Lists &lists, std::uint32_t group) {
+  for (std::uint32_t g = 1; g < group; ++g) {
+    const std::uint64_t bytes = std::uint64_t{lists.counts[0]} * sizeof *lists.ranges;
+    if (lists.counts[g] != lists.counts[0]) return false;
+    if (std::memcmp(lists.list(g).ranges, lists.ranges, bytes) != 0) return false;
+  }
+  return true;
+}
+
+using Pass = void (*)(const Head &, const Lists &, const Tail &, const Attended &);
+
+// Cuts the group into parts that fit.
 void by_parts(const Head &head, const Lists &lists, const Tail &tail, const Attended &result,
               Pass pass) {
-  const std::uint32_t most = lists.per_query_head ? 1 : kHeads;
-  for (std::uint32_t g = 0; g < head.group; g += most) {
-    Head part = head;
-    part.queries += static_cast<std::size_t>(g) * padded_dim(head.dim);
-    part.group = head.group - g < most ? head.group - g : most;
-    const std::uint32_t l = lists.per_query_head ? g : 0;
-    const List list{lists.ranges + static_cast<std::size_t>(l) * lists.stride, lists.counts[l]};
+  Lists part_lists = lists;
+  part_lists.per_query_head = lists.per_query_head && !all_alike(lists, head.group);
+  for (std::uint32_t g = 0; g < head.group; g += kHeads) {
+    if (part_lists.per_query_head) {
+      part_lists.ranges = lists.list(g).ranges;
+      part_lists.counts = lists.counts + g;
+    }
     Tail part_tail = tail;
     part_tail.page_logits = member(tail.page_logits, g * tail.page_stride);
-    Attended part_result = result;
-    part_result.out = member(result.out, static_cast<std::uint64_t>(g) * head.dim);
-    part_result.log_sum_exp = member(result.log_sum_exp, g);
-    part_result.block_max = member(result.block_max, g * result.block_stride);
-    part_result.block_mass = member(result.block_mass, g * result.block_stride);
-    pass(part, list, part_tail, part_result);
+    const std::uint32_t count = head.group - g < kHeads ? head.group - g : kHeads;
+    pass(members(head, g, count), part_lists, part_tail, members(head, result, g));
   }
 }
 
 }  // namespace
 
 void attend(const Head &head, const Lists &lists, const Tail &tail, const Attended &result) {
-  by_parts(head, lists, tail, result, attend_list);
+  by_parts(head, lists, tail, result, attend_part);
 }
 
 void attend_tail(const Head &head, const Lists &lists, const Tail &tail, const Attended &result) {
-  by_parts(head, lists, tail, result, tail_of_list);
+  by_parts(head, lists, tail, result, tail_of_part);
 }
 
 void attend_row(const Head &head, std::uint32_t tokens, const Attended &result) {
@@ -95,7 +126,7 @@ void attend_row(const Head &head, std::uint32_t tokens, const Attended &result) 
   const std::uint32_t count = tokens > 0 ? 1 : 0;
   Attended row = result;
   row.out = nullptr;
-  by_parts(head, Lists{&everything, &count, 1, false}, kNoTail, row, attend_list);
+  by_parts(head, Lists{&everything, &count, 1, false}, kNoTail, row, attend_part);
 }
 
 void merge_attention(std::uint32_t dim, float *a, float *la, const float *b, float lb) {

@@ -3,8 +3,8 @@
 //
 // Kept tokens are taken in ascending order in chunks of 256 (counted in kept tokens). Each chunk
 // gives maximum, sum and weighted values on its own; chunks are merged in order. Then comes the
-// tail, in chunks of 256 pages or coreset tokens. A list that names every token is a list like any
-// other.
+// tail: pages in chunks of 256 neighbours, those with a kept token weighing nothing, or coreset
+// tokens in chunks of 256 that count. A list that names every token is a list like any other.
 #pragma once
 
 #include <cstddef>
@@ -27,12 +27,22 @@ struct Head {
   HeadRows keys, values;
 };
 
+struct List {
+  const kvsift_range *ranges;
+  std::uint32_t count;
+};
+
 // Kept tokens: one list for the group, or one for each query head, `stride` ranges apart.
 struct Lists {
   const kvsift_range *ranges;
   const std::uint32_t *counts;
   std::uint32_t stride;
   bool per_query_head;
+
+  List list(std::uint32_t g) const {
+    if (!per_query_head) g = 0;
+    return List{ranges + static_cast<std::size_t>(g) * stride, counts[g]};
+  }
 };
 
 // What stands for the tokens left out.

@@ -58,33 +58,29 @@ class KeptWalk {
   std::uint32_t left_, used_ = 0;
 };
 
-// Walks the pages below `pages` that no kept token lies in.
-class LeftOutWalk {
+// Goes through the pages that a list's tokens lie in, a stretch of pages at a time.
+class KeptPages {
  public:
-  LeftOutWalk(const kvsift_range *ranges, std::uint32_t count, std::uint32_t page_tokens,
-              std::uint32_t pages)
-      : ranges_(ranges), left_(count), page_tokens_(page_tokens), pages_(pages) {}
+  KeptPages() = default;
+  KeptPages(const kvsift_range *ranges, std::uint32_t count, std::uint32_t page_tokens)
+      : ranges_(ranges), left_(count), page_tokens_(page_tokens) {}
 
-  bool next(Chunk *chunk) {
-    chunk->size = chunk->runs = 0;
-    while (page_ < pages_ && !chunk->full()) {
-      const std::uint32_t touched = left_ > 0 ? ranges_->begin / page_tokens_ : pages_;
-      const std::uint32_t end = touched < pages_ ? touched : pages_;
-      if (page_ < end) {
-        page_ += chunk->take(page_, end - page_);
-      } else if (left_ > 0) {
-        const std::uint32_t behind = (ranges_->end - 1) / page_tokens_ + 1;
-        if (behind > page_) page_ = behind;
-        ++ranges_;
-        --left_;
-      }
+  // logits[i] of page first + i becomes minus infinity where a kept token lies in it. Stretches
+  // ascend.
+  void hide(std::uint32_t first, std::uint32_t count, float *logits) {
+    for (; left_ > 0; ++ranges_, --left_) {
+      std::uint32_t page = ranges_->begin / page_tokens_;
+      const std::uint32_t last = (ranges_->end - 1) / page_tokens_;
+      if (page < first) page = first;
+      for (; page <= last && page < first + count; ++page)
+        logits[page - first] = -__builtin_inff();
+      if (last >= first + count) return;
     }
-    return chunk->size > 0;
   }
 
  private:
-  const kvsift_range *ranges_;
-  std::uint32_t left_, page_tokens_, pages_, page_ = 0;
+  const kvsift_range *ranges_ = nullptr;
+  std::uint32_t left_ = 0, page_tokens_ = 1;
 };
 
 }  // namespace kvsift

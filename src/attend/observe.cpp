@@ -70,16 +70,16 @@ void BlockObserver::weights(const Chunk &chunk, ChunkWork *work) {
   }
 }
 
-void BlockObserver::finish(const float *log_sums) {
-  if (result_.block_mass == nullptr) return;
-  for (std::uint32_t g = 0; g < head_.group; ++g) {
-    float *mass = result_.block_mass + g * result_.block_stride;
+void finish_masses(const Head &head, const Attended &result, const float *log_sums) {
+  if (result.block_mass == nullptr) return;
+  for (std::uint32_t g = 0; g < head.group; ++g) {
+    float *mass = result.block_mass + g * result.block_stride;
     if (!(log_sums[g] > -__builtin_inff())) {
-      fill(mass, result_.blocks, 0.0f);
+      fill(mass, result.blocks, 0.0f);
       continue;
     }
-    for (std::uint32_t b = 0; b < result_.blocks; ++b) mass[b] -= log_sums[g];
-    head_.kernels->array.exp(mass, mass, result_.blocks);
+    for (std::uint32_t b = 0; b < result.blocks; ++b) mass[b] -= log_sums[g];
+    head.kernels->array.exp(mass, mass, result.blocks);
   }
 }
 

@@ -8,7 +8,8 @@
 
 namespace kvsift {
 
-// While chunks come in, block_mass holds logarithms of block sums; finish turns them into shares.
+// While chunks come in, block_mass holds logarithms of block sums; finish_masses turns them into
+// shares.
 class BlockObserver {
  public:
   BlockObserver(const Head &head, const Attended &result);
@@ -16,7 +17,6 @@ class BlockObserver {
   // Before and after the chunk's logits are softened.
   void logits(const Chunk &chunk, ChunkWork *work);
   void weights(const Chunk &chunk, ChunkWork *work);
-  void finish(const float *log_sums);
 
  private:
   std::uint32_t number_blocks(const Chunk &chunk);
@@ -27,5 +27,7 @@ class BlockObserver {
   std::uint32_t blocks_[kChunk], first_[kChunk];
   float sums_[kChunk];
 };
+
+void finish_masses(const Head &head, const Attended &result, const float *log_sums);
 
 }  // namespace kvsift

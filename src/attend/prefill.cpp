@@ -48,9 +48,9 @@ void take_chunk(const Prefill &job, Block *block, std::uint32_t item, std::uint3
   Chunk chunk;
   const Chunk none{};
   chunk.take(run.first, run.count);
-  work->dot(head, chunk);
+  work->dot(head, chunk, Coming{head.values, chunk});
   work->soften(head, run.count);
-  work->weigh(head, chunk, none);
+  work->weigh(head, chunk, Coming{head.keys, none});
   const std::uint32_t dim16 = padded_dim(job.dim);
   for (std::uint32_t i = 0; i < count; ++i) {
     merge_chunk(*job.kernels, job.dim, &block->max[item + i], &block->sum[item + i],

@@ -8,42 +8,41 @@ namespace kvsift {
 
 namespace {
 
-// The start of a run in another view.
-Ahead rows_ahead(const HeadRows &rows, std::uint32_t dim, std::uint32_t first,
-                 std::uint32_t count) {
-  if (count == 0) return Ahead{};
-  const Rows start = rows.stretch(first, &count);
+// What lies `done` rows into run r, as far as one stretch of rows goes.
+Ahead rows_ahead(const Coming &coming, std::uint32_t dim, std::uint32_t r, std::uint32_t done) {
+  if (r >= coming.chunk.runs || done >= coming.chunk.run[r].count) return Ahead{};
+  const Run run = coming.chunk.run[r];
+  std::uint32_t count = run.count - done;
+  const Rows start = coming.rows.stretch(run.first + done, &count);
   return Ahead{start, count, dim * element_bytes(start.type)};
 }
 
 }  // namespace
 
-void ChunkWork::dot(const Head &head, const Chunk &chunk) {
+void ChunkWork::dot(const Head &head, const Chunk &chunk, const Coming &coming) {
   float *out = logits;
   for (std::uint32_t r = 0; r < chunk.runs; ++r) {
     const Run run = chunk.run[r];
     for (std::uint32_t done = 0, n; done < run.count; done += n, out += n) {
       n = run.count - done;
       const Rows rows = head.keys.stretch(run.first + done, &n);
-      const Ahead ahead = rows_ahead(head.values, head.dim, run.first + done, n);
       head.kernels->attention.dot_rows_ahead(head.queries, head.group, rows, n, head.dim,
-                                             head.scale, out, kChunk, ahead);
+                                             head.scale, out, kChunk,
+                                             rows_ahead(coming, head.dim, r, done));
     }
   }
 }
 
-void ChunkWork::weigh(const Head &head, const Chunk &chunk, const Chunk &next) {
+void ChunkWork::weigh(const Head &head, const Chunk &chunk, const Coming &coming) {
   clear_values(head);
   const float *weights = logits;
   for (std::uint32_t r = 0; r < chunk.runs; ++r) {
-    const Run run = chunk.run[r], coming = r < next.runs ? next.run[r] : Run{0, 0};
+    const Run run = chunk.run[r];
     for (std::uint32_t done = 0, n; done < run.count; done += n, weights += n) {
       n = run.count - done;
       const Rows rows = head.values.stretch(run.first + done, &n);
-      const Ahead ahead = rows_ahead(head.keys, head.dim, coming.first + done,
-                                     done < coming.count ? coming.count - done : 0);
       head.kernels->attention.weighted_sum_ahead(weights, kChunk, head.group, rows, n, head.dim,
-                                                 acc, ahead);
+                                                 acc, rows_ahead(coming, head.dim, r, done));
     }
   }
 }
@@ -61,6 +60,7 @@ void ChunkWork::clear_values(const Head &head) {
 
 void merge_chunk(const Kernels &kernels, std::uint32_t dim, float *max, float *sum, float *acc,
                  float chunk_max, float chunk_sum, const float *chunk_acc) {
+  if (chunk_sum == 0.0f) return;
   const float larger = *max > chunk_max ? *max : chunk_max;
   const float a = exp1(*max - larger), b = exp1(chunk_max - larger);
   *sum = __builtin_fmaf(a, *sum, b * chunk_sum);
@@ -83,12 +83,12 @@ void Running::start(const Head &head) {
   std::memset(acc, 0, sizeof(float) * head.group * padded_dim(head.dim));
 }
 
-void Running::merge(const Head &head, const ChunkWork &work, bool values) {
+void Running::merge(const Head &head, const ChunkWork &work, bool values, std::uint32_t first) {
   const std::uint32_t dim16 = padded_dim(head.dim);
   for (std::uint32_t g = 0; g < head.group; ++g) {
-    float *own = values ? acc + g * dim16 : nullptr;
-    merge_chunk(*head.kernels, dim16, &max[g], &sum[g], own, work.max[g], work.sum[g],
-                work.acc + g * dim16);
+    const std::uint32_t own = first + g;
+    merge_chunk(*head.kernels, dim16, &max[own], &sum[own], values ? acc + own * dim16 : nullptr,
+                work.max[g], work.sum[g], work.acc + g * dim16);
   }
 }
 

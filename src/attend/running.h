@@ -11,6 +11,12 @@ namespace kvsift {
 
 constexpr std::uint32_t kHeads = 8;  // query heads worked on at a time
 
+// Rows that the pass after this one reads, asked for on the way; the chunk may be empty.
+struct Coming {
+  const HeadRows &rows;
+  const Chunk &chunk;
+};
+
 // Maximum, sum of exp(logit - max), and values so weighted.
 struct ChunkWork {
   float logits[kHeads * kChunk];  // [g][kChunk]; soften makes them exp(logit - max)
@@ -18,16 +24,15 @@ struct ChunkWork {
   float acc[kHeads * KVSIFT_MAX_HEAD_DIM];
 
   float *row(std::uint32_t g) { return logits + g * kChunk; }
-  // Logits of the chunk's tokens; their values are asked for on the way.
-  void dot(const Head &head, const Chunk &chunk);
+  // Logits of the chunk's tokens.
+  void dot(const Head &head, const Chunk &chunk, const Coming &coming);
   void soften(const Head &head, std::uint32_t count);
-  // Weighted values of the chunk's tokens; the keys of `next`, which may be empty, are asked for on
-  // the way.
-  void weigh(const Head &head, const Chunk &chunk, const Chunk &next);
+  // Weighted values of the chunk's tokens.
+  void weigh(const Head &head, const Chunk &chunk, const Coming &coming);
   void clear_values(const Head &head);
 };
 
-// acc (dim elements) joined by chunk_acc, each relative to its maximum.
+// acc (dim elements) joined by chunk_acc, each relative to its maximum; nothing where chunk_sum is 0.
 void merge_chunk(const Kernels &kernels, std::uint32_t dim, float *max, float *sum, float *acc,
                  float chunk_max, float chunk_sum, const float *chunk_acc);
 
@@ -41,7 +46,8 @@ struct Running {
   float acc[kHeads * KVSIFT_MAX_HEAD_DIM];
 
   void start(const Head &head);
-  void merge(const Head &head, const ChunkWork &work, bool values);
+  // The query heads of `head` are those from `first` on here.
+  void merge(const Head &head, const ChunkWork &work, bool values, std::uint32_t first = 0);
   // out: [group][dim], or null.
   void finish(const Head &head, float *out, float *log_sums) const;
 };

@@ -33,20 +33,21 @@ class CoresetWalk {
   std::uint32_t at_ = 0;
 };
 
-void add_coreset(const Head &head, const kvsift_range *ranges, std::uint32_t count,
-                 const Tail &tail, ChunkWork *work, Running *running) {
+// For the query heads from `first` on of `running`, which share a list.
+void add_coreset(const Head &head, const List &list, const Tail &tail, std::uint32_t first,
+                 ChunkWork *work, Running *running) {
   Chunk chunk;
   const Chunk none{};
   float weights[kChunk];
-  CoresetWalk walk(ranges, count, tail);
+  CoresetWalk walk(list.ranges, list.count, tail);
   while (walk.next(&chunk, weights)) {
-    work->dot(head, chunk);
+    work->dot(head, chunk, Coming{head.values, chunk});
     head.kernels->array.log(weights, weights, chunk.size);
     for (std::uint32_t g = 0; g < head.group; ++g)
       head.kernels->array.axpby(1.0f, work->row(g), 1.0f, weights, chunk.size);
     work->soften(head, chunk.size);
-    work->weigh(head, chunk, none);
-    running->merge(head, *work, true);
+    work->weigh(head, chunk, Coming{head.keys, none});
+    running->merge(head, *work, true, first);
   }
 }
 
@@ -61,35 +62,70 @@ void page_logits(const Head &head, const Tail &tail, const Run &run, float *out)
                 sizeof(float) * run.count);
 }
 
-void add_moments(const Head &head, const kvsift_range *ranges, std::uint32_t count,
-                 const Tail &tail, ChunkWork *work, Running *running) {
+// As ChunkWork::soften, where all of a row may be hidden.
+void soften_shown(const Head &head, std::uint32_t count, ChunkWork *work) {
+  for (std::uint32_t g = 0; g < head.group; ++g) {
+    float *row = work->row(g);
+    work->sum[g] = 0.0f;
+    work->max[g] = head.kernels->array.max(row, count);
+    if (work->max[g] > -__builtin_inff() || work->max[g] != work->max[g]) {
+      work->sum[g] = head.kernels->attention.softmax(row, count, work->max[g]);
+    } else {
+      std::memset(row, 0, sizeof(float) * count);
+    }
+  }
+}
+
+constexpr std::uint32_t kRowsAhead = 32;
+
+void weigh_pages(const Head &head, const Moments &moments, const Run &run, std::uint32_t pages,
+                 ChunkWork *work) {
+  const std::uint32_t coming = run.first + kRowsAhead;
+  Ahead ahead{};
+  if (coming < pages) {
+    const Rows rows = moment_rows(moments, moments.value, moments.value_scale, coming);
+    ahead = Ahead{rows, pages - coming, static_cast<std::uint32_t>(rows.stride)};
+  }
+  work->clear_values(head);
+  head.kernels->attention.weighted_sum_ahead(
+      work->logits, kChunk, head.group,
+      moment_rows(moments, moments.value, moments.value_scale, run.first), run.count, head.dim,
+      work->acc, ahead);
+}
+
+void add_moments(const Head &head, const Lists &lists, const Tail &tail, ChunkWork *work,
+                 Running *running) {
   const Moments &moments = *tail.moments;
   const std::uint32_t pages = (moments.tokens + moments.page_tokens - 1) / moments.page_tokens;
-  Chunk chunk;
-  LeftOutWalk walk(ranges, count, moments.page_tokens, pages);
-  while (walk.next(&chunk)) {
-    std::uint32_t at = 0;
-    for (std::uint32_t r = 0; r < chunk.runs; at += chunk.run[r++].count)
-      page_logits(head, tail, chunk.run[r], work->logits + at);
-    work->soften(head, chunk.size);
-    work->clear_values(head);
-    at = 0;
-    for (std::uint32_t r = 0; r < chunk.runs; at += chunk.run[r++].count) {
-      const Rows rows =
-          moment_rows(moments, moments.value, moments.value_scale, chunk.run[r].first);
-      head.kernels->attention.weighted_sum(work->logits + at, kChunk, head.group, rows,
-                                           chunk.run[r].count, head.dim, work->acc);
-    }
+  KeptPages kept[kHeads];
+  for (std::uint32_t g = 0; g < head.group; ++g) {
+    const List list = lists.list(g);
+    kept[g] = KeptPages(list.ranges, list.count, moments.page_tokens);
+  }
+  for (Run run{0, 0}; run.first < pages; run.first += run.count) {
+    run.count = pages - run.first < kChunk ? pages - run.first : kChunk;
+    page_logits(head, tail, run, work->logits);
+    for (std::uint32_t g = 0; g < head.group; ++g)
+      kept[g].hide(run.first, run.count, work->row(g));
+    soften_shown(head, run.count, work);
+    weigh_pages(head, moments, run, pages, work);
     running->merge(head, *work, true);
   }
 }
 
 }  // namespace
 
-void add_tail(const Head &head, const kvsift_range *ranges, std::uint32_t count, const Tail &tail,
-              ChunkWork *work, Running *running) {
-  if (tail.kind == KVSIFT_TAIL_MOMENTS) add_moments(head, ranges, count, tail, work, running);
-  if (tail.kind == KVSIFT_TAIL_BALANCE) add_coreset(head, ranges, count, tail, work, running);
+void add_tail(const Head &head, const Lists &lists, const Tail &tail, ChunkWork *work,
+              Running *running) {
+  if (tail.kind == KVSIFT_TAIL_MOMENTS) add_moments(head, lists, tail, work, running);
+  if (tail.kind != KVSIFT_TAIL_BALANCE) return;
+  const std::uint32_t sharing = lists.per_query_head ? 1 : head.group;
+  for (std::uint32_t g = 0; g < head.group; g += sharing) {
+    Head part = head;
+    part.queries += static_cast<std::size_t>(g) * padded_dim(head.dim);
+    part.group = sharing;
+    add_coreset(part, lists.list(g), tail, g, work, running);
+  }
 }
 
 }  // namespace kvsift

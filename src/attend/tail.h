@@ -6,8 +6,8 @@
 
 namespace kvsift {
 
-// Merges the tail of one list (shared by the group of `head`) into `running`.
-void add_tail(const Head &head, const kvsift_range *ranges, std::uint32_t count, const Tail &tail,
-              ChunkWork *work, Running *running);
+// Merges what stands for the tokens that the lists of a group leave out into `running`.
+void add_tail(const Head &head, const Lists &lists, const Tail &tail, ChunkWork *work,
+              Running *running);
 
 }  // namespace kvsift

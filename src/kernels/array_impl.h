@@ -26,6 +26,29 @@ float array_sum(const float *x, std::size_t n) {
   return reduce_add(s);
 }
 
+// Counts are whole numbers that a float holds exactly.
+template <class V>
+std::uint32_t count_above(const float *x, std::size_t n, float bound) {
+  constexpr std::size_t kChains = 4;
+  const V least = V::broadcast(bound), one = V::broadcast(1.0f);
+  V sum[kChains];
+  for (V &s : sum) s = V::zero();
+  std::size_t i = 0;
+  for (; i + kChains * kLanes <= n; i += kChains * kLanes)
+    each<kChains>([&](std::uint32_t k) {
+      const V above = where_less(least, V::load(x + i + k * kLanes), one, V::zero());
+      sum[k] = add(sum[k], above);
+    });
+  for (; i + kLanes <= n; i += kLanes)
+    sum[0] = add(sum[0], where_less(least, V::load(x + i), one, V::zero()));
+  if (i < n) {
+    const V rest = load_filled<V>(x + i, n - i, -__builtin_inff());
+    sum[0] = add(sum[0], where_less(least, rest, one, V::zero()));
+  }
+  const V all = add(add(sum[0], sum[1]), add(sum[2], sum[3]));
+  return static_cast<std::uint32_t>(reduce_add(all));
+}
+
 // y = f(x), element by element.
 template <class V, class F>
 void map_array(const float *x, float *y, std::size_t n, F f) {
@@ -130,7 +153,7 @@ bool rows_finite(const Rows &rows, std::uint32_t count, std::uint32_t dim) {
 
 template <class V>
 constexpr ArrayKernels array_kernels = {
-    array_max<V>,     array_sum<V>,       array_axpby<V>,   array_exp<V>,  array_log<V>,
+    array_max<V>,     array_sum<V>,       count_above<V>, array_axpby<V>,   array_exp<V>,  array_log<V>,
     array_to_half<V>, array_from_half<V>, array_to_int8<V>, widen_rows<V>, rows_finite<V>};
 
 }  // namespace

@@ -13,6 +13,8 @@ struct ArrayKernels {
   float (*max)(const float *x, std::size_t n);  // minus infinity where n is 0
   // Lane i adds elements i, i + 16, ...; then the tree.
   float (*sum)(const float *x, std::size_t n);
+  // How many of x lie above the bound; n at most 2^24.
+  std::uint32_t (*count_above)(const float *x, std::size_t n, float bound);
   // y = a * y + b * x
   void (*axpby)(float a, float *y, float b, const float *x, std::size_t n);
   void (*exp)(const float *x, float *y, std::size_t n);

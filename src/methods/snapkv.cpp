@@ -76,7 +76,8 @@ void keep_best(const HeadState &head, std::uint32_t list, std::uint32_t budget, 
   float *smoothed = head.scratch().scores;
   smooth(s.c, votes(head, list), end, smoothed);
   if (end > begin) {
-    chosen->count = top_blocks(smoothed, begin, end - begin, k < chosen->capacity ? k : chosen->capacity, chosen->blocks);
+    const std::uint32_t most = k < chosen->capacity ? k : chosen->capacity;
+    chosen->count = top_blocks(head.k(), smoothed, begin, end - begin, most, chosen->blocks);
   }
 }
 

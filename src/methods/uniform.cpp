@@ -27,7 +27,8 @@ void keep(const HeadState &head, std::uint32_t list, Chosen *chosen) {
   for (std::uint32_t i = begin; i < end; ++i) {
     draws[i] = uniform_of(philox_at(s.c.seed, head.layer, query_head, i, kDraw).word[0]);
   }
-  if (end > begin) chosen->count = top_blocks(draws, begin, end - begin, (budget - fixed) / size, chosen->blocks);
+  if (end <= begin) return;
+  chosen->count = top_blocks(head.k(), draws, begin, end - begin, (budget - fixed) / size, chosen->blocks);
 }
 
 }  // namespace

@@ -5,15 +5,22 @@
 namespace kvsift {
 namespace {
 
-// One row of a summary array, stored as float16, or int8 with its scale.
+// One row of a summary array, stored as float16, or int8 with its scale. What float16 cannot hold becomes the largest
+// that it can: a page that weighs nothing must add nothing.
 void write_row(const HeadState &head, std::uint64_t array, std::uint64_t scales, std::uint32_t page, const float *row) {
+  constexpr float kLargestHalf = 65504.0f;
   const Settings &s = head.settings();
   if (s.c.moments_type == KVSIFT_I8) {
     head.at<float>(scales)[page] =
         head.k().array.to_int8(row, head.at<std::int8_t>(array) + std::uint64_t{page} * s.dim16, s.dim16);
-  } else {
-    head.k().array.to_half(row, head.at<F16>(array) + std::uint64_t{page} * s.dim16, s.dim16);
+    return;
   }
+  float held[KVSIFT_MAX_HEAD_DIM];
+  for (std::uint32_t c = 0; c < s.dim16; ++c) {
+    const float x = row[c] < kLargestHalf ? row[c] : kLargestHalf;
+    held[c] = x > -kLargestHalf ? x : -kLargestHalf;
+  }
+  head.k().array.to_half(held, head.at<F16>(array) + std::uint64_t{page} * s.dim16, s.dim16);
 }
 
 // `count` tokens of the page are in the running statistics.

@@ -38,7 +38,7 @@ std::uint32_t add_late(const HeadState &head, std::uint32_t list, float *late, f
   const std::uint64_t index = std::uint64_t{head.kv_head} * policy->s.lists + list;
   std::uint32_t *missed = policy->missed.in(policy) + index * cap;
   auto *best = reinterpret_cast<std::uint32_t *>(choice);
-  const std::uint32_t best_count = top_blocks(late, crop.begin, crop.end - crop.begin, k, best);
+  const std::uint32_t best_count = top_blocks(head.k(), late, crop.begin, crop.end - crop.begin, k, best);
   // Only blocks of `best` that are not chosen keep their score.
   std::uint32_t b = 0, c = 0;
   for (std::uint32_t i = crop.begin; i < crop.end; ++i) {
@@ -48,7 +48,7 @@ std::uint32_t add_late(const HeadState &head, std::uint32_t list, float *late, f
     b += wanted;
     if (!wanted || chosen) late[i] = -INFINITY;
   }
-  std::uint32_t added = top_blocks(late, crop.begin, crop.end - crop.begin, cap, missed);
+  std::uint32_t added = top_blocks(head.k(), late, crop.begin, crop.end - crop.begin, cap, missed);
   added = drop_evicted(late, missed, added);
   policy->missed_counts.in(policy)[index] = added;
   head.unit->counters.missed_blocks += added;
@@ -113,7 +113,7 @@ void select_ranked(const HeadState &head, const Method &method, const Step &step
       const std::uint32_t k = s.c.target_mass > 0
                                   ? blocks_for_target(head, kind, scores, scored, r.crop, r.k, chosen)
                                   : r.k;
-      count = top_blocks(scores, r.crop.begin, candidates, k, chosen);
+      count = top_blocks(head.k(), scores, r.crop.begin, candidates, k, chosen);
       count = drop_evicted(scores, chosen, count);
       if (verify) {
         // The scores of this list are spent: their row is the room for the page statistics' best.

@@ -35,7 +35,7 @@ std::uint32_t blocks_for_target(const HeadState &head, ScoreKind kind, const flo
   const double fixed = mass_of(k, kind, max, scores, 0, crop.begin) + mass_of(k, kind, max, scores, end, scored);
   const double total = fixed + mass_of(k, kind, max, scores, crop.begin, end);
   const double wanted = static_cast<double>(head.settings().c.target_mass) * total;
-  const std::uint32_t count = top_blocks(scores, crop.begin, end - crop.begin, cap, room);
+  const std::uint32_t count = top_blocks(k, scores, crop.begin, end - crop.begin, cap, room);
   std::sort(room, room + count, [scores](std::uint32_t a, std::uint32_t b) {
     const std::uint32_t x = score_key(scores[a]), y = score_key(scores[b]);
     return x > y || (x == y && a < b);

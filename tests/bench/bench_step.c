@@ -1,7 +1,7 @@
 /* A whole decode step against full attention: select, attend, observe, at the geometry of Llama-3.1-8B (32 query heads,
  * 8 KV heads, head dimension 128, float16 cache).
  *
- *     bench_step [--quick] [--tokens 32768] [--budget 1024] [--threads 1] [--method NAME] [--layout head|token]
+ *     bench_step [--quick] [--tokens 32768] [--budget 1024] [--threads 1] [--steps 16] [--method NAME] [--layout head|token]
  *
  * The cache's rows lie head by head (a head's tokens follow each other) or token by token (a token's heads do).
  * Layers rotate so that no cache holds what a step reads. Prints JSON: microseconds a layer, ratios within this run. */
@@ -21,7 +21,8 @@ static const size_t kTokenBytes = (size_t)KV_HEADS * DIM * 2;
 static const double kRotated = 256e6; /* bytes of cache over all layers, beyond any last-level cache here */
 
 typedef struct world {
-  uint32_t tokens, layers, threads, steps;
+  uint32_t tokens, layers, threads;
+  uint32_t steps, taken; /* there is room for, and are taken in one measurement */
   int by_token;
   uint16_t *keys, *values; /* [layer][KV head][token][DIM], or by token: [layer][token][KV head][DIM] */
   float *queries;          /* [step][query head][DIM] */
@@ -90,7 +91,7 @@ static uint16_t random_half(uint64_t *state) {
 
 static void make_world(world *w, uint32_t tokens, uint32_t threads, uint32_t steps, int by_token) {
   const double layer_bytes = 2.0 * (double)kTokenBytes * tokens;
-  w->tokens = tokens, w->threads = threads, w->steps = steps, w->by_token = by_token;
+  w->tokens = tokens, w->threads = threads, w->steps = w->taken = steps, w->by_token = by_token;
   w->layers = (uint32_t)ceil(kRotated / layer_bytes);
   const size_t elements = (size_t)w->layers * (tokens + steps) * KV_HEADS * DIM;
   w->keys = take(elements * 2), w->values = take(elements * 2);
@@ -188,7 +189,7 @@ static void *work(void *argument) {
   const world *w = me->w;
   kvsift_policy *policy = me->policy;
   const uint32_t share = KV_HEADS / w->threads, blocks = (w->tokens + w->steps + BLOCK - 1) / BLOCK;
-  for (uint32_t step = 0; step < w->steps; ++step) {
+  for (uint32_t step = 0; step < w->taken; ++step) {
     const uint32_t tokens = w->tokens + step + 1;
     for (uint32_t layer = 0; layer < w->layers; ++layer) {
       kvsift_query q = {.struct_size = sizeof q, .tokens = tokens, .rows = 1, .first_kv_head = me->index * share, .kv_heads = share};
@@ -242,7 +243,7 @@ static int measure(const world *w, const variant *v, uint32_t budget, timing *ou
   pthread_barrier_destroy(&barrier);
   kvsift_stats stats = {.struct_size = sizeof stats};
   check(kvsift_get_stats(policy, &stats), "stats", policy);
-  const double calls = (double)w->steps * w->layers;
+  const double calls = (double)w->taken * w->layers;
   *out = workers[0].sum;
   out->select /= calls, out->attend /= calls, out->observe /= calls, out->total /= calls;
   out->state_bytes = info.arena_bytes / w->layers;
@@ -303,10 +304,18 @@ static void report(const world *w, const variant *v, uint32_t budget, const timi
   first_record = 0;
 }
 
-static void run(uint32_t tokens, uint32_t budget, uint32_t threads, int by_token, const char *only, double bandwidth, double flops) {
+typedef struct options {
+  uint32_t tokens, budget, threads, steps;
+  int by_token;
+  const char *only;
+} options;
+
+static void run(uint32_t tokens, uint32_t budget, uint32_t threads, const options *o, double bandwidth, double flops) {
   world w;
-  make_world(&w, tokens, threads, tokens >= 65536 ? 8 : tokens >= 16384 ? 16 : STEPS_MOST / 2, by_token);
+  const uint32_t steps = tokens >= 65536 ? 8 : tokens >= 16384 ? 16 : STEPS_MOST / 2;
+  make_world(&w, tokens, threads, o->steps > 0 ? o->steps : steps, o->by_token);
   timing full = {0};
+  w.taken = w.steps < STEPS_MOST / 2 ? w.steps : STEPS_MOST / 2;
   measure(&w, &kVariants[0], budget, &full);
   measure(&w, &kVariants[0], budget, &full);
   const double bytes = (double)tokens * kTokenBytes * 2, work_done = (double)tokens * QUERY_HEADS * DIM * 4;
@@ -316,44 +325,52 @@ static void run(uint32_t tokens, uint32_t budget, uint32_t threads, int by_token
   fprintf(stderr, "%7u tokens, %u threads, full: %.1f us, %.0f%% of the roofline\n", tokens, threads, full.total * 1e6,
           100 * bound / full.attend);
   first_record = 0;
+  w.taken = w.steps;
   for (size_t i = 1; i < sizeof kVariants / sizeof kVariants[0]; ++i) {
     timing t = {0};
-    if (only != NULL && strstr(kVariants[i].label, only) == NULL) continue;
+    if (o->only != NULL && strstr(kVariants[i].label, o->only) == NULL) continue;
     if (measure(&w, &kVariants[i], budget, &t)) report(&w, &kVariants[i], budget, &t, &full);
   }
   free_world(&w);
 }
 
-int main(int argc, char **argv) {
+/* The given lengths, budgets and numbers of threads; all of them where none is given. */
+static void run_all(const options *o, const double *bandwidth, double flops) {
   static const uint32_t kTokens[] = {1024, 4096, 8192, 32768, 131072};
-  uint32_t tokens = 0, budget = 0, threads = 0;
-  int by_token = 0;
-  const char *only = NULL;
+  for (size_t i = 0; i < sizeof kTokens / sizeof kTokens[0]; ++i) {
+    if (o->tokens != 0 && i > 0) continue;
+    for (uint32_t b = 1024; b <= 2048; b *= 2) {
+      if (o->budget != 0 && b > 1024) continue;
+      for (uint32_t n = 1; n <= 2; ++n) {
+        if (o->threads != 0 && n != o->threads) continue;
+        run(o->tokens != 0 ? o->tokens : kTokens[i], o->budget != 0 ? o->budget : b, n, o, bandwidth[n - 1], flops);
+      }
+    }
+  }
+}
+
+int main(int argc, char **argv) {
+  options o = {0};
   for (int i = 1; i < argc; ++i) {
-    if (strcmp(argv[i], "--quick") == 0) tokens = 32768, budget = 1024, threads = 1;
-    if (i + 1 < argc && strcmp(argv[i], "--tokens") == 0) tokens = (uint32_t)atoi(argv[i + 1]);
-    if (i + 1 < argc && strcmp(argv[i], "--budget") == 0) budget = (uint32_t)atoi(argv[i + 1]);
-    if (i + 1 < argc && strcmp(argv[i], "--threads") == 0) threads = (uint32_t)atoi(argv[i + 1]);
-    if (i + 1 < argc && strcmp(argv[i], "--layout") == 0) by_token = strcmp(argv[i + 1], "token") == 0;
-    if (i + 1 < argc && strcmp(argv[i], "--method") == 0) only = argv[i + 1];
+    if (strcmp(argv[i], "--quick") == 0) o.tokens = 32768, o.budget = 1024, o.threads = 1;
+    if (i + 1 == argc) break;
+    const char *value = argv[i + 1];
+    if (strcmp(argv[i], "--tokens") == 0) o.tokens = (uint32_t)atoi(value);
+    if (strcmp(argv[i], "--budget") == 0) o.budget = (uint32_t)atoi(value);
+    if (strcmp(argv[i], "--threads") == 0) o.threads = (uint32_t)atoi(value);
+    if (strcmp(argv[i], "--steps") == 0) o.steps = (uint32_t)atoi(value);
+    if (strcmp(argv[i], "--layout") == 0) o.by_token = strcmp(value, "token") == 0;
+    if (strcmp(argv[i], "--method") == 0) o.only = value;
   }
   kvsift_build_info info = {.struct_size = sizeof info};
   kvsift_get_build_info(&info);
   const double flops = bench_peak_flops();
   const double bandwidth[2] = {read_bandwidth(1), read_bandwidth(2)};
   printf("{\"level\": \"%s\", \"multiply_add_flops\": %.3g, \"read_bytes_per_second\": [%.3g, %.3g], \"layout\": \"%s\", \"results\": [", info.level,
-         flops, bandwidth[0], bandwidth[1], by_token ? "token" : "head");
+         flops, bandwidth[0], bandwidth[1], o.by_token ? "token" : "head");
   fprintf(stderr, "%s: %.0f Gflop/s a core, %.1f and %.1f GB/s with one and two threads\n", info.level, flops * 1e-9,
           bandwidth[0] * 1e-9, bandwidth[1] * 1e-9);
-  for (size_t i = 0; i < sizeof kTokens / sizeof kTokens[0]; ++i) {
-    for (uint32_t b = 1024; b <= 2048; b *= 2) {
-      for (uint32_t n = 1; n <= 2; ++n) {
-        if (tokens != 0 && tokens != kTokens[i]) continue;
-        if ((budget != 0 && budget != b) || (threads != 0 && threads != n)) continue;
-        run(kTokens[i], b, n, by_token, only, bandwidth[n - 1], flops);
-      }
-    }
-  }
+  run_all(&o, bandwidth, flops);
   printf("\n]}\n");
   return 0;
 }
