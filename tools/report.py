@@ -9,12 +9,16 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import picture
+
 TASKS = ("needle", "keys", "chain", "copy")
+TEXT_FIGURES = (("agreement", 3), ("divergence", 4), ("bits_per_byte", 3))
 STYLE = """body{font:15px/1.45 sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:.6em 0}
 td,th{padding:.2em .6em;text-align:right;border:1px solid #ddd}
 th:first-child,td:first-child{text-align:left}.maps{display:flex;flex-wrap:wrap;gap:1.2em}
 .maps figure{margin:0}figcaption{font-size:13px}.maps td{min-width:2.6em;text-align:center}
+img{image-rendering:pixelated;border:1px solid #ddd}.key{display:inline-block;width:1em;height:1em}
 small{color:#666}"""
 
 
@@ -63,6 +67,13 @@ def layer_means(results: dict) -> dict[int, dict[int, dict[str, float]]]:
             for policy, layers in sums.items()}
 
 
+def with_interval(entry: dict, name: str, digits: int) -> str:
+    """A mean over stretches of text, and half its 95% interval where there are several."""
+    text = f"{entry[name]:.{digits}f}"
+    low, high = entry.get(f"{name}_low"), entry.get(f"{name}_high")
+    return text if low is None or high is None else f"{text} ±{(high - low) / 2:.{digits}f}"
+
+
 def mean_of(layers: dict[int, dict[str, float]] | None, name: str) -> str:
     if not layers:
         return ""
@@ -86,8 +97,7 @@ def summary(results: dict) -> tuple[list[str], list[list[str]]]:
             low, high = wilson(right, asked)
             row.append(f"{100 * right / asked:.0f}% ({100 * low:.0f}-{100 * high:.0f})")
         entry = text.get(index)
-        row += ([f"{entry['agreement']:.3f}", f"{entry['divergence']:.4f}",
-                 f"{entry['bits_per_byte']:.3f}"] if entry else ["", "", ""])
+        row += [with_interval(entry, name, digits) if entry else "" for name, digits in TEXT_FIGURES]
         row += [mean_of(layers.get(index), n) for n in ("kept", "recovery", "ceiling",
                                                         "output_error")]
         rows.append(row)
@@ -113,6 +123,19 @@ def colour(share: float) -> str:
     return f"hsl({120 * share:.0f},65%,72%)"
 
 
+def grid(caption: str, corner: str, columns: list, rows: list[tuple[str, list[str]]]) -> str:
+    """A small table of coloured cells, which `shade` makes."""
+    head = "".join(f"<th>{name}</th>" for name in columns)
+    body = "".join(f"<tr><th>{name}</th>{''.join(cells)}</tr>" for name, cells in rows)
+    return (f"<figure><figcaption>{html.escape(caption)}</figcaption>"
+            f"<table><tr><th>{corner}</th>{head}</tr>{body}</table></figure>\n")
+
+
+def shade(share: float, title: str) -> str:
+    return (f"<td style='background:{colour(share)}' title='{html.escape(title)}'>"
+            f"{100 * share:.0f}</td>")
+
+
 def heat_map(results: dict, policy: int) -> str:
     cells = {(c["length"], c["depth"]): c for c in results["tasks"]
              if c["task"] == "needle" and c["policy"] == policy}
@@ -120,17 +143,49 @@ def heat_map(results: dict, policy: int) -> str:
         return ""
     lengths = sorted({length for length, _ in cells})
     depths = sorted({depth for _, depth in cells})
-    rows = "<tr><th>depth</th>" + "".join(f"<th>{n}</th>" for n in lengths) + "</tr>"
+    rows = []
     for depth in depths:
-        rows += f"<tr><th>{100 * depth:.0f}%</th>"
-        for length in lengths:
-            cell = cells.get((length, depth))
-            rows += ("<td></td>" if cell is None else
-                     f"<td style='background:{colour(cell['share'])}' "
-                     f"title='{cell['right']} of {cell['asked']}'>{100 * cell['share']:.0f}</td>")
-        rows += "</tr>"
-    name = html.escape(results["policies"][policy]["name"])
-    return f"<figure><figcaption>{name}</figcaption><table>{rows}</table></figure>\n"
+        line = [cells.get((length, depth)) for length in lengths]
+        rows.append((f"{100 * depth:.0f}%", [
+            shade(c["share"], f"{c['right']} of {c['asked']}") if c else "<td></td>" for c in line]))
+    return grid(results["policies"][policy]["name"], "depth", lengths, rows)
+
+
+def head_map(results: dict, policy: int) -> str:
+    """Recovery as a share of the ceiling, layer by layer and head by head."""
+    cells = {(h["layer"], h["head"]): h for h in results["heads"] if h["policy"] == policy}
+    if not cells:
+        return ""
+    heads = sorted({head for _, head in cells})
+    rows = []
+    for layer in sorted({layer for layer, _ in cells}):
+        line = [cells.get((layer, head)) for head in heads]
+        rows.append((str(layer), [
+            shade(min(1.0, c["recovery"] / c["ceiling"]), f"{c['recovery']:.3f} of "
+                  f"{c['ceiling']:.3f}, output error {c['output_error']:.3f}")
+            if c else "<td></td>" for c in line]))
+    return grid(results["policies"][policy]["name"], "layer", heads, rows)
+
+
+def pictures(results: dict) -> str:
+    """Of each layer the head that looks back most."""
+    drawn = results.get("picture")
+    if not drawn or not drawn["heads"]:
+        return ""
+    legend = ", ".join(
+        f"<span class='key' style='background:rgb{picture.MARKS[mark]}'></span> {html.escape(text)}"
+        for mark, text in picture.LEGEND.items())
+    figures = ""
+    for layer in sorted({head["layer"] for head in drawn["heads"]}):
+        head = max((h for h in drawn["heads"] if h["layer"] == layer), key=picture.looks_back)
+        figures += (f"<figure><figcaption>layer {layer}, head {head['head']}</figcaption>"
+                    f"{picture.image_tag(head)}</figure>\n")
+    name = html.escape(results["policies"][drawn["policy"]]["name"])
+    return (f"<h2>What was attended to and what was chosen: {name}</h2>"
+            f"<p>A line is a decode step, the first on top; a column is a block of "
+            f"{drawn['block_tokens']} tokens. The darker, the larger the block's largest share of "
+            f"full attention (logarithmic). The mark within: {legend}. Shown is the head of each "
+            f"layer that looks back most.</p><div class='maps'>{figures}</div>")
 
 
 def recovery_table(results: dict) -> str:
@@ -152,7 +207,9 @@ def page(results: dict) -> str:
     head, rows = summary(results)
     settings = ", ".join(f"{name} {value}" for name, value in results.items()
                          if not isinstance(value, list))
-    maps = "".join(heat_map(results, i) for i in range(len(results["policies"])))
+    every = range(len(results["policies"]))
+    maps = "".join(heat_map(results, i) for i in every)
+    heads = "".join(head_map(results, i) for i in every)
     return (f"<!doctype html><html lang='en'><meta charset='utf-8'><title>kvsift-eval</title>"
             f"<style>{STYLE}</style><body><h1>Methods against full attention</h1>"
             f"<p><small>{html.escape(settings)}</small></p>"
@@ -163,7 +220,9 @@ def page(results: dict) -> str:
             + "<h2>Needle: exact answers in percent, by depth and context length</h2>"
             + f"<div class='maps'>{maps}</div>"
             + "<h2>Attention mass recovered, of the best possible, layer by layer</h2>"
-            + recovery_table(results) + "</body></html>\n")
+            + recovery_table(results)
+            + "<h2>Share of the best possible that was recovered, head by head</h2>"
+            + f"<div class='maps'>{heads}</div>" + pictures(results) + "</body></html>\n")
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ typedef struct evaluation {
   sentences text;
   contest all;
   results results;
+  picture drawn;
   uint32_t longest;         /* context, in tokens */
   uint32_t samples, sample; /* of the whole run, and the one under way */
   double start;
@@ -95,7 +96,7 @@ static bool run_window(evaluation *ev, uint32_t window, failure *why) {
   show(ev, "text");
   done = done &&
          trial_text(&ev->engine, &ev->all, tokens.tokens, tokens.count - decoded, decoded,
-                    &ev->results, why) &&
+                    window == 0, &ev->results, why) &&
          results_sample_done(&ev->results, why);
   token_list_release(&tokens);
   return done;
@@ -136,6 +137,14 @@ static void write_key(const evaluation *ev, char key[64]) {
   snprintf(key, 64, "kvsift-eval %016llx", (unsigned long long)hash);
 }
 
+/* Of the first stretch of text, whose length run_window decides; none where there is no stretch. */
+static bool create_picture(evaluation *ev, const model *m, failure *why) {
+  uint32_t rows = ev->from->windows > 0 ? ev->from->window_tokens : 0;
+  uint32_t tokens = ev->longest - 1 + m->tokens.add_beginning;
+  if (rows >= tokens) rows = 0; /* run_window reports it */
+  return picture_create(&ev->drawn, &ev->all, m, tokens - rows, rows, why);
+}
+
 static bool create(evaluation *ev, const model *m, workers *pool, failure *why) {
   const eval_options *from = ev->from;
   char key[64];
@@ -149,11 +158,12 @@ static bool create(evaluation *ev, const model *m, workers *pool, failure *why) 
   uint32_t capacity = ev->longest + ANSWER_ROOM;
   if (!sentences_read(&ev->text, &m->tokens, from->text, why) ||
       !engine_create(&ev->engine, m, pool, from->base.cache_type, capacity, why) ||
-      !contest_create(&ev->all, from, m, capacity, why)) {
+      !contest_create(&ev->all, from, m, capacity, why) || !create_picture(ev, m, why)) {
     return false;
   }
   write_key(ev, key);
-  return results_open(&ev->results, from->base.json, key, &ev->all, m, from->length_count, why);
+  return results_open(&ev->results, from->base.json, key, &ev->all, m, from->length_count,
+                      &ev->drawn, why);
 }
 
 static bool evaluate(const eval_options *from, const model *m, workers *pool, failure *why) {
@@ -167,6 +177,7 @@ static bool evaluate(const eval_options *from, const model *m, workers *pool, fa
   for (uint32_t i = 0; i < from->windows && done; i++) done = run_window(&ev, i, why);
   done = done && results_write_json(&ev.results, &ev.all, from, why);
   results_release(&ev.results);
+  picture_release(&ev.drawn);
   contest_release(&ev.all);
   engine_release(&ev.engine);
   sentences_release(&ev.text);

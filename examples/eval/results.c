@@ -7,6 +7,8 @@
 
 #include "memory.h"
 
+#define LINE_BYTES 8192u /* a picture's row has a character for each block */
+
 cell *results_cell(const results *of, uint32_t task, uint32_t length, uint32_t depth,
                    uint32_t contestant) {
   uint64_t index = ((uint64_t)task * of->lengths + length) * DEPTHS + depth;
@@ -72,14 +74,28 @@ void results_add_quality(results *to, uint32_t contestant, const measure *more) 
   }
 }
 
+void results_keep_picture(results *to) {
+  const picture *p = to->drawn;
+  for (uint32_t layer = 0; layer < p->layers; layer++) {
+    for (uint32_t head = 0; head < p->query_heads; head++) {
+      for (uint32_t row = 0; row < p->rows; row++) {
+        const char *cells = picture_row(p, layer, head, row);
+        if (*cells == 0) continue;
+        fprintf(to->part, "row %u %u %u %s\n", layer, head, row, cells);
+      }
+    }
+  }
+}
+
 bool results_sample_done(results *to, failure *why) {
   fprintf(to->part, "done %u\n", to->done++);
   if (fflush(to->part) == 0) return true;
   return fail(why, "the results so far cannot be kept: %s", strerror(errno));
 }
 
-static void take_line(results *to, const char *line) {
+static void take_line(results *to, char *line) {
   uint32_t a, b, c, d;
+  int length = 0;
   cell answers;
   text_outcome text;
   quality q;
@@ -92,6 +108,9 @@ static void take_line(results *to, const char *line) {
   } else if (sscanf(line, "quality %u %u %u %" SCNu64 " %lf %lf %lf %lf", &a, &b, &c, &q.count,
                     &q.recovery, &q.ceiling, &q.error, &q.kept) == 8) {
     count_quality(to, a, b, c, &q);
+  } else if (sscanf(line, "row %u %u %u %n", &a, &b, &c, &length) == 3) {
+    line[strcspn(line, "\n")] = 0;
+    picture_set_row(to->drawn, a, b, c, line + length);
   } else if (strncmp(line, "done ", 5) == 0) {
     to->done++;
   }
@@ -99,7 +118,7 @@ static void take_line(results *to, const char *line) {
 
 /* Where the last finished sample ends: what follows was cut off by an interruption. */
 static long end_of_finished(FILE *part) {
-  char line[512];
+  char line[LINE_BYTES];
   long end = ftell(part);
   while (fgets(line, sizeof line, part) != NULL) {
     if (strncmp(line, "done ", 5) == 0 && strchr(line, '\n') != NULL) end = ftell(part);
@@ -108,7 +127,7 @@ static long end_of_finished(FILE *part) {
 }
 
 static bool take_over(results *out, const char *path, const char *key, failure *why) {
-  char line[512];
+  char line[LINE_BYTES];
   if (fgets(line, sizeof line, out->part) == NULL) {
     rewind(out->part);
     fprintf(out->part, "%s\n", key);
@@ -129,12 +148,13 @@ static bool take_over(results *out, const char *path, const char *key, failure *
 }
 
 bool results_open(results *out, const char *path, const char *key, const contest *all,
-                  const model *m, uint32_t lengths, failure *why) {
+                  const model *m, uint32_t lengths, picture *drawn, failure *why) {
   char name[1024];
   *out = (results){.contestants = all->count,
                    .lengths = lengths,
                    .layers = m->layers,
-                   .query_heads = m->query_heads};
+                   .query_heads = m->query_heads,
+                   .drawn = drawn};
   if (snprintf(name, sizeof name, "%s.part", path) >= (int)sizeof name) {
     return fail(why, "%s: the path is too long", path);
   }

@@ -4,6 +4,7 @@
 
 #include "contestant.h"
 #include "measure.h"
+#include "picture.h"
 #include "tasks.h"
 
 /* Answers to one task at one length and depth. */
@@ -23,6 +24,7 @@ typedef struct results {
   cell *cells;     /* [tasks][lengths][DEPTHS][contestants] */
   text_sums *text; /* [contestants] */
   quality *heads;  /* [contestants][layers][query_heads] */
+  picture *drawn;  /* of the first stretch; not owned */
   uint32_t done;   /* samples counted */
   FILE *part;
 } results;
@@ -34,7 +36,7 @@ typedef struct text_outcome {
 
 /* Opens PATH.part; what an earlier run with the same `key` has counted is taken over. */
 bool results_open(results *out, const char *path, const char *key, const contest *all,
-                  const model *m, uint32_t lengths, failure *why);
+                  const model *m, uint32_t lengths, picture *drawn, failure *why);
 void results_release(results *out);
 
 /* Each belongs to the sample under way, which counts from results_sample_done on. */
@@ -42,6 +44,7 @@ void results_add_answers(results *to, uint32_t task, uint32_t length, uint32_t d
                          uint32_t contestant, cell more);
 void results_add_text(results *to, uint32_t contestant, const text_outcome *more);
 void results_add_quality(results *to, uint32_t contestant, const measure *more);
+void results_keep_picture(results *to);
 bool results_sample_done(results *to, failure *why);
 
 cell *results_cell(const results *of, uint32_t task, uint32_t length, uint32_t depth,

@@ -138,6 +138,7 @@ bool results_write_json(const results *of, const contest *all, const eval_option
   write_tasks(&j, of, from);
   write_text(&j, of);
   write_heads(&j, of);
+  if (of->drawn->rows > 0) picture_write_json(&j, of->drawn, all);
   json_close(&j, '}');
   bool done = ferror(to) == 0;
   done = fclose(to) == 0 && done;

@@ -76,14 +76,26 @@ static void judge(const engine *e, const stretch *s, uint32_t step, text_outcome
   out->bytes += text_bytes(&e->model->tokens, next);
 }
 
+typedef struct audience {
+  sift_listener judge;
+  picture *drawn; /* null: none */
+} audience;
+
+static void heard(void *self, const attention_input *input, const kvsift_selection *selection,
+                  const float *out) {
+  const audience *all = self;
+  all->judge.heard(all->judge.self, input, selection, out);
+  if (all->drawn != NULL) picture_draw(all->drawn, input, selection);
+}
+
 /* Contestant 0 is full attention, whose logits the others are held against. */
-static bool follow(engine *e, contest *all, uint32_t who, const stretch *s, measure *measured,
+static bool follow(engine *e, contest *all, uint32_t who, const stretch *s, audience *heard_by,
                    text_outcome *out, failure *why) {
   sift_set set = {&all->sifts[who], 1, NULL};
   uint32_t vocabulary = e->model->vocabulary;
   engine_truncate(e, s->prompt - 1);
   e->attention = sift_attention(&set);
-  all->sifts[who]->listener = measure_listener(measured);
+  all->sifts[who]->listener = (sift_listener){heard_by, heard};
   bool done = true;
   for (uint32_t i = 0; i < s->decoded && done; i++) {
     done = !interrupted() || fail(why, "interrupted");
@@ -97,13 +109,14 @@ static bool follow(engine *e, contest *all, uint32_t who, const stretch *s, meas
   return done;
 }
 
-static bool follow_measured(engine *e, contest *all, uint32_t who, const stretch *s, results *to,
-                            failure *why) {
+static bool follow_measured(engine *e, contest *all, uint32_t who, const stretch *s, picture *drawn,
+                            results *to, failure *why) {
   measure measured;
   text_outcome outcome = {0};
   if (!measure_create(&measured, e->model, e->cache.capacity, why)) return false;
   measured.every = JUDGED_STEPS;
-  bool done = follow(e, all, who, s, &measured, &outcome, why);
+  audience heard_by = {measure_listener(&measured), drawn};
+  bool done = follow(e, all, who, s, &heard_by, &outcome, why);
   if (done) {
     results_add_text(to, who, &outcome);
     results_add_quality(to, who, &measured);
@@ -113,7 +126,7 @@ static bool follow_measured(engine *e, contest *all, uint32_t who, const stretch
 }
 
 bool trial_text(engine *e, contest *all, const uint32_t *tokens, uint32_t prompt, uint32_t decoded,
-                results *to, failure *why) {
+                bool draw, results *to, failure *why) {
   uint32_t vocabulary = e->model->vocabulary;
   stretch s = {tokens, prompt, decoded, NULL, NULL};
   s.full = memory_take((uint64_t)decoded * vocabulary, sizeof *s.full);
@@ -122,8 +135,10 @@ bool trial_text(engine *e, contest *all, const uint32_t *tokens, uint32_t prompt
   if (!done) fail(why, "no memory for the logits of %u steps", decoded);
   done = done && read_for_all(e, all, tokens, prompt - 1, why);
   for (uint32_t i = 0; i < all->count && done; i++) {
-    done = follow_measured(e, all, i, &s, to, why);
+    bool drawn = draw && i == to->drawn->contestant;
+    done = follow_measured(e, all, i, &s, drawn ? to->drawn : NULL, to, why);
   }
+  if (done && draw) results_keep_picture(to);
   memory_give(s.full);
   memory_give(s.logs);
   return done;

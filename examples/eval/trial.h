@@ -10,8 +10,8 @@ bool trial_answers(engine *e, contest *all, const task_sample *sample, uint32_t 
                    uint32_t length, uint32_t depth, results *to, failure *why);
 
 /* Follows `decoded` tokens of text after `prompt` others; counts agreement, divergence, bits and
- * recovery. */
+ * recovery. Where asked to `draw`, the results' picture is made on the way. */
 bool trial_text(engine *e, contest *all, const uint32_t *tokens, uint32_t prompt, uint32_t decoded,
-                results *to, failure *why);
+                bool draw, results *to, failure *why);
 
 #endif
