@@ -164,7 +164,8 @@ __device__ inline void copy_floats(const T &from, U *to) {
   static_assert(sizeof(T) == sizeof(U), "");
   const auto *in = reinterpret_cast<const float4 *>(&from);
   auto *out = reinterpret_cast<float4 *>(to);
-  for (std::uint32_t i = threadIdx.x; i < sizeof(T) / sizeof(float4); i += kTileThreads) out[i] = in[i];
+  constexpr std::uint32_t kBytes = sizeof(T);
+  for (std::uint32_t i = threadIdx.x; i < kBytes / sizeof(float4); i += kTileThreads) out[i] = in[i];
 }
 
 // The second convolution: a warp takes 32 places by 32 deep channels, a thread 4 places, 8 apart in the list, by channels

@@ -3,23 +3,13 @@
 // Scores need no query: they may be computed as soon as the step's attention is known (predict), and select then only
 // reads them. With a period of n they are computed at every n-th row, counted from the prompt's end; which row that is
 // depends on nothing else, so that truncation and forks give what a straight run gives.
-#include "methods/method.h"
+#include "methods/attention_predictor.h"
+
 #include "policy/snapshot.h"
-#include "predictor/network.h"
 
 namespace kvsift {
+namespace attention_predictor {
 namespace {
-
-enum { kStates, kMarks, kLengths, kRing, kKept, kFilled, kScores };
-
-constexpr std::uint64_t kNever = ~0ull;
-
-// What the histories of a KV head have in common.
-struct Marks {
-  std::uint64_t prompt_end;  // rows when the prompt was through
-  std::uint64_t scored;      // rows when the scores were computed; kNever: they are of no use
-  std::uint32_t columns;     // of the scores
-};
 
 HistoryForm form_of(const Settings &s) {
   if (s.c.history_type == KVSIFT_F16) return HistoryForm::kHalf;
@@ -33,16 +23,26 @@ std::uint32_t slots_of(const Settings &s) {
 
 Marks &marks_of(const HeadState &head) { return *head.state<Marks>(kMarks); }
 
+}  // namespace
+
+PredictorShape shape_of(const Settings &s) {
+  PredictorShape shape;
+  shape.rows = s.c.history_rows;
+  shape.slots = slots_of(s);
+  shape.columns = s.max_blocks;
+  shape.left = s.c.sink_tokens / s.c.block_tokens;
+  shape.local = s.c.local_tokens / s.c.block_tokens;
+  shape.form = form_of(s);
+  shape.floor = s.c.history_floor;
+  return shape;
+}
+
+namespace {
+
 PredictorHistory history_of(const HeadState &head, std::uint32_t list) {
   const Settings &s = head.settings();
   PredictorHistory h;
-  h.shape.rows = s.c.history_rows;
-  h.shape.slots = slots_of(s);
-  h.shape.columns = s.max_blocks;
-  h.shape.left = s.c.sink_tokens / s.c.block_tokens;
-  h.shape.local = s.c.local_tokens / s.c.block_tokens;
-  h.shape.form = form_of(s);
-  h.shape.floor = s.c.history_floor;
+  h.shape = shape_of(s);
   const bool int8 = s.c.predictor_arithmetic == KVSIFT_I8;
   const kvsift_predictor &predictor = s.c.predictor == nullptr ? default_predictor() : *s.c.predictor;
   h.weights = &predictor.weights;
@@ -247,8 +247,10 @@ bool sane(const Settings &s, const UnitPlaces &p, const UnitImage &image) {
 }
 
 }  // namespace
+}  // namespace attention_predictor
 
 constexpr Method kAttentionPredictor = [] {
+  using namespace attention_predictor;
   Method m{};
   m.name = "attention-predictor";
   m.defaults = defaults;

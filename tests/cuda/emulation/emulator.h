@@ -28,9 +28,11 @@ enum class Op { kSync, kIndex, kUp, kDown, kXor, kBallot, kSum, kMax, kMin };
 std::uint64_t warp(Op op, unsigned mask, std::uint64_t value, unsigned argument, unsigned width, const char *file,
                    int line);
 
-inline void sync_warp(const char *file, int line, unsigned mask = 0xffffffffu) {
-  warp(Op::kSync, mask, 0, 0, 32, file, line);
-}
+struct WarpSync {
+  const char *file;
+  int line;
+  void operator()(unsigned mask = 0xffffffffu) const { warp(Op::kSync, mask, 0, 0, 32, file, line); }
+};
 
 template <class T>
 T shuffle(Op op, unsigned mask, T value, const char *file, int line, unsigned argument, unsigned width = 32) {

@@ -32,7 +32,7 @@
 
 #define KVSIFT_WARP_OP(op, mask, value, argument) \
   emulator::warp(emulator::Op::op, mask, value, argument, 32, __FILE__, __LINE__)
-#define __syncwarp(...) emulator::sync_warp(__FILE__, __LINE__, ##__VA_ARGS__)
+#define __syncwarp (emulator::WarpSync{__FILE__, __LINE__})
 #define __shfl_sync(mask, value, ...) emulator::shuffle(emulator::Op::kIndex, mask, value, __FILE__, __LINE__, __VA_ARGS__)
 #define __shfl_up_sync(mask, value, ...) emulator::shuffle(emulator::Op::kUp, mask, value, __FILE__, __LINE__, __VA_ARGS__)
 #define __shfl_down_sync(mask, value, ...) \
@@ -47,6 +47,7 @@
 
 struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct alignas(16) int4 { int x, y, z, w; };
 struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 
@@ -66,7 +67,13 @@ inline int __float_as_int(float x) { return same_bits<int>(x); }
 inline float __uint_as_float(unsigned x) { return same_bits<float>(x); }
 inline float __int_as_float(int x) { return same_bits<float>(x); }
 inline float __fmaf_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __fsqrt_rn(float x) { return __builtin_sqrtf(x); }
+// Four products of int8.
+inline int __dp4a(int a, int b, int c) {
+  for (int i = 0; i < 32; i += 8) c += static_cast<std::int8_t>(a >> i & 0xff) * static_cast<std::int8_t>(b >> i & 0xff);
+  return c;
+}
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(static_cast<unsigned>(x)); }
