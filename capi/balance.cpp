@@ -218,7 +218,7 @@ kvsift_status kvsift_balance_compress(const kvsift_balance_config *config,
     status = check_balance_rows(k, source.values, range, plan.c.head_dim, "value", config->error);
   if (status != KVSIFT_OK) return status;
   BalanceCounters counters{};
-  const CompressJob job{plan, k, places, scratch, source, range, &counters};
+  const CompressJob job{plan, k, places, scratch, source, range, &counters, tokens};
   compress(job);
   write_out(job, out);
   if (stats != nullptr) add_counters(counters, stats);

@@ -231,7 +231,7 @@ kvsift_status kvsift_balance_stream_stats(const kvsift_balance_stream *handle,
                                 c.groups,
                                 c.failures,
                                 c.saturated,
-                                c.guarded,
+                                stream->moment(0).guards,
                                 c.dropped};
   return KVSIFT_OK;
 }

@@ -4,6 +4,7 @@
 
 #include "check.h"
 #include "methods/method.h"
+#include "policy/coreset.h"
 #include "policy/layout.h"
 
 using namespace kvsift;
@@ -132,6 +133,7 @@ extern "C" kvsift_status kvsift_policy_get_info(const kvsift_policy *policy, kvs
   const Method &method = *method_of(p->s.c.method);
   info->needs = p->s.needs;
   info->prefill_rows = method.prefill_rows == nullptr ? 0 : method.prefill_rows(p->s);
+  if (is_graded(p->s) && info->prefill_rows < p->s.c.window) info->prefill_rows = p->s.c.window;
   info->evicts = method.evicts;
   info->tokens = p->tokens;
   info->decode_steps = p->decode_steps;

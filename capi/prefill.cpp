@@ -4,6 +4,7 @@
 #include "attend/attend.h"
 #include "check.h"
 #include "methods/method.h"
+#include "policy/coreset.h"
 #include "policy/observe.h"
 
 using namespace kvsift;
@@ -59,6 +60,18 @@ static kvsift_status check_order(const Policy *p, std::uint32_t layer, const kvs
   return KVSIFT_OK;
 }
 
+// A prompt is graded as far as its keys came.
+static kvsift_status check_keys(const Policy *p, std::uint32_t layer, const kvsift_query &query, HeadSpan span) {
+  if (layer < p->s.c.dense_layers || !is_graded(p->s)) return KVSIFT_OK;
+  for (std::uint32_t head = span.begin; head < span.end; ++head) {
+    const std::uint32_t seen = head_of(const_cast<Policy *>(p), layer, head).unit->keys_seen;
+    if (seen == query.tokens) continue;
+    return fail_in(p, KVSIFT_OUT_OF_ORDER, "query->tokens is ", query.tokens, ", KV head ", head, " of layer ", layer,
+                   " has keys of ", seen, " tokens: kvsift_observe_keys comes first");
+  }
+  return KVSIFT_OK;
+}
+
 static Prefill job_of(const Policy *p, const kvsift_query &query, const kvsift_cache &cache, std::uint32_t head,
                       float *out) {
   const Settings &s = p->s;
@@ -92,6 +105,7 @@ extern "C" kvsift_status kvsift_prefill_attend(kvsift_policy *policy, uint32_t l
   if (kvsift_status s = check_heads(p, query, &span)) return s;
   if (kvsift_status s = check_query(p, query, span)) return s;
   if (kvsift_status s = check_order(p, layer, *query, span)) return s;
+  if (kvsift_status s = check_keys(p, layer, *query, span)) return s;
   if (kvsift_status s = check_cache(p, cache, query->tokens)) return s;
   if (kvsift_status s = check_rows(p, *query, *cache, span)) return s;
   for (std::uint32_t i = span.begin; i < span.end; ++i) {
@@ -99,8 +113,12 @@ extern "C" kvsift_status kvsift_prefill_attend(kvsift_policy *policy, uint32_t l
     prefill_attend(job);
     if (kvsift_status s = check_out(p, job, i)) return s;
   }
+  if (layer < p->s.c.dense_layers) return KVSIFT_OK;
+  for (std::uint32_t i = span.begin; i < span.end && is_graded(p->s) && p->decode_steps == 0; ++i) {
+    grade_prompt(head_of(p, layer, i), job_of(p, *query, *cache, i, out));
+  }
   const Method &method = *method_of(p->s.c.method);
-  if (layer < p->s.c.dense_layers || method.prefill_rows == nullptr) return KVSIFT_OK;
+  if (method.prefill_rows == nullptr) return KVSIFT_OK;
   for (std::uint32_t i = span.begin; i < span.end; ++i) {
     observe_last_rows(head_of(p, layer, i), job_of(p, *query, *cache, i, out), method.prefill_rows(p->s));
   }

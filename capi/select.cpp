@@ -96,7 +96,7 @@ static void fill(const Policy *p, const Step &step, bool dense, kvsift_selection
   out->coreset = balanced ? p->coreset.in(p) : nullptr;
   out->coreset_weights = balanced ? p->coreset_weights.in(p) : nullptr;
   out->coreset_counts = balanced ? p->coreset_counts.in(p) : nullptr;
-  out->coreset_stride = balanced ? s.coreset.entries : 0;
+  out->coreset_stride = balanced ? s.coreset.most() : 0;
   out->missed_stride = s.c.verify_blocks;
   out->missed = s.c.verify_blocks > 0 ? p->missed.in(p) : nullptr;
   out->missed_counts = s.c.verify_blocks > 0 ? p->missed_counts.in(p) : nullptr;

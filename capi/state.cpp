@@ -45,7 +45,7 @@ extern "C" kvsift_status kvsift_truncate(kvsift_policy *policy, uint32_t tokens)
   if (tokens > p->tokens) {
     return fail_in(p, KVSIFT_INVALID_ARGUMENT, "tokens is ", tokens, ", the policy is only ", p->tokens, " tokens on");
   }
-  const bool decided_by_prompt = method.prefill_rows != nullptr || method.keep != nullptr;
+  const bool decided_by_prompt = method.prefill_rows != nullptr || method.keep != nullptr || is_graded(p->s);
   if (decided_by_prompt && tokens < p->prompt_end) {
     return fail_in(p, KVSIFT_ROLLBACK, "tokens is ", tokens, ", method ", method.name,
                    " cannot go back into the prompt of ", p->prompt_end, " tokens");

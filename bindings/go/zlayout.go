@@ -52,7 +52,7 @@ type (
 		PredictorArithmetic Type
 		PredictorPlain      uint32
 		VerifyBlocks        uint32
-		reservedToo         uint32
+		BalanceForm         uint32
 		predictor           uintptr
 		BalanceHalvings     uint32
 		BalanceGroup        uint32
@@ -130,6 +130,8 @@ type (
 		RowType         Type
 		Head            uint32
 		Balance         BalanceConfig
+		GuardTokens     uint32
+		reserved        uint32
 	}
 	StoreConfig struct {
 		structSize       uint32

@@ -72,7 +72,7 @@ typedef struct kvsift_balance_stats {
   uint64_t groups;
   uint64_t failures;            /* theory: |sum| was beyond c R^2 (the walk goes on with the nearest probability) */
   uint64_t saturated;           /* kernel entries whose exponent was cut off: keys too long for this temperature */
-  uint64_t guarded;             /* tokens the guard kept */
+  uint64_t guarded;             /* tokens the guard kept; streams: that it holds now */
   uint64_t dropped;             /* streams, theory: tokens in buckets too small to matter */
 } kvsift_balance_stats;
 
@@ -118,7 +118,8 @@ kvsift_status kvsift_balance_attend(uint32_t head_dim, float scale, const float 
  *
  * Tokens gather in a batch. A full batch is halved and goes up a level; a level that holds more than half a batch after
  * that is halved and goes up in turn. Rows are copied into the arena, whose size is known at create and enough however many
- * tokens are pushed, up to max_tokens; a tree has batch * (1 + levels / 2) rows at most, rollback as much again.
+ * tokens are pushed, up to max_tokens; a tree has batch * (1 + levels / 2) rows at most, rollback as much again, and the
+ * guard's are beside them. THEORY has no guard.
  * What is pushed in one call or in many gives the same bits. */
 typedef struct kvsift_balance_stream kvsift_balance_stream;
 
@@ -132,7 +133,10 @@ typedef struct kvsift_balance_stream_config {
   uint32_t buckets;             /* theory: trees for the numerator, one for each power of two of |v|: the largest so many */
   kvsift_type row_type;         /* KVSIFT_F32, F16 or BF16: how rows are kept */
   uint32_t head;                /* key of the random numbers, with seed and layer of `balance` */
-  kvsift_balance_config balance; /* form, gamma, ...; halvings, group_tokens, guard, uniforms and importance are not used */
+  kvsift_balance_config balance; /* form, gamma, guard ...; halvings, group_tokens, uniforms and importance are not used */
+  uint32_t guard_tokens;        /* with balance.guard: the most tokens it holds; 0: a batch. Of all that came it holds those
+                                   most unlike their batch, and neighbours; what is crowded out is halved like any other */
+  uint32_t reserved;            /* 0 */
 } kvsift_balance_stream_config;
 
 /* Defaults for a form: PRACTICAL, RELATIVE and UNIFORM keep one tree, THEORY buckets and a tree for the denominator;

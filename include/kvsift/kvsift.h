@@ -249,7 +249,10 @@ typedef struct kvsift_policy_config {
   uint32_t predictor_arithmetic; /* KVSIFT_F32 exact; KVSIFT_BF16 or KVSIFT_I8: cheaper second convolution */
   uint32_t predictor_plain;     /* 1: recompute the whole network each step (the reference) */
   uint32_t verify_blocks;       /* AttentionPredictor: late check by page statistics adds up to this many; 0: off */
-  uint32_t reserved_too;        /* 0 */
+  uint32_t balance_form;        /* BalanceKV, as method or tail: KVSIFT_BALANCE_* of <kvsift/balance.h>, 0 is the published
+                                   practical form. GRADED compresses the prompt by what its last `window` queries attended
+                                   to: kvsift_prefill_attend must be called, after the keys; what comes later, and a prompt
+                                   that went through another kernel, is halved as in the practical form */
   const kvsift_predictor *predictor;
   /* BalanceKV, as method or tail */
   uint32_t balance_halvings;    /* T: 1/2^T of the prompt is kept */
@@ -258,8 +261,9 @@ typedef struct kvsift_policy_config {
   float balance_temperature;
   float balance_value_offset;
   uint32_t balance_streaming;   /* 1: compress decoded tokens too, by merge-and-reduce */
-  uint32_t balance_guard;       /* 1: needle guard */
-  uint32_t coreset_tokens;      /* tail = balance: size of the coreset */
+  uint32_t balance_guard;       /* 1: needle guard. Tokens unlike their group, and 25 to each side within it, are kept with
+                                   weight 1: the most unlike first, at most as many as the halvings keep */
+  uint32_t coreset_tokens;      /* tail = balance: size of the coreset, guarded tokens included */
   kvsift_error *error;          /* where arena_size and create leave their sentence; may be null */
 } kvsift_policy_config;
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "balance/guard.h"
 #include "core/philox.h"
 
 namespace kvsift {
@@ -35,6 +36,22 @@ void permute(const CompressJob &job, std::uint32_t *index, float *weight, std::u
     index[i] = static_cast<std::uint32_t>(order[i]);
     weight[i] = static_cast<float>(1u << job.plan.c.halvings);
   }
+}
+
+// Weight 1 for tokens unlike their group and their neighbours, zero for the others; returns how
+// many are guarded. What halving will need is free until then.
+std::uint32_t guard_needles(const CompressJob &job) {
+  const std::uint32_t tokens = job.range.end - job.range.begin, group = group_of(job.plan, tokens);
+  float *product = job.places.weight.in(job.scratch),
+        *weight_of = job.places.weight_of.in(job.scratch);
+  std::int8_t *marks = job.places.halver.signs.in(job.scratch);
+  const GuardKeys keys{job.source.keys, job.plan.c.head_dim, nullptr, job.range.begin, tokens};
+  constexpr std::uint32_t kMost = KVSIFT_BALANCE_MAX_GROUP;
+  guard_products(job.kernels, keys, group < kMost ? group : kMost, product);
+  const std::uint32_t guarded = mark_unlike(product, tokens, job.plan.c.guard_margin,
+                                            job.guard_most, job.places.index.in(job.scratch), marks);
+  for (std::uint32_t i = 0; i < tokens; ++i) weight_of[i] = static_cast<float>(marks[i]);
+  return guarded;
 }
 
 }  // namespace

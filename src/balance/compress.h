@@ -23,14 +23,11 @@ struct CompressJob {
   BalanceSource source;
   kvsift_range range;
   BalanceCounters *counters;
+  std::uint32_t guard_most;  // tokens that the guard may keep
 };
 
 // Fills places.weight_of; returns how many tokens stay.
 std::uint32_t compress(const CompressJob &job);
-
-// Needle guard: gives weight 1 to tokens unlike their group and to their neighbours, zero to the
-// others. Returns how many are guarded.
-std::uint32_t guard_needles(const CompressJob &job);
 
 // Graded: halves the tokens whose weight_of is zero, each as often as its importance allows;
 // returns how many stay.

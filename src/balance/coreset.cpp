@@ -5,15 +5,18 @@
 namespace kvsift {
 
 CoresetShape coreset_shape(const CoresetWish &wish, std::uint32_t group, std::uint32_t levels) {
-  CoresetShape s{wish.dim, group, levels, wish.lag, wish.sinks, 0, 0, 0};
+  CoresetShape s{wish.dim, group, levels, wish.lag, wish.sinks, 0, 0, 0, 0, wish.closes};
+  const std::uint32_t top = wish.max_tokens >> levels;
   s.rows = group + wish.lag + levels * (group / 2);
-  s.entries = (wish.max_tokens >> levels) + group + s.rows;
+  if (wish.guard) s.guards = top;
+  s.entries = top + group + s.rows + s.guards;
   if (wish.rollback > 0 && group > 0) s.backups = wish.rollback / group + 1;
   return s;
 }
 
 CoresetShape coreset_shape_of_size(const CoresetWish &wish, std::uint32_t size) {
   constexpr std::uint32_t kLeastGroup = 16, kMostGroup = 256;
+  if (wish.guard) size = size / 3 * 2;
   std::uint32_t levels = 1;
   while (levels < kCoresetLevels && wish.max_tokens >> levels > size / 2) ++levels;
   std::uint32_t group = size / (levels + 2) / 2 * 2;
@@ -25,6 +28,7 @@ CoresetShape coreset_shape_of_size(const CoresetWish &wish, std::uint32_t size) 
 CoresetScratch lay_out_coreset_scratch(Layout *layout, const CoresetShape &shape,
                                        const BalancePlan &plan) {
   CoresetScratch p{};
+  p.guarded = layout->take<std::int8_t>(shape.group, "coreset guard");
   p.order = layout->take<std::uint32_t>(shape.group, "coreset order");
   p.weight = layout->take<float>(shape.group, "coreset weights");
   p.spread = layout->take<float>(shape.group, "coreset weights by place");
@@ -37,77 +41,6 @@ std::uint32_t Coreset::size() const {
   std::uint32_t sum = 0;
   for (std::uint32_t level = 0; level <= shape->levels; ++level) sum += state->counts[level];
   return sum;
-}
-
-// Tokens halved out of level 0 by the time there are `length`.
-std::uint32_t Coreset::reduced_at(std::uint32_t length) const {
-  const std::uint32_t before = shape->sinks + shape->lag;
-  return length < before ? 0 : (length - before) / shape->group * shape->group;
-}
-
-bool Coreset::can_truncate(std::uint32_t length) const {
-  const std::uint32_t then = reduced_at(length);
-  if (then >= state->reduced) return true;
-  if (shape->backups == 0) return false;
-  CoresetState kept;
-  std::memcpy(&kept, backup_of(then), sizeof kept);
-  // After an earlier truncation the slot may be empty, or hold a state of later.
-  return kept.counts[0] > 0 && kept.reduced == then &&
-         (state->reduced - then) / shape->group <= shape->backups;
-}
-
-void Coreset::truncate(std::uint32_t length) {
-  if (length < end()) state->closed = 0;
-  const std::uint32_t then = reduced_at(length);
-  if (then < state->reduced) {
-    const char *from = backup_of(then);
-    std::memcpy(state, from, sizeof *state);
-    from += sizeof *state;
-    const std::uint32_t top = state->counts[shape->levels], rows = size() - top;
-    const std::uint64_t row_bytes = std::uint64_t{shape->dim} * sizeof(F16);
-    std::memcpy(tokens + top, from, rows * sizeof *tokens);
-    std::memcpy(weights + top, from + shape->rows * sizeof *tokens, rows * sizeof *weights);
-    from += shape->rows * (sizeof *tokens + sizeof *weights);
-    std::memcpy(keys, from, rows * row_bytes);
-    std::memcpy(values, from + shape->rows * row_bytes, rows * row_bytes);
-  }
-  const std::uint32_t from = exact_from(), left = length > from ? length - from : 0;
-  if (state->counts[0] > left) state->counts[0] = left;
-  forget_after(length);
-}
-
-// Backups that hold tokens which are gone will be written anew before they are needed.
-void Coreset::forget_after(std::uint32_t length) const {
-  for (std::uint32_t i = 0; i < shape->backups; ++i) {
-    CoresetState kept;
-    char *at = backups + i * coreset_backup_bytes(*shape);
-    std::memcpy(&kept, at, sizeof kept);
-    if (shape->sinks + kept.reduced + kept.counts[0] > length) std::memset(at, 0, sizeof kept);
-  }
-}
-
-std::uint64_t coreset_backup_bytes(const CoresetShape &shape) {
-  const std::uint64_t entry =
-      sizeof(std::uint32_t) + sizeof(float) + std::uint64_t{shape.dim} * 2 * sizeof(F16);
-  return align_up(sizeof(CoresetState) + shape.rows * entry);
-}
-
-char *Coreset::backup_of(std::uint32_t reduced) const {
-  return backups + reduced / shape->group % shape->backups * coreset_backup_bytes(*shape);
-}
-
-void Coreset::back_up() const {
-  if (shape->backups == 0) return;
-  char *to = backup_of(state->reduced);
-  const std::uint32_t top = state->counts[shape->levels], rows = size() - top;
-  const std::uint64_t row_bytes = std::uint64_t{shape->dim} * sizeof(F16);
-  std::memcpy(to, state, sizeof *state);
-  to += sizeof *state;
-  std::memcpy(to, tokens + top, rows * sizeof *tokens);
-  std::memcpy(to + shape->rows * sizeof *tokens, weights + top, rows * sizeof *weights);
-  to += shape->rows * (sizeof *tokens + sizeof *weights);
-  std::memcpy(to, keys, rows * row_bytes);
-  std::memcpy(to + shape->rows * row_bytes, values, rows * row_bytes);
 }
 
 CoresetBuilder::CoresetBuilder(const Coreset &coreset, const BalancePlan &plan,
@@ -147,6 +80,7 @@ void CoresetBuilder::push(const HeadRows &keys, const HeadRows &values, std::uin
     c_.back_up();
     std::uint32_t begin = c_.size() - c_.state->counts[0];
     c_.state->reduced += group;
+    guard(begin, group);
     reduce(0, begin, group);
     for (std::uint32_t level = 1; level < c_.shape->levels && c_.state->counts[level] > group / 2;
          ++level) {
@@ -154,6 +88,31 @@ void CoresetBuilder::push(const HeadRows &keys, const HeadRows &values, std::uin
       reduce(level, begin, c_.state->counts[level]);
     }
   }
+}
+
+void CoresetBuilder::guard(std::uint32_t begin, std::uint32_t count) {
+  CoresetState &state = *c_.state;
+  const std::uint32_t top = state.counts[c_.shape->levels];
+  std::int8_t *guarded = places_.guarded.in(base_);
+  std::memset(guarded, 0, count);
+  if (c_.shape->guards == 0) return;
+  float *product = places_.weight.in(base_);
+  const kvsift_view keys = rows_view(c_.keys);
+  const GuardKeys rows{HeadRows{&keys, nullptr, 0, 0}, c_.shape->dim, nullptr, begin - top, count};
+  guard_products(kernels_, rows, count, product);
+  const std::uint32_t most = c_.shape->guard_most(state.reduced) - state.guarded;
+  state.guarded += mark_unlike(product, count, plan_.c.guard_margin, most,
+                               places_.order.in(base_), guarded);
+  for (std::uint32_t i = 0; i < count; ++i)
+    if (guarded[i] != 0) c_.guards[state.guards++] = c_.tokens[begin + i];
+}
+
+kvsift_view CoresetBuilder::rows_view(const F16 *rows) const {
+  kvsift_view view{};
+  view.type = KVSIFT_F16;
+  view.token_stride = std::uint64_t{c_.shape->dim} * sizeof(F16);
+  view.data = rows;
+  return view;
 }
 
 // Entry `from` to place `to`, with its row where it keeps one.
@@ -166,32 +125,48 @@ void CoresetBuilder::move(std::uint32_t to, std::uint32_t from, bool row) {
   std::memmove(c_.values + (to - top) * dim, c_.values + (from - top) * dim, dim * sizeof(F16));
 }
 
+std::uint32_t CoresetBuilder::list_rows(std::uint32_t begin, std::uint32_t count,
+                                        std::uint32_t listed, const std::int8_t *guarded) {
+  std::uint32_t *order = places_.order.in(base_), open = 0, to = 0;
+  float *weight = places_.weight.in(base_);
+  const std::uint32_t top = c_.state->counts[c_.shape->levels];
+  for (std::uint32_t i = 0; i < count; ++i) open += guarded == nullptr || guarded[i] == 0;
+  std::memmove(order + open, order, listed * sizeof *order);
+  std::memmove(weight + open, weight, listed * sizeof *weight);
+  for (std::uint32_t i = 0; i < count; ++i) {
+    if (guarded != nullptr && guarded[i] != 0) continue;
+    order[to] = begin + i - top;
+    weight[to++] = c_.weights[begin + i];
+  }
+  return open + listed;
+}
+
+// Halves the scratch lists; weights keep their sum.
+std::uint32_t CoresetBuilder::halve_list(std::uint32_t count, std::uint32_t level) {
+  float *weight = places_.weight.in(base_), before = 0.0f, after = 0.0f;
+  const auto unit = static_cast<float>(1u << level);
+  for (std::uint32_t i = 0; i < count; ++i) before += weight[i] /= unit;
+  const kvsift_view keys = rows_view(c_.keys), values = rows_view(c_.values);
+  const BalanceSource source{HeadRows{&keys, nullptr, 0, 0}, HeadRows{&values, nullptr, 0, 0},
+                             c_.tokens + c_.state->counts[c_.shape->levels], head_, true};
+  Halver halver(plan_, kernels_, places_.halver, base_, &counters_);
+  const std::uint32_t kept = halver.halve(source, places_.order.in(base_), weight, count,
+                                          c_.shape->group, level, nullptr);
+  for (std::uint32_t i = 0; i < kept; ++i) after += weight[i];
+  for (std::uint32_t i = 0; i < kept; ++i) weight[i] *= unit * (before / after);
+  return kept;
+}
+
 // Leaves weights by place in `spread`, zero for what goes; returns how many stay.
 std::uint32_t CoresetBuilder::halve(std::uint32_t begin, std::uint32_t count, std::uint32_t level) {
-  std::uint32_t *order = places_.order.in(base_);
-  float *weight = places_.weight.in(base_), *spread = places_.spread.in(base_), before = 0.0f,
-        after = 0.0f;
+  const std::uint32_t *order = places_.order.in(base_);
+  const float *weight = places_.weight.in(base_);
+  float *spread = places_.spread.in(base_);
   const std::uint32_t top = c_.state->counts[c_.shape->levels];
-  const auto unit = static_cast<float>(1u << level);
-  for (std::uint32_t i = 0; i < count; ++i) {
-    order[i] = begin + i - top;
-    weight[i] = c_.weights[begin + i] / unit;
-    before += weight[i];
-    spread[i] = 0.0f;
-  }
-  kvsift_view keys{}, values{};
-  keys.type = values.type = KVSIFT_F16;
-  keys.token_stride = values.token_stride = std::uint64_t{c_.shape->dim} * sizeof(F16);
-  keys.data = c_.keys;
-  values.data = c_.values;
-  const BalanceSource source{HeadRows{&keys, nullptr, 0, 0}, HeadRows{&values, nullptr, 0, 0},
-                             c_.tokens + top, head_, true};
-  Halver halver(plan_, kernels_, places_.halver, base_, &counters_);
-  const std::uint32_t kept =
-      halver.halve(source, order, weight, count, c_.shape->group, level, nullptr);
-  for (std::uint32_t i = 0; i < kept; ++i) after += weight[i];
-  for (std::uint32_t i = 0; i < kept; ++i)
-    spread[order[i] + top - begin] = weight[i] * unit * (before / after);
+  const std::int8_t *guarded = level == 0 ? places_.guarded.in(base_) : nullptr;
+  const std::uint32_t kept = halve_list(list_rows(begin, count, 0, guarded), level);
+  for (std::uint32_t i = 0; i < count; ++i) spread[i] = 0.0f;
+  for (std::uint32_t i = 0; i < kept; ++i) spread[order[i] + top - begin] = weight[i];
   return kept;
 }
 

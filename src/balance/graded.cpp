@@ -3,6 +3,8 @@
 // other token is halved among its like: g times where its importance x is about 4^-g of theirs, so
 // that it survives at a rate near sqrt(x). On recorded attention that rate did better than x, which
 // spends all on a few, and than flatter ones.
+#include <algorithm>
+
 #include "balance/compress.h"
 
 namespace kvsift {
@@ -10,6 +12,7 @@ namespace kvsift {
 namespace {
 
 constexpr std::int32_t kStepsPerHalving = 64;
+constexpr std::int32_t kMostHalvings = 28;
 
 // Halvings of a token `steps` down from full importance, when `keep` steps down still means none.
 std::uint32_t halvings_of(std::int32_t steps, std::int32_t keep, std::uint32_t most) {
@@ -25,7 +28,7 @@ class Grades {
       : weight_of_(job.places.weight_of.in(job.scratch)),
         steps_(job.places.steps.in(job.scratch)),
         tokens_(job.range.end - job.range.begin),
-        most_(job.plan.c.halvings + 4) {
+        most_(std::min<std::uint32_t>(job.plan.c.halvings + 4, kMostHalvings)) {
     // log2(1 / sqrt(x)) in steps, by way of the weights' buffer, which is free until halving.
     float *log = job.places.weight.in(job.scratch);
     for (std::uint32_t i = 0; i < tokens_; ++i) {
@@ -55,7 +58,7 @@ class Grades {
 
   // The most generous limit at which no more than `budget` tokens stay.
   std::int32_t limit(std::uint32_t budget) const {
-    std::int32_t low = -4096 - 16 * kStepsPerHalving, high = 4096 + kStepsPerHalving;
+    std::int32_t low = -4096 - (kMostHalvings + 1) * kStepsPerHalving, high = 4096 + kStepsPerHalving;
     while (high - low > 1) {
       const std::int32_t middle = low + (high - low) / 2;
       (kept(middle) <= budget ? low : high) = middle;
@@ -67,7 +70,7 @@ class Grades {
   bool open(std::uint32_t i) const { return weight_of_[i] == 0.0f; }
 
   std::uint32_t kept(std::int32_t keep) const {
-    std::uint32_t of_grade[16] = {}, sum = 0;
+    std::uint32_t of_grade[kMostHalvings + 1] = {}, sum = 0;
     for (std::uint32_t i = 0; i < tokens_; ++i)
       if (open(i)) ++of_grade[halvings_of(steps_[i], keep, most_)];
     for (std::uint32_t g = 0; g <= most_; ++g) sum += of_grade[g] >> g;

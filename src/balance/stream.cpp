@@ -82,6 +82,11 @@ void read_stream(Stream *stream, kvsift_weighted *numerator, kvsift_weighted *de
   *numerator = kvsift_weighted{rows, weights, 0, 0};
   for (std::uint32_t tree = 0; tree < (last == 0 ? 1 : last); ++tree)
     read_tree(stream, tree, numerator, rows, weights);
+  const StreamEntry *guards = stream->guard_list(0);
+  for (std::uint32_t i = 0; i < stream->moment(0).guards; ++i) {
+    rows[numerator->count] = guards[i].row;
+    weights[numerator->count++] = 1.0f;
+  }
   *denominator = *numerator;
   if (!stream->s.theory) return;
   rows += numerator->count;

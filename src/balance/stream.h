@@ -6,7 +6,8 @@
 // A moment is the trees' lists at one time: moment 0 is now, the others are batch boundaries to go
 // back to. A tree has a list a level; entries name rows of the pool, which live as long as a list
 // of any moment or a recent token names them. Everything is kept by offset, so that a stream can be
-// copied.
+// copied. With a guard, the most unlike tokens so far are named by a list of their own, with weight 1:
+// one that is crowded out is halved with the batch at hand.
 #pragma once
 
 #include "balance/halver.h"
@@ -17,7 +18,7 @@ constexpr std::uint64_t kStreamAlive = 0x6b7673746d303031ull;
 
 struct StreamEntry {
   std::uint32_t row;
-  float weight;  // relative to 2^level
+  float weight;  // relative to 2^level; the guard's: how unlike, least first
 };
 
 struct StreamSettings {
@@ -27,6 +28,7 @@ struct StreamSettings {
   std::uint32_t trees;        // 1; theory: buckets, then the denominator's
   std::uint32_t top_entries;  // capacity of a top list
   std::uint32_t moments;      // with the present
+  std::uint32_t guards;       // capacity of the guard's list; 0: no guard
   std::uint32_t rows;         // capacity of the pool
   std::uint32_t row_bytes;
   bool theory;
@@ -48,6 +50,8 @@ struct Moment {
   std::uint32_t valid;
   std::int32_t top_bucket;  // theory: exponent of the largest values so far
   std::uint32_t any_bucket;
+  std::uint32_t guards;  // guarded tokens
+  std::uint32_t reserved;
   BalanceCounters counters;
 };
 
@@ -56,6 +60,7 @@ struct StreamPlaces {
   Offset<std::uint32_t> counts;    // [moments][lists]
   Offset<StreamEntry> entries;     // [moments][moment_entries]
   Offset<StreamEntry> top;         // [top_entries], where not of the theory
+  Offset<StreamEntry> guards;      // [moments][guards]
   Offset<std::uint32_t> recent;    // [recent_tokens]: rows of the tokens since the oldest boundary
   Offset<std::uint32_t> token_of;  // [rows]
   std::uint64_t saved_begin, saved_end;  // what lies between is saved as it is
@@ -67,6 +72,8 @@ struct StreamPlaces {
   Offset<std::uint32_t> read_rows;  // numerator, then denominator
   Offset<float> read_weights;
   Offset<float> wide;  // [padded dim] one row
+  Offset<StreamEntry> candidates;  // [guards + batch_tokens]
+  Offset<std::int8_t> marks;       // [batch_tokens]
   HalverPlaces halver;
 };
 
@@ -93,6 +100,9 @@ struct Stream {
     const std::uint64_t of_tree = s.moment_entries() / s.trees;
     return at(places.entries) + m * s.moment_entries() + tree * of_tree +
            std::uint64_t{list_level} * s.c.batch_tokens;
+  }
+  StreamEntry *guard_list(std::uint32_t m) const {
+    return at(places.guards) + std::uint64_t{m} * s.guards;
   }
   // Whether moments have this list to themselves.
   bool owns(std::uint32_t list_level) const { return s.theory || list_level < s.levels; }
@@ -122,6 +132,9 @@ void release_row(Stream *stream, std::uint32_t row);
 void hold_lists(Stream *stream, std::uint32_t m);
 void release_lists(Stream *stream, std::uint32_t m);
 void count_references(Stream *stream);  // anew, from lists and recent tokens
+
+// stream_guard.cpp: before level 0 is halved, tokens are exchanged between it and the guard's list.
+void guard_batch(Stream *stream);
 
 // stream_tree.cpp
 void insert_row(Stream *stream, std::uint32_t row);

@@ -20,6 +20,8 @@ void copy_moment(Stream *stream, std::uint32_t to, std::uint32_t from) {
                   count * sizeof(StreamEntry));
     }
   }
+  std::memcpy(stream->guard_list(to), stream->guard_list(from),
+              stream->moment(from).guards * sizeof(StreamEntry));
 }
 
 std::uint32_t moment_of(const Stream *stream, std::uint32_t batch) {

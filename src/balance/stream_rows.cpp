@@ -29,6 +29,8 @@ void for_each_entry(Stream *stream, std::uint32_t m, F f) {
       for (std::uint32_t i = 0; i < count; ++i) f(stream, list[i].row);
     }
   }
+  const StreamEntry *guards = stream->guard_list(m);
+  for (std::uint32_t i = 0; i < stream->moment(m).guards; ++i) f(stream, guards[i].row);
 }
 
 }  // namespace

@@ -36,7 +36,15 @@ kvsift_status check_stream(const kvsift_balance_stream_config &c) {
     return fail(error, KVSIFT_UNSUPPORTED,
                 "a stream has no graded form: its tokens come before their importance");
   }
+  if (c.guard_tokens > KVSIFT_MAX_TOKENS) {
+    return fail(error, KVSIFT_INVALID_ARGUMENT, "guard_tokens is ", c.guard_tokens,
+                ", must be at most ", KVSIFT_MAX_TOKENS);
+  }
   if (c.balance.form != KVSIFT_BALANCE_THEORY) return KVSIFT_OK;
+  if (c.balance.guard == 1) {
+    return fail(error, KVSIFT_UNSUPPORTED,
+                "balance.guard is 1: the theory form has no guard, the others have");
+  }
   if (c.buckets < 1 || c.buckets > KVSIFT_BALANCE_MAX_BUCKETS) {
     return fail(error, KVSIFT_INVALID_ARGUMENT, "buckets is ", c.buckets, ", must be 1 to ",
                 KVSIFT_BALANCE_MAX_BUCKETS);
@@ -60,7 +68,8 @@ std::uint64_t rows_needed(const StreamSettings &s) {
   const std::uint64_t tree = t + halves, recent = s.recent_tokens() + 1;
   if (s.theory) return s.trees * s.moments * (tree + s.top_entries) + recent;
   // Level i is halved once in 2^i batches, and each halving lets go of half a batch.
-  return tree + halves + boundaries * t + s.top_entries + recent;
+  return tree + halves + boundaries * t + s.top_entries + recent +
+         std::uint64_t{s.moments} * s.guards;
 }
 
 }  // namespace
@@ -73,7 +82,6 @@ kvsift_status settle_stream(const kvsift_balance_stream_config &config, StreamSe
   kvsift_balance_config balance = config.balance;
   balance.halvings = 1;
   balance.group_tokens = 0;
-  balance.guard = 0;
   balance.uniforms = nullptr;
   balance.uniform_count = 0;
   balance.importance = nullptr;
@@ -81,6 +89,10 @@ kvsift_status settle_stream(const kvsift_balance_stream_config &config, StreamSe
   if (status != KVSIFT_OK) return status;
   s.plan.c.error = nullptr;
   s.c.balance = s.plan.c;
+  s.c.reserved = 0;
+  if (config.balance.guard != 0)
+    s.guards = config.guard_tokens != 0 ? config.guard_tokens : config.batch_tokens;
+  s.c.guard_tokens = s.guards;
   s.theory = balance.form == KVSIFT_BALANCE_THEORY;
   s.levels =
       config.levels != 0 ? config.levels : levels_for(config.max_tokens, config.batch_tokens);
@@ -104,6 +116,7 @@ StreamPlaces lay_out_stream(Layout *layout, const StreamSettings &s) {
   p.counts = layout->take<std::uint32_t>(std::uint64_t{s.moments} * s.lists(), "list lengths");
   p.entries = layout->take<StreamEntry>(s.moments * s.moment_entries(), "lists");
   p.top = layout->take<StreamEntry>(s.theory ? 0 : s.top_entries, "top list");
+  p.guards = layout->take<StreamEntry>(std::uint64_t{s.moments} * s.guards, "guarded tokens");
   p.recent = layout->take<std::uint32_t>(s.recent_tokens(), "recent tokens");
   p.token_of = layout->take<std::uint32_t>(s.rows, "tokens of rows");
   p.saved_end = layout->used();
@@ -113,10 +126,15 @@ StreamPlaces lay_out_stream(Layout *layout, const StreamSettings &s) {
   p.values = layout->take<std::uint8_t>(std::uint64_t{s.rows} * s.row_bytes, "values");
   p.order = layout->take<std::uint32_t>(s.c.batch_tokens, "order");
   p.weight = layout->take<float>(s.c.batch_tokens, "weights");
-  const std::uint64_t most = s.moment_entries() + (s.theory ? 0 : s.top_entries);
+  const std::uint64_t most = s.moment_entries() + s.guards + (s.theory ? 0 : s.top_entries);
   p.read_rows = layout->take<std::uint32_t>(most, "rows read");
   p.read_weights = layout->take<float>(most, "weights read");
   p.wide = layout->take<float>(2 * padded_dim(s.plan.c.head_dim), "row");
+  if (s.guards > 0) {
+    const std::uint64_t most_candidates = std::uint64_t{s.guards} + s.c.batch_tokens;
+    p.candidates = layout->take<StreamEntry>(most_candidates, "guard's candidates");
+    p.marks = layout->take<std::int8_t>(s.c.batch_tokens, "guard's marks");
+  }
   p.halver = lay_out_halver(layout, s.plan, s.c.batch_tokens, s.c.batch_tokens);
   return p;
 }

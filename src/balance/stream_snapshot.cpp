@@ -13,7 +13,7 @@ namespace kvsift {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x314d5254535f4c42ull;  // "BL_STRM1"
-constexpr std::uint32_t kSnapshotVersion = 1;
+constexpr std::uint32_t kSnapshotVersion = 2;
 
 struct SnapshotHead {
   std::uint64_t magic;
@@ -58,7 +58,7 @@ class Candidate {
     std::uint32_t first = now.tokens;
     for (std::uint32_t m = 0; m < s_.moments; ++m) {
       if (moment(m).valid == 0) continue;
-      if (!moment_ok(m) || !lists_ok(m)) return false;
+      if (!moment_ok(m) || !lists_ok(m) || !guards_ok(m)) return false;
       if (moment(m).tokens < first) first = moment(m).tokens;
     }
     if (!s_.theory && !entries_ok(at(stream_->places.top), counts(0)[s_.levels])) return false;
@@ -110,6 +110,14 @@ class Candidate {
         return false;
     }
     return s_.theory || counts(m)[s_.levels] <= counts(0)[s_.levels];
+  }
+
+  bool guards_ok(std::uint32_t m) const {
+    const StreamEntry *guards = at(stream_->places.guards) + std::uint64_t{m} * s_.guards;
+    if (moment(m).guards > s_.guards) return false;
+    for (std::uint32_t i = 0; i < moment(m).guards; ++i)
+      if (guards[i].weight - guards[i].weight != 0.0f || !has(guards[i].row)) return false;
+    return true;
   }
 
   const Stream *stream_;

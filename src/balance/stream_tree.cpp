@@ -62,6 +62,7 @@ void insert_into(Stream *stream, std::uint32_t tree, std::uint32_t row) {
   hold_row(stream, row);
   append(stream, tree, 0, StreamEntry{row, 1.0f});
   if (stream->count(0, tree, 0) < stream->s.c.batch_tokens) return;
+  if (stream->s.guards > 0) guard_batch(stream);
   reduce(stream, tree, 0);
   for (std::uint32_t level = 1; level < stream->s.levels; ++level) {
     if (stream->count(0, tree, level) <= stream->s.c.batch_tokens / 2) return;

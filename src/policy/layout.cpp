@@ -67,7 +67,7 @@ kvsift_status lay_out(const Settings &s, Layout *layout, PolicyPlaces *policy, k
   policy->block_counts = layout->take<std::uint32_t>(lists, "selection block counts");
   policy->missed = layout->take<std::uint32_t>(lists * s.c.verify_blocks, "missed blocks");
   policy->missed_counts = layout->take<std::uint32_t>(lists, "missed block counts");
-  const std::uint64_t coreset = s.coreset.entries;
+  const std::uint64_t coreset = s.coreset.most();
   policy->coreset = layout->take<std::uint32_t>(s.c.kv_heads * coreset, "coreset tokens");
   policy->coreset_weights = layout->take<float>(s.c.kv_heads * coreset, "coreset weights");
   policy->coreset_counts = layout->take<std::uint32_t>(s.c.kv_heads, "coreset counts");

@@ -41,7 +41,7 @@ struct Field {
 // Walks the buffers of a unit; the same walk counts and places.
 class UnitLayout {
  public:
-  static constexpr std::uint32_t kFields = 24, kMethodFields = 12;
+  static constexpr std::uint32_t kFields = 26, kMethodFields = 12;
 
   explicit UnitLayout(const Settings &settings) : settings_(settings) {}
 
@@ -113,7 +113,7 @@ struct UnitOffsets {
   std::uint64_t key_mean, key_std, value_mean, key_min, key_max;
   std::uint64_t key_mean_scale, key_std_scale, value_mean_scale;
   std::uint64_t coreset_state, coreset_tokens, coreset_weights, coreset_keys, coreset_values,
-      coreset_backups;
+      coreset_backups, coreset_before_end, coreset_guards;
   std::uint64_t kept;           // u32 [lists][kept_blocks], keeping methods
   std::uint64_t kept_counts;    // u32 [lists]
   std::uint64_t undo;           // ring of rollback_tokens slots

@@ -43,7 +43,7 @@ kvsift_status check_geometry(const Config &c) {
       {"budget_tokens", c.budget_tokens, 0, KVSIFT_MAX_TOKENS},
       {"calibration_dense", c.calibration_dense, 0, 1},
       {"reserved", c.reserved, 0, 0},
-      {"reserved_too", c.reserved_too, 0, 0},
+      {"balance_form", c.balance_form, 0, KVSIFT_BALANCE_GRADED},
   };
   if (kvsift_status s = check_bounds(bounds, sizeof bounds / sizeof bounds[0], c.error)) return s;
   if (c.query_heads % c.kv_heads != 0 || c.query_heads / c.kv_heads > KVSIFT_MAX_GROUP) {

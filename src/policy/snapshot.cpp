@@ -104,7 +104,8 @@ bool kept_sane(const Policy &policy, const Unit &unit, const UnitImage &image) {
 bool coreset_image_sane(const Policy &policy, const Unit &unit, const UnitImage &image) {
   const UnitPlaces &p = policy.places;
   const CoresetImage coreset{image.at(p.coreset_state), image.at(p.coreset_tokens), image.at(p.coreset_weights),
-                             image.at(p.coreset_backups)};
+                             image.at(p.coreset_backups), image.at(p.coreset_before_end),
+                             image.at(p.coreset_guards)};
   return coreset_sane(policy.s.coreset, coreset, unit.keys_seen);
 }
 

@@ -161,6 +161,9 @@ static kvsift_balance_stream_config random_stream(test_random *r, uint32_t round
   c.row_type = random_below(r, 2);
   c.buckets = 1 + random_below(r, 4);
   c.balance.seed = random_bits(r);
+  c.balance.guard = round % 4 != 1 && random_below(r, 2) == 0;
+  c.balance.guard_margin = random_below(r, 4);
+  c.guard_tokens = random_below(r, 60);
   return c;
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <kvsift/balance.h>
 
 #include "cases.h"
 #include "subject.h"
@@ -103,7 +104,8 @@ static void test_levels(void **state) {
 static void chunks_property(subject *x) {
   const kvsift_method m = x->config.method;
   const bool votes = m == KVSIFT_METHOD_SNAPKV || m == KVSIFT_METHOD_PYRAMIDKV;
-  const uint32_t last = votes ? x->config.window : 1;
+  const bool graded = x->config.tail == KVSIFT_TAIL_BALANCE && x->config.balance_form == KVSIFT_BALANCE_GRADED;
+  const uint32_t last = votes || graded ? x->config.window : 1;
   if (m == KVSIFT_METHOD_EMA || x->prompt <= last) return;
   session *whole = session_new(&x->config, x->toy), *pieces = session_new(&x->config, x->toy);
   session_prompt(whole, x->prompt);

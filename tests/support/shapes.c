@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 #include <cmocka.h>
+#include <kvsift/balance.h>
 
 #define PICK(r, ...) pick((r), (const uint32_t[]){__VA_ARGS__}, sizeof((const uint32_t[]){__VA_ARGS__}) / 4)
 
@@ -56,6 +57,9 @@ static void pick_own(test_random *r, kvsift_policy_config *c) {
   c->balance_halvings = 1 + random_below(r, 3);
   c->balance_group = 32 + 2 * random_below(r, 17);
   c->balance_streaming = random_below(r, 2);
+  c->balance_guard = random_below(r, 3) == 0;
+  c->balance_form = PICK(r, KVSIFT_BALANCE_PRACTICAL, KVSIFT_BALANCE_PRACTICAL, KVSIFT_BALANCE_UNIFORM,
+                         KVSIFT_BALANCE_RELATIVE, KVSIFT_BALANCE_GRADED, KVSIFT_BALANCE_GRADED);
   c->coreset_tokens = 128 + random_below(r, 200);
 }
 

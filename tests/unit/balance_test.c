@@ -367,10 +367,55 @@ static void refuses_bad_streams(void **state) {
   free(arena);
 }
 
+/* The needle stays whatever follows it, in a list that never grows beyond its room; what is crowded out is halved. */
+static void streams_guard_needles(void **state) {
+  (void)state;
+  enum { TOKENS = 20000, DIM = 16, ROOM = 40 };
+  balance_job job;
+  balance_job_init(&job, KVSIFT_BALANCE_PRACTICAL, TOKENS, DIM, 12);
+  for (uint32_t i = 0; i < TOKENS; ++i) job.keys[i * DIM] += i == 700 ? -20.0f : i > 5000 && i % 100 == 0 ? -6.0f : 5.0f;
+  kvsift_error error = {0};
+  kvsift_balance_stream_config c = stream_config(KVSIFT_BALANCE_PRACTICAL, DIM, 128, TOKENS, &error);
+  c.balance.guard = 1;
+  c.balance.guard_margin = 1;
+  c.guard_tokens = ROOM;
+  void *arena = NULL;
+  kvsift_balance_stream *stream = stream_new(&c, &arena);
+  kvsift_balance_stats stats = {.struct_size = sizeof stats};
+  for (uint32_t at = 0; at < TOKENS; at += 1000) {
+    kvsift_view keys = job.cache.keys, values = job.cache.values;
+    keys.data = job.keys + at * DIM;
+    values.data = job.values + at * DIM;
+    assert_int_equal(kvsift_balance_stream_push(stream, &keys, &values, 0, 1000), KVSIFT_OK);
+    assert_int_equal(kvsift_balance_stream_stats(stream, &stats), KVSIFT_OK);
+    assert_true(stats.guarded <= ROOM);
+    if (at < 5000) assert_int_equal(stats.guarded, 3);
+  }
+  assert_int_equal(stats.guarded, ROOM);
+  kvsift_balance_stream_view view = {.struct_size = sizeof view};
+  assert_int_equal(kvsift_balance_stream_read(stream, &view), KVSIFT_OK);
+  uint32_t needle = 0;
+  double sum = 0.0;
+  for (uint32_t i = 0; i < view.numerator.count; ++i) {
+    sum += (double)view.numerator.weight[i];
+    if (view.tokens[view.numerator.index[i]] == 700) needle += view.numerator.weight[i] == 1.0f;
+  }
+  assert_int_equal(needle, 1);
+  assert_true(fabs(sum / TOKENS - 1.0) < 1e-4);
+  free(arena);
+  c = stream_config(KVSIFT_BALANCE_THEORY, DIM, 128, TOKENS, &error);
+  c.balance.guard = 1;
+  uint64_t bytes = 0;
+  assert_int_equal(kvsift_balance_stream_arena_size(&c, &bytes), KVSIFT_UNSUPPORTED);
+  assert_non_null(strstr(error.message, "guard"));
+  balance_job_free(&job);
+}
+
 static void refuses_damaged_snapshots(void **state) {
   (void)state;
   kvsift_error error = {0};
   kvsift_balance_stream_config c = stream_config(KVSIFT_BALANCE_PRACTICAL, 16, 32, 1000, &error);
+  c.balance.guard = 1;
   void *arena = NULL;
   kvsift_balance_stream *stream = stream_new(&c, &arena);
   balance_job job;
@@ -410,6 +455,7 @@ int main(void) {
       cmocka_unit_test(counts_failures),          cmocka_unit_test(guards_needles),
       cmocka_unit_test(estimates_weighted_attention), cmocka_unit_test(measures_importance),
       cmocka_unit_test(grades_by_importance),     cmocka_unit_test(refuses_bad_streams),
+      cmocka_unit_test(streams_guard_needles),
       cmocka_unit_test(refuses_damaged_snapshots)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -204,7 +204,7 @@ pub struct kvsift_policy_config {
     pub predictor_arithmetic: u32,
     pub predictor_plain: u32,
     pub verify_blocks: u32,
-    pub reserved_too: u32,
+    pub balance_form: u32,
     pub predictor: *const kvsift_predictor,
     pub balance_halvings: u32,
     pub balance_group: u32,
@@ -580,6 +580,8 @@ pub struct kvsift_balance_stream_config {
     pub row_type: kvsift_type,
     pub head: u32,
     pub balance: kvsift_balance_config,
+    pub guard_tokens: u32,
+    pub reserved: u32,
 }
 extern "C" {
     pub fn kvsift_balance_stream_config_init(

@@ -3,6 +3,7 @@ use core::marker::PhantomData;
 
 use kvsift_sys as sys;
 
+use crate::balance::Form;
 use crate::error::{check, Result, Sentence};
 use crate::names::{Grouping, Method, Pooling, SnapKvProfile, Tail, Type};
 use crate::predictor::Predictor;
@@ -108,6 +109,7 @@ impl<'a> Config<'a> {
         balance_value_offset: f32,
         balance_streaming: bool,
         balance_guard: bool,
+        balance_form: Form,
         coreset_tokens: u32,
     }
 

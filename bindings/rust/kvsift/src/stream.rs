@@ -41,6 +41,7 @@ impl StreamConfig {
         buckets: u32,
         row_type: Type,
         head: u32,
+        guard_tokens: u32,
     }
 
     /// Form, gamma and so on; its uniforms and importance are not used.
