@@ -88,25 +88,57 @@ def checkpoint_rows(args: argparse.Namespace) -> tuple[list[np.ndarray], list[di
     return rows, streams
 
 
-def hugging_face_rows(args: argparse.Namespace) -> tuple[list[np.ndarray], list[dict]]:
-    import torch
+def open_hugging_face(name: str, length: int):
+    """Tokenizer and network; eager attention, the only kind that hands out its weights."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(args.hugging_face)
-    network = AutoModelForCausalLM.from_pretrained(args.hugging_face, attn_implementation="eager")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        network = AutoModelForCausalLM.from_pretrained(name, attn_implementation="eager")
+    except (OSError, ValueError, KeyError) as error:
+        sys.exit(f"{name}: cannot be read ({error}); expected a causal language model and its "
+                 "tokenizer")
+    longest = getattr(network.config, "max_position_embeddings", None)
+    if longest is not None and length > longest:
+        sys.exit(f"{name}: made for {longest} tokens, --length is {length}")
+    return tokenizer, network.float().eval()
+
+
+def last_rows(network, ids, rows: int) -> list[np.ndarray]:
+    """Per layer [heads][rows][tokens]. The tokens before the rows are read first, without their
+    weights, which would take memory in the square of the length for every layer at once."""
+    import torch
+
+    with torch.no_grad():
+        cache = network(ids[:, :-rows], use_cache=True).past_key_values if rows < ids.shape[1] \
+            else None
+        weights = network(ids[:, -rows:], past_key_values=cache, use_cache=True,
+                          output_attentions=True).attentions
+    if not weights or any(w is None or w.shape[-2:] != (rows, ids.shape[1]) for w in weights):
+        sys.exit(f"{network.config.model_type}: hands out no attention weights over the whole "
+                 "context; expected softmax attention in every layer")
+    return [w[0].float().numpy().astype(np.float16) for w in weights]
+
+
+def hugging_face_rows(args: argparse.Namespace) -> tuple[list[np.ndarray], list[dict]]:
+    paths = sorted(args.text.glob("*.txt"))[:args.texts]
+    if not paths:
+        sys.exit(f"{args.text}: holds no .txt file")
+    tokenizer, network = open_hugging_face(args.hugging_face, args.length)
     rows, streams = [], []
-    for path in sorted(args.text.glob("*.txt"))[:args.texts]:
+    for path in paths:
         ids = tokenizer(path.read_text(errors="replace"), return_tensors="pt").input_ids
         ids = ids[:, :args.length]
         if ids.shape[1] < args.length:
             sys.exit(f"{path}: {ids.shape[1]} tokens, expected at least {args.length}")
-        with torch.no_grad():
-            layers = network(ids, output_attentions=True).attentions
-        for layer, weights in enumerate(layers[args.skip_layers:], args.skip_layers):
-            part = weights[0, :, -args.rows:].float().numpy().astype(np.float16)
+        layers = last_rows(network, ids, args.rows)
+        for layer, part in enumerate(layers[args.skip_layers:], args.skip_layers):
             rows += list(part)
             streams += [{"text": path.name, "layer": layer, "head": h} for h in range(len(part))]
         print(f"{path.name}: {len(layers)} layers", file=sys.stderr, flush=True)
+    if not rows:
+        sys.exit(f"{args.hugging_face}: {len(layers)} layers, --skip-layers {args.skip_layers} "
+                 "leaves none")
     return rows, streams
 
 
@@ -130,6 +162,8 @@ def main() -> None:
         parser.error("--text is needed")
     if args.checkpoint and not args.tokenizer:
         parser.error("--checkpoint needs --tokenizer")
+    if not 0 < args.rows <= args.length:
+        parser.error(f"--rows is {args.rows}, not in 1 .. --length")
     if args.traces:
         rows, streams = trace_rows(args.traces)
     elif args.checkpoint:
