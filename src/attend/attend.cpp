@@ -44,6 +44,7 @@ void add_kept(const Head &head, const List &list, const Attended &result, std::u
   const bool values = result.out != nullptr;
   KeptWalk walk(list.ranges, list.count);
   walk.next(&chunks[0]);
+  ask_for_chunk(head.keys, head.dim, chunks[0]);
   for (std::uint32_t c = 0; chunks[c].size > 0; c ^= 1) {
     const Chunk &chunk = chunks[c], &next = chunks[c ^ 1];
     walk.next(&chunks[c ^ 1]);

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "kernels/load_part.h"
 #include "kernels/one.h"
 
 namespace kvsift {
@@ -18,6 +19,16 @@ Ahead rows_ahead(const Coming &coming, std::uint32_t dim, std::uint32_t r, std::
 }
 
 }  // namespace
+
+void ask_for_chunk(const HeadRows &rows, std::uint32_t dim, const Chunk &chunk) {
+  for (std::uint32_t r = 0; r < chunk.runs; ++r) {
+    for (std::uint32_t done = 0; done < chunk.run[r].count;) {
+      const Ahead ahead = rows_ahead(Coming{rows, chunk}, dim, r, done);
+      for (std::uint32_t i = 0; i < ahead.count; ++i) ask_for(ahead, i);
+      done += ahead.count;
+    }
+  }
+}
 
 void ChunkWork::dot(const Head &head, const Chunk &chunk, const Coming &coming) {
   float *out = logits;

@@ -17,6 +17,9 @@ struct Coming {
   const Chunk &chunk;
 };
 
+// Asks for a chunk that no pass before it could.
+void ask_for_chunk(const HeadRows &rows, std::uint32_t dim, const Chunk &chunk);
+
 // Maximum, sum of exp(logit - max), and values so weighted.
 struct ChunkWork {
   float logits[kHeads * kChunk];  // [g][kChunk]; soften makes them exp(logit - max)
