@@ -19,6 +19,9 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#ifdef __GNUC__
+#pragma GCC visibility push(default)
+#endif
 
 #define KVSIFT_BALANCE_MAX_HALVINGS 6u
 #define KVSIFT_BALANCE_MIN_GROUP 32u
@@ -187,6 +190,9 @@ kvsift_status kvsift_balance_stream_snapshot_load(kvsift_balance_stream *stream,
 kvsift_status kvsift_balance_stream_stats(const kvsift_balance_stream *stream, kvsift_balance_stats *stats);
 const char *kvsift_balance_stream_last_error(const kvsift_balance_stream *stream);
 
+#ifdef __GNUC__
+#pragma GCC visibility pop
+#endif
 #ifdef __cplusplus
 }
 #endif

@@ -30,6 +30,9 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#ifdef __GNUC__
+#pragma GCC visibility push(default)
+#endif
 
 #define KVSIFT_VERSION_MAJOR 0
 #define KVSIFT_VERSION_MINOR 1
@@ -429,6 +432,9 @@ typedef struct kvsift_build_info {
 } kvsift_build_info;
 kvsift_status kvsift_get_build_info(kvsift_build_info *info);
 
+#ifdef __GNUC__
+#pragma GCC visibility pop
+#endif
 #ifdef __cplusplus
 }
 #endif

@@ -33,6 +33,9 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#ifdef __GNUC__
+#pragma GCC visibility push(default)
+#endif
 
 #define KVSIFT_STORE_NO_LIMIT UINT32_MAX
 
@@ -239,6 +242,9 @@ kvsift_status kvsift_store_read_trace(kvsift_store *store, kvsift_store_event *e
 
 const char *kvsift_store_last_error(const kvsift_store *store); /* "" where none; holds until the next failure */
 
+#ifdef __GNUC__
+#pragma GCC visibility pop
+#endif
 #ifdef __cplusplus
 }
 #endif

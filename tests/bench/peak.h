@@ -14,10 +14,18 @@ static inline double bench_seconds(void) {
 
 enum { PEAK_CHAINS = 12 };
 
+#ifdef __clang__
+#define PEAK_FAST(isa) target(isa)
+#define PEAK_CONTRACT _Pragma("clang fp contract(fast)")
+#else
+#define PEAK_FAST(isa) target(isa), optimize("O3", "fp-contract=fast")
+#define PEAK_CONTRACT
+#endif
+
 #define PEAK_LOOP(name, target_isa, bytes)                                                      \
   typedef float name##_vector __attribute__((vector_size(bytes)));                              \
-  __attribute__((target(target_isa), optimize("O3", "fp-contract=fast"), noinline)) static float name( \
-      uint64_t rounds) {                                                                        \
+  __attribute__((PEAK_FAST(target_isa), noinline)) static float name(uint64_t rounds) {         \
+    PEAK_CONTRACT                                                                               \
     name##_vector sum[PEAK_CHAINS], a = {0}, b = {0};                                           \
     for (int i = 0; i < PEAK_CHAINS; ++i) sum[i] = a;                                           \
     for (uint64_t r = 0; r < rounds; ++r) {                                                     \

@@ -29,8 +29,7 @@ static const char *const pieces[] = {SPACE,
                                      "abc",
                                      SPACE SPACE,
                                      "\xc3\xa9",
-                                     "\xc3\xa9"
-                                     "a",
+                                     ("\xc3\xa9" "a"),
                                      "1",
                                      "2"};
 static const float scores[] = {-9, -10,   -11, -12, -13, -1,  -2, -3,  -2.5f,
