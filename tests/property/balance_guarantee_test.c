@@ -165,43 +165,88 @@ static void error_falls_with_the_kept_count(void **state) {
   }
 }
 
-/* The stream's error against what it keeps, batches of 64 to 1024. */
-static void streams_error_falls_too(void **state) {
-  (void)state;
-  static const uint32_t batches[] = {64, 128, 256, 512, 1024};
-  enum { SIZES = 5 };
-  const problem p = {16384, 32, 1.5f};
-  for (uint32_t form = KVSIFT_BALANCE_THEORY; form <= KVSIFT_BALANCE_RELATIVE;
-       form += KVSIFT_BALANCE_RELATIVE - KVSIFT_BALANCE_THEORY) {
-    double errors[SIZES][SEEDS], medians[SIZES], kept[SIZES] = {0};
+enum { SIZES = 5 };
+
+typedef struct stream_run {
+  uint32_t form;
+  float gamma;
+  problem p;
+  uint32_t batches; /* tokens / batch; 0: p.tokens, whatever the batch */
+} stream_run;
+
+/* Median errors for batches of 32 to 512, and the mean size of the numerator. */
+static void stream_errors(const stream_run *run, double *medians, double *kept) {
+  for (uint32_t b = 0; b < SIZES; ++b) {
+    const uint32_t batch = 32u << b;
+    problem p = run->p;
+    double errors[SEEDS];
+    if (run->batches > 0) p.tokens = run->batches * batch;
+    kept[b] = 0.0;
     for (uint32_t seed = 0; seed < SEEDS; ++seed) {
       instance in;
       instance_init(&in, &p, seed);
-      for (int b = 0; b < SIZES; ++b) {
-        kvsift_balance_stream_config c = stream_config(form, p.dim, batches[b], p.tokens, NULL);
-        c.balance.gamma = 1.0f;
-        c.balance.temperature = 1.0f;
-        c.balance.seed = seed;
-        c.buckets = 4;
-        c.rollback_batches = 0;
-        void *arena;
-        kvsift_balance_stream *stream = stream_new(&c, &arena);
-        assert_int_equal(kvsift_balance_stream_push(stream, &in.job.cache.keys, &in.job.cache.values, 0, p.tokens),
-                         KVSIFT_OK);
-        kvsift_balance_stream_view view = {0};
-        view.struct_size = sizeof view;
-        assert_int_equal(kvsift_balance_stream_read(stream, &view), KVSIFT_OK);
-        errors[b][seed] = error_of(&in, &view.cache, &view.numerator, &view.denominator);
-        kept[b] += (double)view.numerator.count / SEEDS;
-        free(arena);
-      }
+      kvsift_balance_stream_config c = stream_config(run->form, p.dim, batch, p.tokens, NULL);
+      c.balance.gamma = run->gamma;
+      c.balance.temperature = 1.0f;
+      c.balance.seed = seed;
+      c.buckets = 4;
+      c.rollback_batches = 0;
+      void *arena;
+      kvsift_balance_stream *stream = stream_new(&c, &arena);
+      assert_int_equal(kvsift_balance_stream_push(stream, &in.job.cache.keys, &in.job.cache.values, 0, p.tokens),
+                       KVSIFT_OK);
+      kvsift_balance_stream_view view = {0};
+      view.struct_size = sizeof view;
+      assert_int_equal(kvsift_balance_stream_read(stream, &view), KVSIFT_OK);
+      errors[seed] = error_of(&in, &view.cache, &view.numerator, &view.denominator);
+      kept[b] += (double)view.numerator.count / SEEDS;
+      free(arena);
       instance_free(&in);
     }
-    for (int i = 0; i < SIZES; ++i) medians[i] = median(errors[i]);
-    const double steep = slope(kept, medians, SIZES);
-    print_message("stream of form %u: slope %.2f, error %.4f with %.0f kept\n", form, steep, medians[2], kept[2]);
-    /* Each level adds its error, and a larger batch needs fewer levels: somewhat steeper than one batch alone. */
+    medians[b] = median(errors);
+  }
+}
+
+/* The theorem's batch t and levels T = log2(n / t) give an error of about T / t. With T held (n grows with t) that is a
+ * slope of -1 against what is kept. */
+static void streams_error_falls_too(void **state) {
+  (void)state;
+  static const stream_run runs[] = {
+      {KVSIFT_BALANCE_THEORY, 0.5f, {0, 32, 1.5f}, 16},   {KVSIFT_BALANCE_THEORY, 1.0f, {0, 32, 1.5f}, 16},
+      {KVSIFT_BALANCE_THEORY, 4.0f, {0, 32, 1.5f}, 16},
+      {KVSIFT_BALANCE_RELATIVE, 0.5f, {0, 32, 1.5f}, 16}, {KVSIFT_BALANCE_RELATIVE, 1.0f, {0, 32, 1.5f}, 16},
+      {KVSIFT_BALANCE_RELATIVE, 4.0f, {0, 32, 1.5f}, 16},
+      {KVSIFT_BALANCE_PRACTICAL, 4.0f, {0, 32, 1.5f}, 16}};
+  double errors[SIZES], kept[SIZES];
+  for (size_t i = 0; i < sizeof runs / sizeof *runs; ++i) {
+    stream_errors(&runs[i], errors, kept);
+    const double steep = slope(kept, errors, SIZES);
+    print_message("stream of form %u, gamma %.1f, dim %u, 16 batches: slope %.2f, error %.4f with %.0f kept\n",
+                  runs[i].form, (double)runs[i].gamma, runs[i].p.dim, steep, errors[2], kept[2]);
+    assert_true(fabs(steep + 1.0) <= 0.15);
+  }
+  const stream_run uniform = {KVSIFT_BALANCE_UNIFORM, 0.0f, {0, 32, 1.5f}, 16};
+  stream_errors(&uniform, errors, kept);
+  print_message("stream of fair signs, 16 batches: slope %.2f, error %.4f with %.0f kept\n",
+                slope(kept, errors, SIZES), errors[2], kept[2]);
+  assert_true(fabs(slope(kept, errors, SIZES) + 0.5) <= 0.15);
+}
+
+/* With the tokens held, T falls as t grows: steeper than -1 by what T falls, and -1 for the error of one level. */
+static void more_levels_add_their_errors(void **state) {
+  (void)state;
+  static const stream_run runs[] = {{KVSIFT_BALANCE_THEORY, 1.0f, {8192, 32, 1.5f}, 0},
+                                    {KVSIFT_BALANCE_RELATIVE, 1.0f, {8192, 32, 1.5f}, 0},
+                                    {KVSIFT_BALANCE_PRACTICAL, 4.0f, {8192, 32, 1.5f}, 0}};
+  for (size_t i = 0; i < sizeof runs / sizeof *runs; ++i) {
+    double errors[SIZES], kept[SIZES], of_level[SIZES];
+    stream_errors(&runs[i], errors, kept);
+    for (int b = 0; b < SIZES; ++b) of_level[b] = errors[b] / (8 - b);
+    const double steep = slope(kept, errors, SIZES), level = slope(kept, of_level, SIZES);
+    print_message("stream of form %u, gamma %.1f, 8192 tokens: slope %.2f, of the error of a level %.2f\n", runs[i].form,
+                  (double)runs[i].gamma, steep, level);
     assert_true(steep <= -0.85 && steep >= -1.4);
+    assert_true(fabs(level + 1.0) <= 0.25);
   }
 }
 
@@ -239,6 +284,7 @@ static void streams_memory_is_flat(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(error_falls_with_the_kept_count),
                                      cmocka_unit_test(streams_error_falls_too),
+                                     cmocka_unit_test(more_levels_add_their_errors),
                                      cmocka_unit_test(streams_memory_is_flat)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
