@@ -167,6 +167,7 @@ def main() -> int:
     parser.add_argument("-I", dest="include", action="append", default=[], help="where headers are")
     parser.add_argument("--clang", default="clang")
     parser.add_argument("--compiler", default="cc")
+    parser.add_argument("--current", action="store_true", help="fail too where the baseline lacks what is new")
     options = parser.parse_args()
     if shutil.which(options.clang) is None:
         print(f"skipped: {options.clang} is not installed")
@@ -183,7 +184,10 @@ def main() -> int:
     added = additions(old, abi)
     if added:
         print(f"added since the baseline: {', '.join(added)}")
-    return 1 if broken else 0
+    if broken or (added and options.current):
+        print("a change that is meant goes into the baseline by bindings/generate.sh (--break where it is incompatible)")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

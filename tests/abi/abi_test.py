@@ -64,9 +64,9 @@ class Edits(unittest.TestCase):
         self.header.write_text(SAMPLE)
         self.assertEqual(self.abi("extract").returncode, 0)
 
-    def abi(self, command: str) -> subprocess.CompletedProcess[str]:
+    def abi(self, command: str, *options: str) -> subprocess.CompletedProcess[str]:
         script = Path(__file__).with_name("abi.py")
-        arguments = [command, str(self.header.with_suffix(".json")), "sample.h", "-I", self.folder.name]
+        arguments = [command, str(self.header.with_suffix(".json")), "sample.h", "-I", self.folder.name, *options]
         return subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True)
 
     def edit(self, old: str, new: str) -> subprocess.CompletedProcess[str]:
@@ -79,6 +79,13 @@ class Edits(unittest.TestCase):
             with self.subTest(name):
                 done = self.edit(old, new)
                 self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_an_addition_is_not_current(self) -> None:
+        self.assertEqual(self.abi("check", "--current").returncode, 0)
+        self.assertEqual(self.edit("uint32_t last;", "uint32_t last; uint32_t later;").returncode, 0)
+        done = self.abi("check", "--current")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("generate.sh", done.stdout)
 
     def test_incompatible(self) -> None:
         for name, (old, new) in INCOMPATIBLE.items():
