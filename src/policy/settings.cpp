@@ -83,6 +83,13 @@ kvsift_status check_budget(const Config &c) {
   return KVSIFT_OK;
 }
 
+// What the coreset goes by, under the names that it has here.
+kvsift_status check_balance(const Config &c) {
+  if (kvsift_status s = check_real("balance_gamma", c.balance_gamma, 0, 1e6f, c.error)) return s;
+  if (kvsift_status s = check_real("balance_temperature", c.balance_temperature, 0, 1e6f, c.error)) return s;
+  return check_real("balance_value_offset", c.balance_value_offset, 0, 1e6f, c.error);
+}
+
 void derive(const Config &c, const Method &method, Settings *s) {
   s->c = c;
   s->c.error = nullptr;
@@ -131,6 +138,7 @@ kvsift_status settle(const Config &config, Settings *settings) {
   }
   if (kvsift_status s = check_geometry(config)) return s;
   if (kvsift_status s = check_budget(config)) return s;
+  if (kvsift_status s = check_balance(config)) return s;
   if (method->check != nullptr) {
     if (kvsift_status s = method->check(config, config.error)) return s;
   }

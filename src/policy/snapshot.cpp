@@ -6,12 +6,13 @@
 #include "core/checksum.h"
 #include "methods/method.h"
 #include "policy/coreset.h"
+#include "predictor/weights.h"
 
 namespace kvsift {
 namespace {
 
 constexpr char kMagic[8] = {'k', 'v', 's', 'i', 'f', 't', 'S', 'N'};
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
 
 struct Header {
   char magic[8];
@@ -19,7 +20,7 @@ struct Header {
   std::uint32_t reach;  // tokens of which units hold something
   std::uint32_t tokens, decode_steps, prompt_end, first_prompt;
   std::uint32_t selected_for;
-  std::uint32_t reserved;  // 0
+  std::uint32_t weights;   // the predictor's, see weights_of
   std::uint64_t bytes;     // of the whole snapshot
   std::uint64_t checksum;  // of all that follows the header, continued over the header with this field zero
   kvsift_policy_config config;
@@ -40,6 +41,14 @@ kvsift_policy_config identity(const Settings &s) {
   // Padding compares like the rest.
   std::memset(reinterpret_cast<char *>(&c) + kReservedEnd, 0, offsetof(kvsift_policy_config, seed) - kReservedEnd);
   return c;
+}
+
+// Tells predictors apart: what a policy expects next comes of its weights as well as of its state. 0 where there are none.
+std::uint32_t weights_of(const Settings &s) {
+  if (s.c.method != KVSIFT_METHOD_ATTENTION_PREDICTOR) return 0;
+  const kvsift_predictor &predictor = s.c.predictor == nullptr ? default_predictor() : *s.c.predictor;
+  const std::uint64_t sum = checksum(&predictor.weights, offsetof(PredictorWeights, bias3) + sizeof(float));
+  return static_cast<std::uint32_t>(sum ^ sum >> 32);
 }
 
 std::uint32_t reach_of(const Policy &policy) {
@@ -132,6 +141,10 @@ kvsift_status check_header(const Policy &policy, const Header &h, std::uint64_t 
     return fail(error, KVSIFT_CONFIG_MISMATCH, "buffer is a snapshot of another configuration (method ", h.config.method,
                 ", ", h.config.layers, " layers, ", h.config.max_tokens, " tokens)");
   }
+  if (h.weights != weights_of(policy.s)) {
+    return fail(error, KVSIFT_CONFIG_MISMATCH, "buffer is a snapshot of a policy with other predictor weights (checksum ",
+                h.weights, ", here ", weights_of(policy.s), ")");
+  }
   if (h.reach > policy.s.c.max_tokens || h.tokens > h.reach || h.prompt_end > h.tokens || h.first_prompt > h.tokens ||
       h.decode_steps > h.tokens || h.selected_for > policy.s.c.max_tokens) {
     return fail(error, KVSIFT_CORRUPT, "buffer: its header counts ", h.tokens, " tokens, ", h.decode_steps,
@@ -168,6 +181,7 @@ void save(const Policy &policy, void *buffer) {
   std::memcpy(h.magic, kMagic, sizeof kMagic);
   h.version = kVersion;
   h.reach = reach_of(policy);
+  h.weights = weights_of(policy.s);
   h.tokens = policy.tokens;
   h.decode_steps = policy.decode_steps;
   h.prompt_end = policy.prompt_end;

@@ -141,7 +141,8 @@ static void test_reals(void **state) {
   static const real reals[] = {
       REAL(QUEST, budget_share, 1), REAL(QUEST, target_mass, 1), REAL(QUEST, softmax_scale, 1e6f),
       REAL(H2O, recent_share, 1),   REAL(EMA, ema_decay, 1),     REAL(ATTENTION_PREDICTOR, history_floor, 1),
-      REAL(STREAMING, recent_share, 1),
+      REAL(STREAMING, recent_share, 1),   REAL(BALANCE, balance_gamma, 1e6f),
+      REAL(BALANCE, balance_temperature, 1e6f), REAL(BALANCE, balance_value_offset, 1e6f),
   };
   for (size_t i = 0; i < sizeof reals / sizeof reals[0]; ++i) {
     const real *r = &reals[i];

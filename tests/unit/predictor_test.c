@@ -180,10 +180,58 @@ static void test_load_arena(void **state) {
   assert_int_equal(kvsift_predictor_load(file, sizeof file, arena, bytes, NULL, &error), KVSIFT_INVALID_ARGUMENT);
 }
 
+static kvsift_policy *make_policy(const unsigned char *file, void *arena, uint64_t room) {
+  static _Alignas(64) unsigned char weights[2][65536];
+  static int used;
+  kvsift_error error = {0};
+  kvsift_predictor *predictor = NULL;
+  kvsift_policy *policy = NULL;
+  kvsift_policy_config c = {.struct_size = sizeof c};
+  assert_int_equal(kvsift_policy_config_init(&c, KVSIFT_METHOD_ATTENTION_PREDICTOR), KVSIFT_OK);
+  c.layers = c.query_heads = c.kv_heads = 1;
+  c.dense_layers = 0;
+  c.head_dim = 8;
+  c.max_tokens = 256;
+  c.error = &error;
+  if (file != NULL) {
+    assert_int_equal(kvsift_predictor_load(file, FILE_BYTES, weights[used++], sizeof weights[0], &predictor, &error), KVSIFT_OK);
+    c.predictor = predictor;
+  }
+  if (kvsift_policy_create(&c, arena, room, &policy) != KVSIFT_OK) fail_msg("%s", error.message);
+  return policy;
+}
+
+/* The built-in weights and a file of the same are one; a file with one other weight is not. */
+static void test_snapshots_know_their_weights(void **state) {
+  (void)state;
+  static _Alignas(64) unsigned char arenas[3][1 << 20], image[1 << 20];
+  unsigned char file[FILE_BYTES], other[FILE_BYTES];
+  uint64_t written = 0;
+  float weight;
+  make_file(file);
+  make_file(other);
+  memcpy(&weight, other + 24 + 4 * 4832, 4);
+  weight += 0.5f;
+  memcpy(other + 24 + 4 * 4832, &weight, 4);
+  const uint64_t sum = sum_of(other + 24, 4833 * 4);
+  memcpy(other + 16, &sum, 8);
+  kvsift_policy *built_in = make_policy(NULL, arenas[0], sizeof arenas[0]);
+  kvsift_policy *same = make_policy(file, arenas[1], sizeof arenas[1]);
+  kvsift_policy *changed = make_policy(other, arenas[2], sizeof arenas[2]);
+  assert_int_equal(kvsift_snapshot_save(built_in, image, sizeof image, &written), KVSIFT_OK);
+  assert_int_equal(kvsift_snapshot_load(same, image, written), KVSIFT_OK);
+  assert_int_equal(kvsift_snapshot_load(changed, image, written), KVSIFT_CONFIG_MISMATCH);
+  assert_non_null(strstr(kvsift_last_error(changed), "predictor weights"));
+  assert_int_equal(kvsift_snapshot_save(changed, image, sizeof image, &written), KVSIFT_OK);
+  assert_int_equal(kvsift_snapshot_load(built_in, image, written), KVSIFT_CONFIG_MISMATCH);
+  assert_int_equal(kvsift_snapshot_load(changed, image, written), KVSIFT_OK);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_bits),  cmocka_unit_test(test_empty),      cmocka_unit_test(test_forms),
       cmocka_unit_test(test_load),  cmocka_unit_test(test_load_arena),
+      cmocka_unit_test(test_snapshots_know_their_weights),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,7 +10,7 @@
 #include "cases.h"
 #include "mistakes.h"
 
-enum { VERSION_AT = 8, CONFIG_AT = 56 };
+enum { VERSION_AT = 8, WEIGHTS_AT = 36, CONFIG_AT = 56 };
 
 static kvsift_policy_config config_of(kvsift_method method) {
   kvsift_policy_config c = {.struct_size = sizeof c};
@@ -62,7 +62,7 @@ static void check_flips(mistake_room *m, uint8_t *image, uint64_t bytes) {
       image[at] ^= (uint8_t)(1u << bit);
       cases_name("bit %u of byte %llu is flipped", bit, (unsigned long long)at);
       const kvsift_status status = kvsift_snapshot_load(m->p, image, bytes);
-      const bool version = at >= VERSION_AT && at < VERSION_AT + 4, config = at >= CONFIG_AT && at < header;
+      const bool version = at >= VERSION_AT && at < VERSION_AT + 4, config = (at >= CONFIG_AT && at < header) || (at >= WEIGHTS_AT && at < WEIGHTS_AT + 4);
       expect(status == (version ? KVSIFT_VERSION_MISMATCH : config ? KVSIFT_CONFIG_MISMATCH : KVSIFT_CORRUPT),
              "status %d: %s", status, kvsift_last_error(m->p));
       image[at] ^= (uint8_t)(1u << bit);
