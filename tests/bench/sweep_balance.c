@@ -1,7 +1,9 @@
 /* BalanceKV and what it competes with, on recorded queries, keys and values: relative error of attention after the middle of
  * a prompt was compressed. Sinks, the prompt's last tokens and all later ones stay exact in every variant.
  *
- *     sweep_balance ../shared/traces/war_and_peace 3 6 9 [seeds]
+ *     sweep_balance ../shared/traces/war_and_peace 3 6 9 [seeds=3]
+ *
+ * dump_trace makes such a folder of the example model.
  *
  * Error: |o - exact| / |exact|, mean over query heads and the queries from the 65th on; the first 64 recorded queries stand
  * for the prompt's last, which the graded form and the top tokens (as SnapKV chooses, unpooled) go by. */
@@ -13,11 +15,14 @@
 
 #include "../npy.h"
 
-enum { SINKS = 16, WINDOW = 64, SEEN = 64, DIM = 64, KV_HEADS = 4, GROUP = 2, RATES = 4, MAX_LAYERS = 8, WIDEST = 4096 };
+enum { SINKS = 16, WINDOW = 64, SEEN = 64, RATES = 4, MAX_LAYERS = 12, WIDEST = 4096 };
+
+/* The model's, from the files. */
+static struct { uint32_t dim, kv_heads, group; } shape;
 
 typedef struct layer_data {
   npy_array q, k, v;
-  float *exact;       /* [query][query head][DIM] */
+  float *exact;       /* [query][query head][dim] */
   float *importance;  /* [KV head][tokens] */
 } layer_data;
 
@@ -57,8 +62,8 @@ static kvsift_view rows_of(const npy_array *a) {
   kvsift_view view = {0};
   view.data = a->data;
   view.type = KVSIFT_F16;
-  view.head_stride = DIM * 2;
-  view.token_stride = a->shape[1] * DIM * 2;
+  view.head_stride = shape.dim * 2;
+  view.token_stride = a->shape[1] * shape.dim * 2;
   return view;
 }
 
@@ -72,15 +77,15 @@ static kvsift_cache cache_of(const layer_data *l, uint32_t tokens) {
 }
 
 static void query_of(const layer_data *l, uint32_t i, uint32_t head, float *out) {
-  const uint16_t *p = (const uint16_t *)l->q.data + ((uint64_t)i * KV_HEADS * GROUP + head) * DIM;
-  for (uint32_t c = 0; c < DIM; ++c) out[c] = half_value(p[c]);
+  const uint16_t *p = (const uint16_t *)l->q.data + ((uint64_t)i * shape.kv_heads * shape.group + head) * shape.dim;
+  for (uint32_t c = 0; c < shape.dim; ++c) out[c] = half_value(p[c]);
 }
 
 static void attend(const float *query, const kvsift_cache *cache, uint32_t head, const weighted_set *set, float *out) {
   kvsift_error error;
   const kvsift_weighted numerator = {set->index, set->numerator, set->count, 0};
   const kvsift_weighted denominator = {set->index, set->denominator, set->count, 0};
-  if (kvsift_balance_attend(DIM, 0.0f, query, cache, head, &numerator, &denominator, out, &error) != KVSIFT_OK)
+  if (kvsift_balance_attend(shape.dim, 0.0f, query, cache, head, &numerator, &denominator, out, &error) != KVSIFT_OK)
     die(error.message);
 }
 
@@ -93,21 +98,23 @@ static void add(weighted_set *set, uint32_t token, float numerator, float denomi
 static void prepare(trace *t, layer_data *l) {
   kvsift_cache cache = cache_of(l, t->tokens);
   weighted_set *all = calloc(1, sizeof *all);
-  l->exact = malloc(sizeof(float) * t->queries * KV_HEADS * GROUP * DIM);
-  l->importance = malloc(sizeof(float) * KV_HEADS * t->tokens);
-  float query[DIM], *row = malloc(sizeof(float) * t->tokens);
+  l->exact = malloc(sizeof(float) * t->queries * shape.kv_heads * shape.group * shape.dim);
+  l->importance = malloc(sizeof(float) * shape.kv_heads * t->tokens);
+  float query[KVSIFT_MAX_HEAD_DIM], *row = malloc(sizeof(float) * t->tokens);
   for (uint32_t i = 0; i < t->prompt; ++i) add(all, i, 1.0f, 1.0f);
   for (uint32_t i = 0; i < t->queries; ++i) {
     add(all, t->prompt + i, 1.0f, 1.0f);
-    for (uint32_t h = 0; h < KV_HEADS * GROUP; ++h) {
+    for (uint32_t h = 0; h < shape.kv_heads * shape.group; ++h) {
       query_of(l, i, h, query);
-      attend(query, &cache, h / GROUP, all, l->exact + ((uint64_t)i * KV_HEADS * GROUP + h) * DIM);
+      const uint64_t row = (uint64_t)i * shape.kv_heads * shape.group + h;
+      attend(query, &cache, h / shape.group, all, l->exact + row * shape.dim);
     }
   }
-  for (uint32_t h = 0; h < KV_HEADS; ++h) {
+  for (uint32_t h = 0; h < shape.kv_heads; ++h) {
     kvsift_error error;
     kvsift_query queries = {sizeof queries, t->prompt + SEEN, rows_of(&l->q), h, 0, SEEN, 0};
-    if (kvsift_balance_importance(DIM, 0.0f, &queries, GROUP, &cache, row, l->importance + h * t->tokens, &error) !=
+    if (kvsift_balance_importance(shape.dim, 0.0f, &queries, shape.group, &cache, row, l->importance + h * t->tokens,
+                                  &error) !=
         KVSIFT_OK) {
       die(error.message);
     }
@@ -122,7 +129,7 @@ static void compress_head(const trace *t, const layer_data *l, const variant *v,
   kvsift_balance_config c = {0};
   c.struct_size = sizeof c;
   kvsift_balance_config_init(&c, v->form);
-  c.head_dim = DIM;
+  c.head_dim = shape.dim;
   c.halvings = halvings;
   c.group_tokens = v->group;
   c.gamma = v->gamma;
@@ -163,7 +170,7 @@ static void top_tokens(const trace *t, const layer_data *l, uint32_t head, uint3
 
 /* Pages of 2^halvings tokens as one row each: the cache's rows with the means behind them, all float32. */
 static kvsift_cache page_means(const trace *t, const layer_data *l, uint32_t halvings, weighted_set *set, float *rows) {
-  const uint32_t page = 1u << halvings, width = KV_HEADS * DIM;
+  const uint32_t page = 1u << halvings, width = shape.kv_heads * shape.dim;
   const uint32_t begin = SINKS, end = t->prompt - WINDOW, means = (end - begin) / page, all = t->tokens + means;
   float *keys = rows, *values = rows + (uint64_t)all * width;
   const uint16_t *k = l->k.data, *v = l->v.data;
@@ -188,7 +195,7 @@ static kvsift_cache page_means(const trace *t, const layer_data *l, uint32_t hal
   cache.keys.type = cache.values.type = KVSIFT_F32;
   cache.keys.data = keys;
   cache.values.data = values;
-  cache.keys.head_stride = cache.values.head_stride = DIM * sizeof(float);
+  cache.keys.head_stride = cache.values.head_stride = shape.dim * sizeof(float);
   cache.keys.token_stride = cache.values.token_stride = width * sizeof(float);
   return cache;
 }
@@ -200,27 +207,28 @@ static double head_error(const trace *t, const layer_data *l, const kvsift_cache
   for (uint32_t i = t->prompt - WINDOW; i < t->prompt + SEEN; ++i) add(set, i, 1.0f, 1.0f);
   for (uint32_t i = SEEN; i < t->queries; ++i) {
     add(set, t->prompt + i, 1.0f, 1.0f);
-    for (uint32_t g = 0; g < GROUP; ++g) {
-      float query[DIM], out[DIM];
-      const float *exact = l->exact + ((uint64_t)i * KV_HEADS * GROUP + head * GROUP + g) * DIM;
+    for (uint32_t g = 0; g < shape.group; ++g) {
+      float query[KVSIFT_MAX_HEAD_DIM], out[KVSIFT_MAX_HEAD_DIM];
+      const uint64_t row = ((uint64_t)i * shape.kv_heads + head) * shape.group + g;
+      const float *exact = l->exact + row * shape.dim;
       double off = 0.0, all = 0.0;
-      query_of(l, i, head * GROUP + g, query);
+      query_of(l, i, head * shape.group + g, query);
       attend(query, cache, head, set, out);
-      for (uint32_t c = 0; c < DIM; ++c) {
+      for (uint32_t c = 0; c < shape.dim; ++c) {
         off += (double)(out[c] - exact[c]) * (double)(out[c] - exact[c]);
         all += (double)exact[c] * (double)exact[c];
       }
       sum += sqrt(off / all);
     }
   }
-  return sum / ((t->queries - SEEN) * GROUP);
+  return sum / ((t->queries - SEEN) * shape.group);
 }
 
 static double layer_error(const trace *t, const layer_data *l, const variant *v, uint32_t halvings, uint32_t seeds) {
   weighted_set *set = malloc(sizeof *set);
-  float *rows = v->kind == PAGE_MEANS ? malloc(sizeof(float) * 4 * t->tokens * KV_HEADS * DIM) : NULL;
+  float *rows = v->kind == PAGE_MEANS ? malloc(sizeof(float) * 4 * t->tokens * shape.kv_heads * shape.dim) : NULL;
   double sum = 0.0;
-  for (uint32_t head = 0; head < KV_HEADS; ++head) {
+  for (uint32_t head = 0; head < shape.kv_heads; ++head) {
     for (uint32_t seed = 1; seed <= seeds; ++seed) {
       kvsift_cache cache = cache_of(l, t->tokens);
       set->count = 0;
@@ -232,7 +240,7 @@ static double layer_error(const trace *t, const layer_data *l, const variant *v,
   }
   free(rows);
   free(set);
-  return sum / (KV_HEADS * seeds);
+  return sum / (shape.kv_heads * seeds);
 }
 
 static void run(const trace *t, const variant *v, uint32_t seeds) {
@@ -297,7 +305,10 @@ int main(int argc, char **argv) {
     t.layer_numbers[t.layer_count++] = (uint32_t)atoi(argv[i]);
     t.tokens = (uint32_t)l->k.shape[0];
     t.queries = (uint32_t)l->q.shape[0];
-    if (t.tokens > WIDEST || l->k.shape[1] != KV_HEADS || l->k.shape[2] != DIM) die("not a trace of this shape");
+    shape.kv_heads = (uint32_t)l->k.shape[1];
+    shape.dim = (uint32_t)l->k.shape[2];
+    shape.group = (uint32_t)(l->q.shape[1] / l->k.shape[1]);
+    if (t.tokens > WIDEST || shape.dim > KVSIFT_MAX_HEAD_DIM || l->q.shape[2] != shape.dim) die("not a trace of this shape");
   }
   t.prompt = t.tokens - t.queries;
   for (uint32_t i = 0; i < t.layer_count; ++i) prepare(&t, &t.layers[i]);
