@@ -9,7 +9,7 @@ struct Philox {
   std::uint32_t word[4];
 };
 
-inline Philox philox(std::uint64_t key, const std::uint32_t counter[4]) {
+constexpr Philox philox(std::uint64_t key, const std::uint32_t counter[4]) {
   std::uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
   auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
   for (int round = 0; round < 10; ++round) {
@@ -26,14 +26,14 @@ inline Philox philox(std::uint64_t key, const std::uint32_t counter[4]) {
 }
 
 // The draw that belongs to one token: the same whatever the threads, batches or backend.
-inline Philox philox_at(std::uint64_t seed, std::uint32_t layer, std::uint32_t head, std::uint32_t token,
+constexpr Philox philox_at(std::uint64_t seed, std::uint32_t layer, std::uint32_t head, std::uint32_t token,
                         std::uint32_t draw) {
   const std::uint32_t counter[4] = {token, draw, head, layer};
   return philox(seed, counter);
 }
 
 // [0, 1) in steps of 2^-24.
-inline float uniform_of(std::uint32_t word) {
+constexpr float uniform_of(std::uint32_t word) {
   return static_cast<float>(word >> 8) * 5.9604644775390625e-8f;
 }
 

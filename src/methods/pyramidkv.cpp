@@ -17,23 +17,9 @@ kvsift_status check(const kvsift_policy_config &c, kvsift_error *error) {
   return snapkv::check(c, error);
 }
 
-// All divisions are the published code's integer ones.
-std::uint32_t layer_budget(const kvsift_policy_config &c, std::uint32_t layer, std::uint32_t prompt) {
-  const std::uint32_t budget = budget_at(c, prompt);
-  const std::uint32_t share = budget - c.window;
-  if (prompt < 2 * share || c.layers == 1) return budget;
-  std::uint32_t least = share / c.pyramid_beta;
-  std::uint32_t most = 2 * share - least;
-  if (most >= prompt - c.window) {
-    most = prompt - c.window;
-    least = 2 * share - most;
-  }
-  return most - layer * ((most - least) / (c.layers - 1)) + c.window;
-}
-
 void keep(const HeadState &head, std::uint32_t list, Chosen *chosen) {
   const Settings &s = head.settings();
-  snapkv::keep_best(head, list, layer_budget(s.c, head.layer, head.unit->prompt_tokens), chosen);
+  snapkv::keep_best(head, list, snapkv::pyramid_budget(s.c, head.layer, head.unit->prompt_tokens), chosen);
 }
 
 }  // namespace

@@ -2,12 +2,11 @@
 // random sample between them; decoded tokens are kept.
 #include "core/philox.h"
 #include "methods/method.h"
+#include "methods/uniform.h"
 #include "policy/top_blocks.h"
 
 namespace kvsift {
 namespace {
-
-constexpr std::uint32_t kDraw = 0x756e69;  // keeps these numbers apart from BalanceKV's
 
 void defaults(kvsift_policy_config *c) {
   c->block_tokens = 1;
@@ -25,7 +24,7 @@ void keep(const HeadState &head, std::uint32_t list, Chosen *chosen) {
   float *draws = head.scratch().scores;
   const std::uint32_t query_head = head.kv_head * s.lists + list;
   for (std::uint32_t i = begin; i < end; ++i) {
-    draws[i] = uniform_of(philox_at(s.c.seed, head.layer, query_head, i, kDraw).word[0]);
+    draws[i] = uniform_of(philox_at(s.c.seed, head.layer, query_head, i, kUniformDraw).word[0]);
   }
   if (end <= begin) return;
   chosen->count = top_blocks(head.k(), draws, begin, end - begin, (budget - fixed) / size, chosen->blocks);
