@@ -134,7 +134,9 @@ extern "C" kvsift_status kvsift_predict_next(kvsift_policy *policy, uint32_t lay
   if (kvsift_status s = check_layer(p, layer)) return s;
   if (kvsift_status s = check_heads(p, heads, &span)) return s;
   for (std::uint32_t i = span.begin; layer >= p->s.c.dense_layers && i < span.end; ++i) {
-    method.predict(head_of(p, layer, i));
+    const HeadState head = head_of(p, layer, i);
+    const std::uint32_t next = (head.unit->rows_seen > p->tokens ? head.unit->rows_seen : p->tokens) + 1;
+    if (!attends_to_all(p->s, next)) method.predict(head);
   }
   return KVSIFT_OK;
 }

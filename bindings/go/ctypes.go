@@ -36,6 +36,7 @@ const (
 	MaxGroup       = C.KVSIFT_MAX_GROUP
 	MaxLayers      = C.KVSIFT_MAX_LAYERS
 	MaxTokens      = C.KVSIFT_MAX_TOKENS
+	DenseOff       = C.KVSIFT_DENSE_OFF
 	errorBytes     = C.KVSIFT_ERROR_BYTES
 
 	ok                   Status = C.KVSIFT_OK

@@ -217,6 +217,7 @@ func TestAttentionPredictorFollowsThePublishedRuns(t *testing.T) {
 			config.Layers, config.QueryHeads, config.KVHeads = 1, uint32(c.heads), uint32(kvHeads)
 			config.HeadDim, config.MaxTokens, config.DenseLayers = 8, goldenMaxTokens, 0
 			config.BudgetTokens, config.CalibrationPeriod, config.CalibrationDense = c.budget, c.period, 0
+			config.DenseTokens = DenseOff
 			policy, err := NewPolicyWith(&config, predictor)
 			must(t, err)
 			rows := make([]float32, c.heads*goldenMaxTokens)

@@ -31,6 +31,7 @@ func checkStore(t *testing.T, store *Store) {
 	must(t, err)
 	config.Layers, config.QueryHeads, config.KVHeads, config.HeadDim = 1, 2, 1, storeDim
 	config.MaxTokens, config.DenseLayers, config.BudgetTokens = 512, 0, 96
+	config.DenseTokens = DenseOff
 	config.SinkTokens, config.LocalTokens = 16, 16
 	policy, err := NewPolicy(&config)
 	must(t, err)

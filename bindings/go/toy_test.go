@@ -57,6 +57,7 @@ func toyConfig(method Method) Config {
 	}
 	config.Layers, config.QueryHeads, config.KVHeads, config.HeadDim = 2, toyHeads, toyKV, toyDim
 	config.MaxTokens, config.DenseLayers, config.BudgetTokens, config.RollbackTokens = toyTokens, 0, 192, 16
+	config.DenseTokens = DenseOff
 	return config
 }
 

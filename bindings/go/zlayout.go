@@ -35,7 +35,7 @@ type (
 		MomentsType         Type
 		SoftmaxScale        float32
 		RollbackTokens      uint32
-		reserved            uint32
+		DenseTokens         uint32
 		Seed                uint64
 		Window              uint32
 		PoolKernel          uint32
@@ -218,6 +218,7 @@ const (
 	MaxGroup       = 0x10
 	MaxLayers      = 0x400
 	MaxTokens      = 0x1000000
+	DenseOff       = 0xffffffff
 	errorBytes     = 0xf0
 
 	ok                   Status = 0x0

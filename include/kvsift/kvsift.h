@@ -129,7 +129,8 @@ typedef struct kvsift_selection {
   uint32_t tokens;              /* cache length it was made for */
   uint32_t lists;
   uint32_t per_query_head;      /* 0 or 1 */
-  uint32_t everything;          /* 0 or 1: the budget covers the context, a dense layer, or a dense calibration */
+  uint32_t everything;          /* 0 or 1: the budget or dense_tokens cover the context, a dense layer, or a dense
+                                   calibration */
   uint32_t calibration;         /* 0 or 1: the method wants this step's full attention row */
   uint32_t block_tokens;
   uint32_t range_stride;        /* entries from one list of ranges to the next */
@@ -196,6 +197,10 @@ enum { KVSIFT_TAIL_NONE = 0, KVSIFT_TAIL_MOMENTS = 1, KVSIFT_TAIL_BALANCE = 2 };
 
 enum { KVSIFT_POOL_AVG = 0, KVSIFT_POOL_MAX = 1 };
 
+/* kvsift_policy_config.dense_tokens. Up to that length methods learn from full rows and evict nothing; those that evict by
+ * score drop what is beyond the budget at the first longer step, and those that decide on the prompt decide then. */
+#define KVSIFT_DENSE_OFF 0xffffffffu
+
 /* SnapKV profiles that circulate, as window / kernel / pool. */
 enum {
   KVSIFT_SNAPKV_32_5_AVG = 0,   /* the original code's init */
@@ -232,7 +237,9 @@ typedef struct kvsift_policy_config {
   kvsift_type moments_type;     /* KVSIFT_F16 or KVSIFT_I8: how page moments are kept */
   float softmax_scale;          /* 0: 1 / sqrt(head_dim) */
   uint32_t rollback_tokens;     /* how far kvsift_truncate reaches back */
-  uint32_t reserved;            /* 0 */
+  uint32_t dense_tokens;        /* a cache of at most so many tokens is attended to whole, whatever the budget. 0: as many as
+                                   a sparse step would be slower with than full attention, told from method, grouping, tail
+                                   and budget (README: "Short contexts"); KVSIFT_DENSE_OFF: only what the budget covers */
   uint64_t seed;                /* uniform sampling and BalanceKV */
   /* SnapKV and PyramidKV */
   uint32_t window;              /* last prompt queries that vote */
@@ -360,8 +367,8 @@ kvsift_status kvsift_observe_attention(kvsift_policy *policy, uint32_t layer, co
 kvsift_status kvsift_advance(kvsift_policy *policy, uint32_t tokens);
 
 /* AttentionPredictor: computes the next token's scores of `layer` now. May run as soon as that layer's attention was
- * observed, on another thread than other layers' calls; must have returned before the next select of that layer. Other
- * methods answer UNSUPPORTED. */
+ * observed, on another thread than other layers' calls; must have returned before the next select of that layer. Does
+ * nothing where the next step will attend to everything. Other methods answer UNSUPPORTED. */
 kvsift_status kvsift_predict_next(kvsift_policy *policy, uint32_t layer, const kvsift_query *heads);
 
 /* ---- prompt ---- */

@@ -9,37 +9,61 @@ namespace kvsift {
 
 namespace {
 
-// What lies `done` rows into run r, as far as one stretch of rows goes.
-Ahead rows_ahead(const Coming &coming, std::uint32_t dim, std::uint32_t r, std::uint32_t done) {
-  if (r >= coming.chunk.runs || done >= coming.chunk.run[r].count) return Ahead{};
-  const Run run = coming.chunk.run[r];
-  std::uint32_t count = run.count - done;
-  const Rows start = coming.rows.stretch(run.first + done, &count);
-  return Ahead{start, count, dim * element_bytes(start.type)};
-}
+// Hands out the rows that come next, as many as were worked on.
+class ComingWalk {
+ public:
+  ComingWalk(const Coming &coming, std::uint32_t dim) : coming_(coming), dim_(dim) {}
+
+  // `count` rows, or what is left of them: the first that lie at one stride, to be asked for on the
+  // way; the others are asked for at once.
+  Ahead take(std::uint32_t count) {
+    const Ahead first = stretch(count);
+    for (std::uint32_t taken = first.count; taken < count;) {
+      const Ahead more = stretch(count - taken);
+      if (more.count == 0) break;
+      for (std::uint32_t i = 0; i < more.count; ++i) ask_for(more, i);
+      taken += more.count;
+    }
+    return first;
+  }
+
+ private:
+  Ahead stretch(std::uint32_t count) {
+    if (run_ == coming_.chunk.runs) return Ahead{};
+    const Run run = coming_.chunk.run[run_];
+    if (count > run.count - done_) count = run.count - done_;
+    const Rows rows = coming_.rows.stretch(run.first + done_, &count);
+    done_ += count;
+    if (done_ == run.count) {
+      ++run_;
+      done_ = 0;
+    }
+    return Ahead{rows, count, dim_ * element_bytes(rows.type)};
+  }
+
+  const Coming &coming_;
+  std::uint32_t dim_, run_ = 0, done_ = 0;
+};
 
 }  // namespace
 
 void ask_for_chunk(const HeadRows &rows, std::uint32_t dim, const Chunk &chunk) {
-  for (std::uint32_t r = 0; r < chunk.runs; ++r) {
-    for (std::uint32_t done = 0; done < chunk.run[r].count;) {
-      const Ahead ahead = rows_ahead(Coming{rows, chunk}, dim, r, done);
-      for (std::uint32_t i = 0; i < ahead.count; ++i) ask_for(ahead, i);
-      done += ahead.count;
-    }
-  }
+  const Coming coming{rows, chunk};
+  ComingWalk walk(coming, dim);
+  const Ahead first = walk.take(chunk.size);
+  for (std::uint32_t i = 0; i < first.count; ++i) ask_for(first, i);
 }
 
 void ChunkWork::dot(const Head &head, const Chunk &chunk, const Coming &coming) {
   float *out = logits;
+  ComingWalk walk(coming, head.dim);
   for (std::uint32_t r = 0; r < chunk.runs; ++r) {
     const Run run = chunk.run[r];
     for (std::uint32_t done = 0, n; done < run.count; done += n, out += n) {
       n = run.count - done;
       const Rows rows = head.keys.stretch(run.first + done, &n);
       head.kernels->attention.dot_rows_ahead(head.queries, head.group, rows, n, head.dim,
-                                             head.scale, out, kChunk,
-                                             rows_ahead(coming, head.dim, r, done));
+                                             head.scale, out, kChunk, walk.take(n));
     }
   }
 }
@@ -47,13 +71,14 @@ void ChunkWork::dot(const Head &head, const Chunk &chunk, const Coming &coming) 
 void ChunkWork::weigh(const Head &head, const Chunk &chunk, const Coming &coming) {
   clear_values(head);
   const float *weights = logits;
+  ComingWalk walk(coming, head.dim);
   for (std::uint32_t r = 0; r < chunk.runs; ++r) {
     const Run run = chunk.run[r];
     for (std::uint32_t done = 0, n; done < run.count; done += n, weights += n) {
       n = run.count - done;
       const Rows rows = head.values.stretch(run.first + done, &n);
       head.kernels->attention.weighted_sum_ahead(weights, kChunk, head.group, rows, n, head.dim,
-                                                 acc, rows_ahead(coming, head.dim, r, done));
+                                                 acc, walk.take(n));
     }
   }
 }

@@ -156,10 +156,11 @@ void select_kept(const HeadState &head, const Method &method, const Step &step) 
 Step step_at(const Policy &policy, std::uint32_t tokens) {
   const kvsift_policy_config &c = policy.s.c;
   const Method &method = *method_of(c.method);
-  Step step{tokens, budget_at(c, tokens) >= tokens, false};
+  Step step{tokens, attends_to_all(policy.s, tokens), false};
   if (method.keep != nullptr) {
+    // Decoded tokens are kept beside the budget.
     const std::uint32_t prompt = prompt_of(policy);
-    step.everything = budget_at(c, prompt) >= prompt;
+    step.everything = tokens <= policy.s.dense_tokens || budget_at(c, prompt) >= prompt;
   }
   const bool learns = (policy.s.needs & KVSIFT_NEEDS_ATTENTION) != 0;
   const std::uint64_t decode_step = std::uint64_t{policy.decode_steps} + tokens - policy.tokens;

@@ -4,6 +4,7 @@
 
 #include "methods/method.h"
 #include "policy/coreset.h"
+#include "policy/dense.h"
 
 namespace kvsift {
 namespace {
@@ -42,7 +43,6 @@ kvsift_status check_geometry(const Config &c) {
       {"local_tokens", c.local_tokens, 0, KVSIFT_MAX_TOKENS},
       {"budget_tokens", c.budget_tokens, 0, KVSIFT_MAX_TOKENS},
       {"calibration_dense", c.calibration_dense, 0, 1},
-      {"reserved", c.reserved, 0, 0},
       {"balance_form", c.balance_form, 0, KVSIFT_BALANCE_GRADED},
   };
   if (kvsift_status s = check_bounds(bounds, sizeof bounds / sizeof bounds[0], c.error)) return s;
@@ -101,6 +101,7 @@ void derive(const Config &c, const Method &method, Settings *s) {
   s->max_blocks = blocks_of(c.max_tokens, c.block_tokens);
   s->max_pages = blocks_of(c.max_tokens, c.page_tokens);
   s->sparse_layers = c.layers - s->c.dense_layers;
+  s->dense_tokens = dense_tokens_of(c);
   s->needs = method.needs;
   s->value_moments = c.tail == KVSIFT_TAIL_MOMENTS;
   s->page_moments = s->value_moments || c.method == KVSIFT_METHOD_PAGE_STATS || c.verify_blocks > 0;

@@ -24,6 +24,7 @@ struct Settings {
   std::uint32_t list_blocks;   // the most blocks in one list
   std::uint32_t list_ranges;   // and ranges
   std::uint32_t needs;         // KVSIFT_NEEDS_*
+  std::uint32_t dense_tokens;  // a cache of at most so many is attended to whole
   bool page_moments;           // key mean and deviation are kept
   bool value_moments;          // and value means
   bool page_bounds;            // key minimum and maximum are kept
@@ -39,6 +40,11 @@ constexpr std::uint32_t blocks_of(std::uint32_t tokens, std::uint32_t block) {
 constexpr std::uint32_t budget_at(const kvsift_policy_config &c, std::uint32_t tokens) {
   const auto shared = static_cast<std::uint32_t>(static_cast<double>(c.budget_share) * tokens);
   return shared > c.budget_tokens ? shared : c.budget_tokens;
+}
+
+// Whether a step over `tokens` attends to all of them because they are few.
+constexpr bool attends_to_all(const Settings &s, std::uint32_t tokens) {
+  return tokens <= s.dense_tokens || budget_at(s.c, tokens) >= tokens;
 }
 
 const Method *method_of(kvsift_method method);  // null: unknown

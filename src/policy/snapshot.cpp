@@ -31,15 +31,16 @@ std::uint64_t sum_of(Header header, const char *body) {
   return checksum(&header, sizeof header, checksum(body, header.bytes - sizeof header));
 }
 
-constexpr std::size_t kReservedEnd = offsetof(kvsift_policy_config, reserved) + sizeof(std::uint32_t);
+constexpr std::size_t kDenseEnd = offsetof(kvsift_policy_config, dense_tokens) + sizeof(std::uint32_t);
 
 // The configuration as far as it shapes the state.
 kvsift_policy_config identity(const Settings &s) {
   kvsift_policy_config c = s.c;
   c.predictor = nullptr;
+  c.dense_tokens = s.dense_tokens;
   c.struct_size = 0;
   // Padding compares like the rest.
-  std::memset(reinterpret_cast<char *>(&c) + kReservedEnd, 0, offsetof(kvsift_policy_config, seed) - kReservedEnd);
+  std::memset(reinterpret_cast<char *>(&c) + kDenseEnd, 0, offsetof(kvsift_policy_config, seed) - kDenseEnd);
   return c;
 }
 

@@ -20,6 +20,7 @@ static int planted;
 static kvsift_policy_config config_of(kvsift_method method, uint32_t tail, uint32_t grouping) {
   kvsift_policy_config c = {.struct_size = sizeof c};
   must(NULL, kvsift_policy_config_init(&c, method));
+  c.dense_tokens = KVSIFT_DENSE_OFF;
   c.layers = 3;
   c.dense_layers = 1;
   c.query_heads = 4;

@@ -2,6 +2,7 @@
  * 8 KV heads, head dimension 128, float16 cache).
  *
  *     bench_step [--quick] [--tokens 32768] [--budget 1024] [--threads 1] [--steps 16] [--method NAME] [--layout head|token]
+ *                [--dense off|TOKENS]
  *
  * The cache's rows lie head by head (a head's tokens follow each other) or token by token (a token's heads do).
  * Layers rotate so that no cache holds what a step reads. Prints JSON: microseconds a layer, ratios within this run. */
@@ -21,7 +22,7 @@ static const size_t kTokenBytes = (size_t)KV_HEADS * DIM * 2;
 static const double kRotated = 256e6; /* bytes of cache over all layers, beyond any last-level cache here */
 
 typedef struct world {
-  uint32_t tokens, layers, threads;
+  uint32_t tokens, layers, threads, dense_tokens;
   uint32_t steps, taken; /* there is room for, and are taken in one measurement */
   int by_token;
   uint16_t *keys, *values; /* [layer][KV head][token][DIM], or by token: [layer][token][KV head][DIM] */
@@ -32,24 +33,34 @@ typedef struct variant {
   const char *label;
   kvsift_method method;
   uint32_t tail, grouping, moments_type, fast;
+  uint32_t single; /* blocks of one token, as the method's own default is */
 } variant;
 
 static const variant kVariants[] = {
-    {"full", KVSIFT_METHOD_FULL, 0, 0, KVSIFT_F16, 0},
-    {"streaming", KVSIFT_METHOD_STREAMING, 0, 0, KVSIFT_F16, 0},
-    {"streaming, one list", KVSIFT_METHOD_STREAMING, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0},
-    {"h2o, blocks, per KV head", KVSIFT_METHOD_H2O, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0},
-    {"snapkv, per KV head", KVSIFT_METHOD_SNAPKV, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0},
-    {"uniform, per KV head", KVSIFT_METHOD_UNIFORM, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0},
-    {"ema, per KV head", KVSIFT_METHOD_EMA, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0},
-    {"quest, per KV head", KVSIFT_METHOD_QUEST, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0},
-    {"quest, per query head", KVSIFT_METHOD_QUEST, 0, 0, KVSIFT_F16, 0},
-    {"page-stats, per KV head", KVSIFT_METHOD_PAGE_STATS, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0},
-    {"page-stats + moments, per KV head", KVSIFT_METHOD_PAGE_STATS, 1, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0},
-    {"page-stats + int8 moments, per KV head", KVSIFT_METHOD_PAGE_STATS, 1, KVSIFT_GROUP_MEAN, KVSIFT_I8, 0},
-    {"page-stats + moments, per query head", KVSIFT_METHOD_PAGE_STATS, 1, 0, KVSIFT_F16, 0},
-    {"attention-predictor, per KV head", KVSIFT_METHOD_ATTENTION_PREDICTOR, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0},
-    {"attention-predictor-fast", KVSIFT_METHOD_ATTENTION_PREDICTOR, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 1},
+    {"full", KVSIFT_METHOD_FULL, 0, 0, KVSIFT_F16, 0, 0},
+    {"streaming", KVSIFT_METHOD_STREAMING, 0, 0, KVSIFT_F16, 0, 0},
+    {"streaming, one list", KVSIFT_METHOD_STREAMING, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0, 0},
+    {"h2o, blocks, per KV head", KVSIFT_METHOD_H2O, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0, 0},
+    {"snapkv, per KV head", KVSIFT_METHOD_SNAPKV, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0, 0},
+    {"uniform, per KV head", KVSIFT_METHOD_UNIFORM, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0, 0},
+    {"h2o, tokens, per KV head", KVSIFT_METHOD_H2O, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0, 1},
+    {"snapkv, tokens, per KV head", KVSIFT_METHOD_SNAPKV, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0, 1},
+    {"snapkv, tokens, per query head", KVSIFT_METHOD_SNAPKV, 0, 0, KVSIFT_F16, 0, 1},
+    {"snapkv, per query head", KVSIFT_METHOD_SNAPKV, 0, 0, KVSIFT_F16, 0, 0},
+    {"snapkv + moments, per KV head", KVSIFT_METHOD_SNAPKV, 1, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0, 0},
+    {"balance", KVSIFT_METHOD_BALANCE, KVSIFT_TAIL_BALANCE, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0, 0},
+    {"ema, per KV head", KVSIFT_METHOD_EMA, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0, 0},
+    {"ema, per query head", KVSIFT_METHOD_EMA, 0, 0, KVSIFT_F16, 0, 0},
+    {"quest, per KV head", KVSIFT_METHOD_QUEST, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0, 0},
+    {"quest, per query head", KVSIFT_METHOD_QUEST, 0, 0, KVSIFT_F16, 0, 0},
+    {"page-stats, per KV head", KVSIFT_METHOD_PAGE_STATS, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0, 0},
+    {"page-stats + moments, per KV head", KVSIFT_METHOD_PAGE_STATS, 1, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0, 0},
+    {"page-stats + int8 moments, per KV head", KVSIFT_METHOD_PAGE_STATS, 1, KVSIFT_GROUP_MEAN, KVSIFT_I8, 0, 0},
+    {"page-stats + moments, per query head", KVSIFT_METHOD_PAGE_STATS, 1, 0, KVSIFT_F16, 0, 0},
+    {"attention-predictor, per KV head", KVSIFT_METHOD_ATTENTION_PREDICTOR, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0, 0},
+    {"attention-predictor, per query head", KVSIFT_METHOD_ATTENTION_PREDICTOR, 0, 0, KVSIFT_F16, 0, 0},
+    {"attention-predictor-fast", KVSIFT_METHOD_ATTENTION_PREDICTOR, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 1, 0},
+    {"attention-predictor-fast, per query head", KVSIFT_METHOD_ATTENTION_PREDICTOR, 0, 0, KVSIFT_F16, 1, 0},
 };
 
 typedef struct timing {
@@ -117,8 +128,8 @@ static kvsift_view rows_of(const world *w, const uint16_t *base, uint32_t layer,
 
 /* Peaked pooled rows for the prompt's last queries, for methods that learn from attention: in each KV head one block in 64
  * holds a share of 0.015 in every row, which is half of the mass at 32,768 tokens; the others hold next to nothing. */
-static void feed_rows(const world *w, kvsift_policy *policy, uint32_t rows) {
-  const uint32_t blocks = (w->tokens + BLOCK - 1) / BLOCK;
+static void feed_rows(const world *w, kvsift_policy *policy, uint32_t rows, uint32_t block) {
+  const uint32_t blocks = (w->tokens + block - 1) / block;
   float *max = malloc((size_t)QUERY_HEADS * blocks * sizeof *max), *mass = malloc((size_t)QUERY_HEADS * blocks * sizeof *mass);
   float lse[QUERY_HEADS];
   uint64_t state = 7;
@@ -146,8 +157,8 @@ static kvsift_policy *make_policy(const world *w, const variant *v, uint32_t bud
   kvsift_policy_config_init(&c, v->method);
   if (v->fast) kvsift_policy_config_predictor_fast(&c);
   c.layers = w->layers, c.query_heads = QUERY_HEADS, c.kv_heads = KV_HEADS, c.head_dim = DIM;
-  c.max_tokens = w->tokens + w->steps, c.dense_layers = 0, c.block_tokens = BLOCK, c.grouping = v->grouping;
-  c.tail = v->tail, c.moments_type = v->moments_type, c.error = &error;
+  c.max_tokens = w->tokens + w->steps, c.dense_layers = 0, c.block_tokens = v->single ? 1 : BLOCK, c.grouping = v->grouping;
+  c.tail = v->tail, c.moments_type = v->moments_type, c.dense_tokens = w->dense_tokens, c.error = &error;
   if (v->method != KVSIFT_METHOD_FULL) c.budget_tokens = budget;
   uint64_t bytes = 0, alignment = 0;
   if (kvsift_policy_arena_size(&c, &bytes, &alignment) != KVSIFT_OK) {
@@ -166,7 +177,7 @@ static kvsift_policy *make_policy(const world *w, const variant *v, uint32_t bud
     const kvsift_view keys = rows_of(w, w->keys, layer, 0), values = rows_of(w, w->values, layer, 0);
     check(kvsift_observe_keys(policy, layer, NULL, 0, w->tokens, &keys, &values), "keys", policy);
   }
-  if (info.prefill_rows > 0) feed_rows(w, policy, info.prefill_rows);
+  if (info.prefill_rows > 0) feed_rows(w, policy, info.prefill_rows, c.block_tokens);
   check(kvsift_advance(policy, w->tokens), "advance", policy);
   /* The whole network runs once over a prompt's rows: that belongs to the prompt. */
   for (uint32_t layer = 0; layer < w->layers && v->method == KVSIFT_METHOD_ATTENTION_PREDICTOR; ++layer) {
@@ -179,7 +190,7 @@ typedef struct worker {
   const world *w;
   kvsift_policy *policy;
   pthread_barrier_t *barrier;
-  uint32_t index, rows_needed;
+  uint32_t index, rows_needed, block;
   float *out, *block_max, *block_mass, *lse;
   timing sum;
 } worker;
@@ -188,7 +199,7 @@ static void *work(void *argument) {
   worker *me = argument;
   const world *w = me->w;
   kvsift_policy *policy = me->policy;
-  const uint32_t share = KV_HEADS / w->threads, blocks = (w->tokens + w->steps + BLOCK - 1) / BLOCK;
+  const uint32_t share = KV_HEADS / w->threads, blocks = (w->tokens + w->steps + me->block - 1) / me->block;
   for (uint32_t step = 0; step < w->taken; ++step) {
     const uint32_t tokens = w->tokens + step + 1;
     for (uint32_t layer = 0; layer < w->layers; ++layer) {
@@ -224,14 +235,14 @@ static int measure(const world *w, const variant *v, uint32_t budget, timing *ou
   kvsift_policy_info info = {.struct_size = sizeof info};
   kvsift_get_stats(policy, &(kvsift_stats){.struct_size = sizeof(kvsift_stats)});
   check(kvsift_policy_get_info(policy, &info), "info", policy);
-  const uint32_t blocks = (w->tokens + w->steps + BLOCK - 1) / BLOCK;
+  const uint32_t block = v->single ? 1 : BLOCK, blocks = (w->tokens + w->steps + block - 1) / block;
   float *room = malloc(((size_t)QUERY_HEADS * DIM + 2 * (size_t)QUERY_HEADS * blocks + QUERY_HEADS) * sizeof(float));
   pthread_t threads[MAX_THREADS];
   worker workers[MAX_THREADS];
   pthread_barrier_t barrier;
   pthread_barrier_init(&barrier, NULL, w->threads);
   for (uint32_t i = 0; i < w->threads; ++i) {
-    workers[i] = (worker){.w = w, .policy = policy, .barrier = &barrier, .index = i, .out = room,
+    workers[i] = (worker){.w = w, .policy = policy, .barrier = &barrier, .index = i, .block = block, .out = room,
                           .rows_needed = (info.needs & KVSIFT_NEEDS_ATTENTION) != 0};
     workers[i].block_max = room + QUERY_HEADS * DIM;
     workers[i].block_mass = workers[i].block_max + (size_t)QUERY_HEADS * blocks;
@@ -305,7 +316,7 @@ static void report(const world *w, const variant *v, uint32_t budget, const timi
 }
 
 typedef struct options {
-  uint32_t tokens, budget, threads, steps;
+  uint32_t tokens, budget, threads, steps, dense_tokens;
   int by_token;
   const char *only;
 } options;
@@ -315,6 +326,7 @@ static void run(uint32_t tokens, uint32_t budget, uint32_t threads, const option
   const uint32_t steps = tokens >= 65536 ? 8 : tokens >= 16384 ? 16 : STEPS_MOST / 2;
   make_world(&w, tokens, threads, o->steps > 0 ? o->steps : steps, o->by_token);
   timing full = {0};
+  w.dense_tokens = o->dense_tokens;
   w.taken = w.steps < STEPS_MOST / 2 ? w.steps : STEPS_MOST / 2;
   measure(&w, &kVariants[0], budget, &full);
   measure(&w, &kVariants[0], budget, &full);
@@ -359,6 +371,7 @@ int main(int argc, char **argv) {
     if (strcmp(argv[i], "--budget") == 0) o.budget = (uint32_t)atoi(value);
     if (strcmp(argv[i], "--threads") == 0) o.threads = (uint32_t)atoi(value);
     if (strcmp(argv[i], "--steps") == 0) o.steps = (uint32_t)atoi(value);
+    if (strcmp(argv[i], "--dense") == 0) o.dense_tokens = strcmp(value, "off") == 0 ? KVSIFT_DENSE_OFF : (uint32_t)atoi(value);
     if (strcmp(argv[i], "--layout") == 0) o.by_token = strcmp(value, "token") == 0;
     if (strcmp(argv[i], "--method") == 0) o.only = value;
   }

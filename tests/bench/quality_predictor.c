@@ -105,6 +105,7 @@ static kvsift_policy *make_policy(const world *w, const form *f, uint32_t budget
   uint64_t bytes = 0;
   must(kvsift_policy_config_init(&c, f->method) == KVSIFT_OK, f->label);
   if (f->fast) must(kvsift_policy_config_predictor_fast(&c) == KVSIFT_OK, f->label);
+  c.dense_tokens = KVSIFT_DENSE_OFF;
   c.layers = 1, c.query_heads = HEADS, c.kv_heads = KV_HEADS, c.head_dim = DIM, c.max_tokens = w->tokens;
   c.dense_layers = 0, c.budget_tokens = budget, c.sink_tokens = SINK, c.local_tokens = LOCAL;
   c.calibration_dense = 0, c.grouping = f->grouping, c.error = &error;

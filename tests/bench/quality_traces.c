@@ -94,6 +94,7 @@ static kvsift_policy *make_policy(const trace *t, const variant *v, uint32_t bud
   kvsift_error error = {0};
   kvsift_policy_config c = {.struct_size = sizeof c};
   check(kvsift_policy_config_init(&c, v->method), "config", "");
+  c.dense_tokens = KVSIFT_DENSE_OFF;
   c.layers = 1, c.query_heads = QUERY_HEADS, c.kv_heads = KV_HEADS, c.head_dim = DIM;
   c.max_tokens = t->tokens, c.dense_layers = 0, c.block_tokens = BLOCK, c.budget_tokens = budget;
   c.sink_tokens = SINK, c.local_tokens = LOCAL, c.tail = v->tail, c.error = &error;

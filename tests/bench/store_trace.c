@@ -63,6 +63,7 @@ kvsift_policy *trace_start(const trace *t, trace_policy choice, void **arena) {
   uint64_t bytes = 0;
   kvsift_policy_config c = {.struct_size = sizeof c};
   trace_must(kvsift_policy_config_init(&c, choice.method) == KVSIFT_OK, "config");
+  c.dense_tokens = KVSIFT_DENSE_OFF;
   c.layers = 1, c.query_heads = TRACE_QUERIES, c.kv_heads = TRACE_HEADS, c.head_dim = TRACE_DIM, c.max_tokens = t->tokens;
   c.budget_tokens = choice.budget, c.sink_tokens = TRACE_SINK, c.local_tokens = TRACE_LOCAL, c.dense_layers = 0;
   c.grouping = KVSIFT_GROUP_MEAN, c.verify_blocks = choice.verify, c.tail = choice.tail, c.error = &error;

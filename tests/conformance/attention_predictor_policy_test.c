@@ -50,6 +50,7 @@ static kvsift_policy *make_policy(const golden_case *c, const kvsift_predictor *
   uint64_t bytes = 0;
   kvsift_policy *policy = NULL;
   assert_int_equal(kvsift_policy_config_init(&config, KVSIFT_METHOD_ATTENTION_PREDICTOR), KVSIFT_OK);
+  config.dense_tokens = KVSIFT_DENSE_OFF;
   config.layers = 1;
   config.dense_layers = 0;
   config.query_heads = c->heads;

@@ -6,9 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kvsift/kvsift.h"
+#include "kvsift/balance.h"
 
 enum { LAYERS = 2, HEADS = 4, KV_HEADS = 2, DIM = 8, TOKENS = 96, PROMPT = 40, ROW = KV_HEADS * DIM };
+/* Configurations, and as many again with BalanceKV's guard and grades. */
+enum { PLAIN = 198 };
 enum { BYTES_AT = 40, CHECKSUM_AT = 48, HEADER = 56 + sizeof(kvsift_policy_config) };
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
@@ -46,6 +48,7 @@ static void repair(void) {
 static void configure(uint32_t which) {
   config = (kvsift_policy_config){.struct_size = sizeof config};
   need(kvsift_policy_config_init(&config, which % KVSIFT_METHOD_COUNT) == KVSIFT_OK);
+  config.dense_tokens = KVSIFT_DENSE_OFF;
   config.layers = LAYERS;
   config.dense_layers = 0;
   config.query_heads = HEADS;
@@ -60,6 +63,9 @@ static void configure(uint32_t which) {
   config.history_rows = 6;
   config.balance_group = 32;
   config.coreset_tokens = 96;
+  config.balance_guard = which / PLAIN;
+  config.balance_form = which < PLAIN ? KVSIFT_BALANCE_PRACTICAL : KVSIFT_BALANCE_GRADED;
+  which %= PLAIN;
   config.grouping = which / 33 % 3;
   config.tail = which / KVSIFT_METHOD_COUNT % 3;
   config.target_mass = which / 99 != 0 ? 0.5f : 0;
@@ -157,7 +163,7 @@ static void check_untouched(kvsift_policy *p) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
-  if (size < 2 || !make_image(bytes[0] % 198)) return 0;
+  if (size < 2 || !make_image(bytes[0] % PLAIN + (bytes[1] & 8 ? PLAIN : 0))) return 0;
   memcpy(image, good, image_bytes);
   for (size_t i = 2; i + 3 <= size; i += 3) {
     image[(bytes[i] | (uint32_t)bytes[i + 1] << 8) * (bytes[1] & 2 ? 7ull : 1) % image_bytes] = bytes[i + 2];

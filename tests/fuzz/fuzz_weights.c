@@ -56,6 +56,7 @@ static void choose_with(const kvsift_predictor *predictor) {
   kvsift_policy *policy = NULL;
   uint64_t bytes = 0;
   must(kvsift_policy_config_init(&config, KVSIFT_METHOD_ATTENTION_PREDICTOR) == KVSIFT_OK);
+  config.dense_tokens = KVSIFT_DENSE_OFF;
   config.layers = config.query_heads = config.kv_heads = 1;
   config.dense_layers = 0;
   config.head_dim = 4;

@@ -30,6 +30,7 @@ static kvsift_policy_config draw_config(test_random *r) {
   static const uint32_t periods[] = {1, 1, 2, 3, 7}, blocks[] = {1, 4, 16, 16};
   kvsift_policy_config c = {.struct_size = sizeof c};
   assert_int_equal(kvsift_policy_config_init(&c, KVSIFT_METHOD_ATTENTION_PREDICTOR), KVSIFT_OK);
+  c.dense_tokens = random_below(r, 3) != 0 ? KVSIFT_DENSE_OFF : random_below(r, 300);
   c.layers = 2;
   c.dense_layers = random_below(r, 2);
   c.kv_heads = 1 + random_below(r, 2);

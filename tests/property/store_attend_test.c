@@ -25,6 +25,7 @@ static void make_policy(world *w, kvsift_method method, uint32_t grouping, uint3
   kvsift_policy_config c = {.struct_size = sizeof c};
   uint64_t bytes = 0, alignment = 0;
   assert_int_equal(kvsift_policy_config_init(&c, method), KVSIFT_OK);
+  c.dense_tokens = KVSIFT_DENSE_OFF;
   c.layers = LAYERS, c.query_heads = HEADS, c.kv_heads = KV_HEADS, c.head_dim = DIM, c.max_tokens = TOKENS;
   c.budget_tokens = 128, c.sink_tokens = 16, c.local_tokens = 32, c.dense_layers = 0;
   c.grouping = grouping, c.tail = tail;

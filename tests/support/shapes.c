@@ -82,6 +82,7 @@ kvsift_policy_config shape_config(test_random *r, kvsift_method method) {
   c.softmax_scale = random_below(r, 4) == 0 ? 0.3f : 0;
   c.seed = random_bits(r);
   pick_own(r, &c);
+  c.dense_tokens = random_below(r, 3) != 0 ? KVSIFT_DENSE_OFF : random_below(r, 2) * random_below(r, c.max_tokens);
   return c;
 }
 

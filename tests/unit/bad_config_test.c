@@ -69,7 +69,6 @@ static const number numbers[] = {
     BAD(EMA, moments_type, KVSIFT_BF16),
     BAD(EMA, moments_type, 77),
     BAD(EMA, rollback_tokens, 4097),
-    BAD(EMA, reserved, 1),
     BAD(EMA, calibration_dense, 2),
     BAD(STREAMING, sink_tokens, 516),
     BAD(SNAPKV, window, 0),

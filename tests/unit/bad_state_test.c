@@ -18,6 +18,7 @@ static const toy_form paged = {KVSIFT_F32, 16, false, false, 0};
 static kvsift_policy_config config_of(kvsift_method method) {
   kvsift_policy_config c = {.struct_size = sizeof c};
   must(NULL, kvsift_policy_config_init(&c, method));
+  c.dense_tokens = KVSIFT_DENSE_OFF;
   c.layers = 3;
   c.dense_layers = 1;
   c.query_heads = 4;

@@ -64,6 +64,7 @@ static void run(const char *path, setting s, float *logits) {
 static kvsift_policy_config policy_of(kvsift_method method, uint32_t budget) {
   kvsift_policy_config config = {.struct_size = sizeof config};
   assert_int_equal(kvsift_policy_config_init(&config, method), KVSIFT_OK);
+  config.dense_tokens = KVSIFT_DENSE_OFF;
   if (budget > 0) config.budget_tokens = budget;
   config.dense_layers = 0;
   return config;

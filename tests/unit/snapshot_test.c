@@ -15,6 +15,7 @@ enum { VERSION_AT = 8, WEIGHTS_AT = 36, CONFIG_AT = 56 };
 static kvsift_policy_config config_of(kvsift_method method) {
   kvsift_policy_config c = {.struct_size = sizeof c};
   must(NULL, kvsift_policy_config_init(&c, method));
+  c.dense_tokens = KVSIFT_DENSE_OFF;
   c.layers = 2;
   c.query_heads = 4;
   c.kv_heads = 2;

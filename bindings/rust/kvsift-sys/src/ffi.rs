@@ -9,6 +9,7 @@ pub const KVSIFT_MAX_GROUP: u32 = 16;
 pub const KVSIFT_MAX_LAYERS: u32 = 1024;
 pub const KVSIFT_MAX_TOKENS: u32 = 16777216;
 pub const KVSIFT_ERROR_BYTES: u32 = 240;
+pub const KVSIFT_DENSE_OFF: u32 = 4294967295;
 pub const KVSIFT_BALANCE_MAX_HALVINGS: u32 = 6;
 pub const KVSIFT_BALANCE_MIN_GROUP: u32 = 32;
 pub const KVSIFT_BALANCE_MAX_GROUP: u32 = 512;
@@ -187,7 +188,7 @@ pub struct kvsift_policy_config {
     pub moments_type: kvsift_type,
     pub softmax_scale: f32,
     pub rollback_tokens: u32,
-    pub reserved: u32,
+    pub dense_tokens: u32,
     pub seed: u64,
     pub window: u32,
     pub pool_kernel: u32,

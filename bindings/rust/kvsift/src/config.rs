@@ -8,6 +8,9 @@ use crate::error::{check, Result, Sentence};
 use crate::names::{Grouping, Method, Pooling, SnapKvProfile, Tail, Type};
 use crate::predictor::Predictor;
 
+/// For `dense_tokens`: only what the budget covers is attended to whole.
+pub const DENSE_OFF: u32 = sys::KVSIFT_DENSE_OFF;
+
 /// The model's shape and the cache's capacity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
@@ -81,6 +84,7 @@ impl<'a> Config<'a> {
         sink_tokens: u32,
         local_tokens: u32,
         dense_layers: u32,
+        dense_tokens: u32,
         grouping: Grouping,
         tail: Tail,
         moments_type: Type,

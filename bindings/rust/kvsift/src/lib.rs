@@ -50,7 +50,7 @@ mod view;
 
 pub use arena::{aligned, Aligned};
 pub use cache::{BlockTable, Cache, Heads, Query};
-pub use config::{ArenaSize, Config, Shape};
+pub use config::{ArenaSize, Config, Shape, DENSE_OFF};
 pub use error::{Error, Result, Status};
 pub use kvsift_sys as sys;
 pub use kvsift_sys::{kvsift_policy_info as Info, kvsift_range as Range, kvsift_stats as Stats};

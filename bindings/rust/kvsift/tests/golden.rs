@@ -183,6 +183,7 @@ fn attention_predictor_follows_the_published_runs() {
                 Shape { layers: 1, query_heads, kv_heads: kv_heads as u32, head_dim: 8, max_tokens: 2048 };
             let config = Config::new(Method::AttentionPredictor, shape)
                 .dense_layers(0)
+                .dense_tokens(kvsift::DENSE_OFF)
                 .budget_tokens(c.budget)
                 .calibration_period(c.period)
                 .calibration_dense(false)

@@ -9,7 +9,12 @@ use kvsift::{
 const SHAPE: Shape = Shape { layers: 1, query_heads: 2, kv_heads: 1, head_dim: 16, max_tokens: 256 };
 
 fn config() -> Config<'static> {
-    Config::new(Method::PageStats, SHAPE).dense_layers(0).budget_tokens(128).sink_tokens(16).local_tokens(16)
+    Config::new(Method::PageStats, SHAPE)
+        .dense_layers(0)
+        .dense_tokens(kvsift::DENSE_OFF)
+        .budget_tokens(128)
+        .sink_tokens(16)
+        .local_tokens(16)
 }
 
 #[track_caller]

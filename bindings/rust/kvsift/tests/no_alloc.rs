@@ -36,7 +36,10 @@ static COUNTING: Counting = Counting;
 #[test]
 fn a_step_allocates_nothing() {
     let shape = Shape { layers: 1, query_heads: 2, kv_heads: 1, head_dim: 16, max_tokens: 512 };
-    let mut policy = Policy::new(&Config::new(Method::H2O, shape).dense_layers(0).budget_tokens(96)).unwrap();
+    let mut policy = Policy::new(
+        &Config::new(Method::H2O, shape).dense_layers(0).dense_tokens(kvsift::DENSE_OFF).budget_tokens(96),
+    )
+    .unwrap();
     let (rows, queries) = (random(1, 512 * 16), random(2, 2 * 16));
     let (mut max, mut mass, mut sums) = ([0f32; 2 * 512], [0f32; 2 * 512], [0f32; 2]);
     let mut out = [0f32; 2 * 16];

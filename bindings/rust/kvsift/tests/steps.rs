@@ -76,7 +76,11 @@ fn step(policy: &mut Policy<'_>, toy: &Toy, at: usize) -> Vec<f32> {
 fn every_method_steps_forks_and_restores() {
     let toy = Toy::new();
     for method in Method::ALL {
-        let config = Config::new(*method, SHAPE).dense_layers(0).budget_tokens(192).rollback_tokens(16);
+        let config = Config::new(*method, SHAPE)
+            .dense_layers(0)
+            .dense_tokens(kvsift::DENSE_OFF)
+            .budget_tokens(192)
+            .rollback_tokens(16);
         let mut policy = match Policy::new(&config) {
             Err(e) if *method == Method::Balance && e.status() == Status::Unsupported => {
                 println!("skipped: {e}");
@@ -113,7 +117,11 @@ fn every_method_steps_forks_and_restores() {
 #[test]
 fn a_tail_apart_and_merged_is_the_whole() {
     let toy = Toy::new();
-    let config = Config::new(Method::PageStats, SHAPE).dense_layers(0).budget_tokens(192).tail(Tail::Moments);
+    let config = Config::new(Method::PageStats, SHAPE)
+        .dense_layers(0)
+        .dense_tokens(kvsift::DENSE_OFF)
+        .budget_tokens(192)
+        .tail(Tail::Moments);
     let mut policy = Policy::new(&config).unwrap();
     prompt(&mut policy, &toy);
     let query = toy.query(PROMPT + 1, 1);

@@ -51,6 +51,7 @@ fn check_attention(store: &mut Store) {
         kvsift::Shape { layers: 1, query_heads: 2, kv_heads: 1, head_dim: DIM as u32, max_tokens: 512 };
     let config = kvsift::Config::new(Method::PageStats, shape)
         .dense_layers(0)
+        .dense_tokens(kvsift::DENSE_OFF)
         .budget_tokens(96)
         .sink_tokens(16)
         .local_tokens(16);
