@@ -211,7 +211,9 @@ extern "C" kvsift_status kvsift_attend(const kvsift_policy *policy, uint32_t lay
   if (kvsift_status s = check_cache(job.p, cache, query->tokens)) return s;
   if (kvsift_status s = check_job(&job, &span)) return s;
   if (kvsift_status s = check_observation(job.p, observation, query->tokens)) return s;
-  if (overlap(out, std::uint64_t{job.p->s.c.query_heads} * job.p->s.c.head_dim * sizeof(float), job.p, job.p->bytes)) {
+  const std::uint64_t head_bytes = std::uint64_t{job.p->s.group} * job.p->s.c.head_dim * sizeof(float);
+  const auto first = reinterpret_cast<std::uintptr_t>(out) + span.begin * head_bytes;
+  if (overlap(reinterpret_cast<const void *>(first), (span.end - span.begin) * head_bytes, job.p, job.p->bytes)) {
     return fail_in(job.p, KVSIFT_INVALID_ARGUMENT, "out lies in the policy's arena");
   }
   // Each row is looked at once, when it is the newest.

@@ -388,8 +388,8 @@ kvsift_status kvsift_truncate(kvsift_policy *policy, uint32_t tokens);
 /* An independent copy in another arena of the same size. */
 kvsift_status kvsift_fork(const kvsift_policy *policy, void *arena, uint64_t bytes, kvsift_policy **copy);
 
-/* State to bytes and back; only what is in use is saved. Load needs a policy of the same configuration and weights, checks magic,
- * version, configuration and checksum before it changes anything. */
+/* State to bytes and back; only what is in use is saved. Load needs a policy of the same configuration and weights, and
+ * checks magic, version, configuration and checksum before it changes anything. */
 kvsift_status kvsift_snapshot_size(const kvsift_policy *policy, uint64_t *bytes);
 kvsift_status kvsift_snapshot_save(const kvsift_policy *policy, void *buffer, uint64_t bytes, uint64_t *written);
 kvsift_status kvsift_snapshot_load(kvsift_policy *policy, const void *buffer, uint64_t bytes);

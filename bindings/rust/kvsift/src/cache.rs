@@ -41,6 +41,11 @@ pub struct Cache<'a> {
     lent: PhantomData<&'a [u8]>,
 }
 
+// SAFETY: a cache is shared slices, which are only read.
+unsafe impl Send for Cache<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Cache<'_> {}
+
 impl<'a> Cache<'a> {
     /// `tokens` rows for each KV head, the new token's included.
     #[inline]
@@ -158,6 +163,11 @@ pub struct Query<'a> {
     pub(crate) raw: sys::kvsift_query,
     view: View<'a>,
 }
+
+// SAFETY: a query is a shared slice, which is only read.
+unsafe impl Send for Query<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Query<'_> {}
 
 impl<'a> Query<'a> {
     /// `tokens`: the cache length that the (last) query sees, itself included. `view`: its heads are query heads, its tokens the

@@ -109,6 +109,13 @@ impl Error {
     }
 
     #[cold]
+    pub(crate) fn of_heads(code: sys::kvsift_status, layer: u32, first: u32, end: u32) -> Error {
+        let status = Status::from_code(code);
+        let words = status.as_str();
+        Error::new(status, format_args!("layer {layer}, KV heads {first} .. {end}: {words}"))
+    }
+
+    #[cold]
     pub(crate) fn from_library(code: sys::kvsift_status, sentence: &str) -> Error {
         Error::new(Status::from_code(code), format_args!("{sentence}"))
     }

@@ -77,6 +77,26 @@ impl<'a> Observation<'a> {
         }
     }
 
+    /// With pointers to where the buffers of all heads would begin, if these are those of the query heads from `first` on.
+    pub(crate) fn at_head(&self, first: usize) -> sys::kvsift_observation {
+        let mut raw = self.raw;
+        raw.block_max = raw.block_max.wrapping_sub(first * raw.block_stride as usize);
+        if !raw.block_mass.is_null() {
+            raw.block_mass = raw.block_mass.wrapping_sub(first * raw.block_stride as usize);
+        }
+        raw.log_sum_exp = raw.log_sum_exp.wrapping_sub(first);
+        if !raw.rows.is_null() {
+            raw.rows = raw.rows.wrapping_sub(first.wrapping_mul(raw.row_stride as usize));
+        }
+        raw
+    }
+
+    /// What `attend` says of the step, from a copy that it filled.
+    pub(crate) fn take_step(&mut self, filled: &sys::kvsift_observation) {
+        self.raw.tokens = filled.tokens;
+        self.raw.full = filled.full;
+    }
+
     /// Whether the buffers hold `query_heads` rows; what the strides must be is the library's to check.
     pub(crate) fn check(&self, query_heads: u32, writes: bool) -> Result<()> {
         let heads = query_heads as usize;

@@ -8,6 +8,7 @@ use crate::arena::Arena;
 use crate::cache::{Cache, Heads, Query};
 use crate::config::{Config, Shape};
 use crate::error::{check_length, text, Error, Result, Status};
+use crate::heads::HeadsMut;
 use crate::observation::Observation;
 use crate::selection::Selection;
 use crate::view::{Extent, View};
@@ -86,6 +87,20 @@ impl<'a> Policy<'a> {
         keys: &View<'_>,
         values: Option<&View<'_>>,
     ) -> Result<()> {
+        let code = self.observe_keys_of(layer, heads, first_token, tokens, keys, values)?;
+        self.check_status(code)
+    }
+
+    /// For one thread at a time, or for disjoint heads.
+    pub(crate) fn observe_keys_of(
+        &self,
+        layer: u32,
+        heads: Heads,
+        first_token: u32,
+        tokens: u32,
+        keys: &View<'_>,
+        values: Option<&View<'_>>,
+    ) -> Result<sys::kvsift_status> {
         let extent = Extent {
             pages: 1,
             tokens: u64::from(tokens),
@@ -98,7 +113,7 @@ impl<'a> Policy<'a> {
         }
         let values = values.map_or(core::ptr::null(), |v| &v.raw);
         // SAFETY: the rows were checked to lie in their slices.
-        self.check_status(unsafe {
+        Ok(unsafe {
             sys::kvsift_observe_keys(self.raw(), layer, &heads.raw(), first_token, tokens, &keys.raw, values)
         })
     }
@@ -106,15 +121,37 @@ impl<'a> Policy<'a> {
     /// Chooses what the query attends to. The selection borrows the policy until it is let go.
     #[inline]
     pub fn select_blocks<'p>(&'p mut self, layer: u32, query: &Query<'_>) -> Result<Selection<'p>> {
-        self.check_query(query)?;
         let policy: &'p Policy<'p> = self;
+        let (raw, code) = policy.select_of(layer, query)?;
+        policy.check_status(code)?;
+        Ok(Selection { raw, policy, layer })
+    }
+
+    /// For one thread at a time, or for queries of disjoint heads.
+    #[inline]
+    pub(crate) fn select_of(
+        &self,
+        layer: u32,
+        query: &Query<'_>,
+    ) -> Result<(sys::kvsift_selection, sys::kvsift_status)> {
+        self.check_query(query)?;
         // SAFETY: all zeros is a valid kvsift_selection.
         let mut raw: sys::kvsift_selection = unsafe { core::mem::zeroed() };
         raw.struct_size = core::mem::size_of_val(&raw) as u32;
-        // SAFETY: the query's rows were checked, and no other reference to the policy is in use.
-        policy
-            .check_status(unsafe { sys::kvsift_select_blocks(policy.raw(), layer, &query.raw, &mut raw) })?;
-        Ok(Selection { raw, policy, layer })
+        // SAFETY: the query's rows were checked, and no other reference to these heads is in use.
+        let code = unsafe { sys::kvsift_select_blocks(self.raw(), layer, &query.raw, &mut raw) };
+        Ok((raw, code))
+    }
+
+    /// The KV heads of a layer in parts of `heads` each (the last may have fewer), for as many threads.
+    pub fn heads_mut(&mut self, layer: u32, heads: u32) -> Result<HeadsMut<'_>> {
+        HeadsMut::new(self, layer, heads)
+    }
+
+    /// The library's sentence of the last call that failed; empty where none has.
+    pub fn last_error(&mut self) -> &str {
+        // SAFETY: zero-terminated; no call can change it while the policy is borrowed.
+        unsafe { text(sys::kvsift_last_error(self.raw())) }
     }
 
     /// Feeds a step's attention back.
@@ -242,7 +279,7 @@ impl<'a> Policy<'a> {
         self.check_status(unsafe { sys::kvsift_snapshot_load(self.raw(), start, bytes) })
     }
 
-    /// The handle, for calls that this crate does not have, such as those for disjoint heads on several threads.
+    /// The handle, for calls that this crate does not have.
     pub fn as_raw(&self) -> *mut sys::kvsift_policy {
         self.raw.as_ptr()
     }
@@ -254,8 +291,7 @@ impl<'a> Policy<'a> {
 
     #[inline]
     pub(crate) fn check_query(&self, query: &Query<'_>) -> Result<()> {
-        let Shape { query_heads, kv_heads, head_dim, .. } = self.shape;
-        query.check(kv_heads, query_heads / kv_heads, head_dim)
+        query.check(self.shape.kv_heads, self.group(), self.shape.head_dim)
     }
 
     #[inline]
@@ -264,9 +300,19 @@ impl<'a> Policy<'a> {
     }
 
     #[inline]
+    pub(crate) fn group(&self) -> u32 {
+        self.shape.query_heads / self.shape.kv_heads
+    }
+
+    #[inline]
     pub(crate) fn check_out(&self, out: &[f32], rows: usize) -> Result<()> {
+        self.check_out_length(out.len(), rows)
+    }
+
+    #[inline]
+    pub(crate) fn check_out_length(&self, length: usize, rows: usize) -> Result<()> {
         let row = self.shape.query_heads as usize * self.shape.head_dim as usize;
-        check_length("out", out.len(), rows.saturating_mul(row))
+        check_length("out", length, rows.saturating_mul(row))
     }
 
     #[inline]

@@ -116,18 +116,21 @@ impl<'p> Selection<'p> {
             }
             None => core::ptr::null_mut(),
         };
-        // SAFETY: everything that is read or written was checked to lie in its slice.
-        policy.check_status(unsafe {
-            sys::kvsift_attend(
-                policy.raw(),
-                self.layer,
-                &query.raw,
-                &cache.raw,
-                &self.raw,
-                out.as_mut_ptr(),
-                observed,
-            )
-        })
+        policy.check_status(self.attend_at(query, cache, out.as_mut_ptr(), observed))
+    }
+
+    /// Everything that is read or written has been checked; the pointers are those of all heads.
+    #[inline]
+    pub(crate) fn attend_at(
+        &self,
+        query: &Query<'_>,
+        cache: &Cache<'_>,
+        out: *mut f32,
+        observation: *mut sys::kvsift_observation,
+    ) -> sys::kvsift_status {
+        let (policy, lists) = (self.policy.raw(), &self.raw);
+        // SAFETY: the callers' checks; only the query's heads are written.
+        unsafe { sys::kvsift_attend(policy, self.layer, &query.raw, &cache.raw, lists, out, observation) }
     }
 
     /// The tail alone, to be merged with the output of an engine's own kernel ([`merge_attention`](crate::merge_attention)).
@@ -144,9 +147,18 @@ impl<'p> Selection<'p> {
         policy.check_out(out, 1)?;
         check_length("log_sum_exp", log_sum_exp.len(), policy.shape().query_heads as usize)?;
         let (out, sums) = (out.as_mut_ptr(), log_sum_exp.as_mut_ptr());
-        // SAFETY: everything that is read or written was checked to lie in its slice.
-        policy.check_status(unsafe {
-            sys::kvsift_attend_tail(policy.raw(), self.layer, &query.raw, &cache.raw, &self.raw, out, sums)
-        })
+        policy.check_status(self.attend_tail_at(query, cache, out, sums))
+    }
+
+    pub(crate) fn attend_tail_at(
+        &self,
+        query: &Query<'_>,
+        cache: &Cache<'_>,
+        out: *mut f32,
+        sums: *mut f32,
+    ) -> sys::kvsift_status {
+        let (policy, lists) = (self.policy.raw(), &self.raw);
+        // SAFETY: as in `attend_at`.
+        unsafe { sys::kvsift_attend_tail(policy, self.layer, &query.raw, &cache.raw, lists, out, sums) }
     }
 }

@@ -18,6 +18,11 @@ pub struct View<'a> {
     lent: PhantomData<&'a [u8]>,
 }
 
+// SAFETY: a view is a shared slice, which is only read.
+unsafe impl Send for View<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for View<'_> {}
+
 /// What of a view a call reads.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
