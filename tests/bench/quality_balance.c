@@ -59,6 +59,7 @@ static kvsift_policy_config config_of(const entry *e, const model *m, uint32_t l
   kvsift_policy_config c = {.struct_size = sizeof c};
   kvsift_policy_config_init(&c, e->method);
   c.dense_layers = 0;
+  c.dense_tokens = KVSIFT_DENSE_OFF;
   c.sink_tokens = SINKS;
   c.local_tokens = LOCAL;
   c.budget_tokens = SINKS + LOCAL + (length - SINKS - LOCAL) / 4;

@@ -53,6 +53,7 @@ static kvsift_policy_config config_of(room *r, kvsift_method method) {
   c.local_tokens = LOCAL;
   c.budget_tokens = 64;
   c.dense_layers = 0;
+  c.dense_tokens = KVSIFT_DENSE_OFF;
   c.tail = KVSIFT_TAIL_BALANCE;
   c.window = WINDOW;
   c.balance_group = 64;
