@@ -2,8 +2,9 @@
  *
  *     quality_predictor ../shared/traces/war_and_peace 3:256 9:256 6:512 [--weights FILE]
  *
- * Each argument after the folder is LAYER:BUDGET. Sinks 16 and local 64 tokens inside the budget, blocks of 16. The rows of
- * 64 queries go before as history, the rest are decode steps; all forms see the same queries. */
+ * The folder holds what dump_trace writes. Each argument after it is LAYER:BUDGET. Sinks 16 and local 64 tokens inside the
+ * budget, blocks of 16. The rows of 64 queries go before as history, the rest are decode steps; all forms see the same
+ * queries. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,7 @@
 
 #include "../npy.h"
 
-enum { HEADS = 8, KV_HEADS = 4, DIM = 64, HISTORY = 64, BLOCK = 16, SINK = 16, LOCAL = 64, MOST = 1 << 14 };
+enum { MOST_HEADS = 64, MOST_DIM = 256, HISTORY = 64, SINK = 16, LOCAL = 64, MOST = 1 << 14 };
 
 typedef struct form {
   const char *label;
@@ -55,9 +56,9 @@ enum { FORMS = sizeof kForms / sizeof kForms[0] };
 
 typedef struct world {
   npy_array q, k;
-  uint32_t tokens, queries;
+  uint32_t tokens, queries, heads, kv_heads, dim;
   float *keys;
-  float *rows, *kept_rows; /* [HEADS][MOST]: a step's softmax, and a form's own after masking */
+  float *rows, *kept_rows; /* [heads][MOST]: a step's softmax, and a form's own after masking */
   const kvsift_predictor *predictor;
 } world;
 
@@ -81,16 +82,16 @@ static float float_of(uint16_t half) {
 }
 
 static void softmax_rows(world *w, uint32_t query, uint32_t tokens) {
-  for (uint32_t h = 0; h < HEADS; ++h) {
-    const uint16_t *q = (const uint16_t *)w->q.data + ((size_t)query * HEADS + h) * DIM;
-    float *row = w->rows + (size_t)h * MOST, values[DIM], max = -INFINITY;
+  for (uint32_t h = 0; h < w->heads; ++h) {
+    const uint16_t *q = (const uint16_t *)w->q.data + ((size_t)query * w->heads + h) * w->dim;
+    float *row = w->rows + (size_t)h * MOST, values[MOST_DIM], max = -INFINITY;
     double sum = 0;
-    for (int c = 0; c < DIM; ++c) values[c] = float_of(q[c]);
+    for (uint32_t c = 0; c < w->dim; ++c) values[c] = float_of(q[c]);
     for (uint32_t t = 0; t < tokens; ++t) {
-      const float *k = w->keys + ((size_t)t * KV_HEADS + h / (HEADS / KV_HEADS)) * DIM;
+      const float *k = w->keys + ((size_t)t * w->kv_heads + h / (w->heads / w->kv_heads)) * w->dim;
       float dot = 0;
-      for (int c = 0; c < DIM; ++c) dot += values[c] * k[c];
-      row[t] = dot / 8;
+      for (uint32_t c = 0; c < w->dim; ++c) dot += values[c] * k[c];
+      row[t] = dot / sqrtf((float)w->dim);
       max = fmaxf(max, row[t]);
     }
     for (uint32_t t = 0; t < tokens; ++t) sum += (double)(row[t] = expf(row[t] - max));
@@ -106,7 +107,7 @@ static kvsift_policy *make_policy(const world *w, const form *f, uint32_t budget
   must(kvsift_policy_config_init(&c, f->method) == KVSIFT_OK, f->label);
   if (f->fast) must(kvsift_policy_config_predictor_fast(&c) == KVSIFT_OK, f->label);
   c.dense_tokens = KVSIFT_DENSE_OFF;
-  c.layers = 1, c.query_heads = HEADS, c.kv_heads = KV_HEADS, c.head_dim = DIM, c.max_tokens = w->tokens;
+  c.layers = 1, c.query_heads = w->heads, c.kv_heads = w->kv_heads, c.head_dim = w->dim, c.max_tokens = w->tokens;
   c.dense_layers = 0, c.budget_tokens = budget, c.sink_tokens = SINK, c.local_tokens = LOCAL;
   c.calibration_dense = 0, c.grouping = f->grouping, c.error = &error;
   if (!f->fast) c.calibration_period = f->calibration;
@@ -131,9 +132,9 @@ static void observe(kvsift_policy *policy, const float *rows, uint32_t tokens, u
 
 /* Adds what the lists keep of the rows, and leaves the rows a sparse step would have seen. */
 static void keep(const kvsift_selection *s, const world *w, tally *t) {
-  memset(w->kept_rows, 0, sizeof(float) * HEADS * MOST);
-  for (uint32_t h = 0; h < HEADS; ++h) {
-    const uint32_t list = s->per_query_head ? h : h / (HEADS / KV_HEADS);
+  memset(w->kept_rows, 0, sizeof(float) * w->heads * MOST);
+  for (uint32_t h = 0; h < w->heads; ++h) {
+    const uint32_t list = s->per_query_head ? h : h / (w->heads / w->kv_heads);
     const float *row = w->rows + (size_t)h * MOST;
     float *kept = w->kept_rows + (size_t)h * MOST;
     double mass = 0;
@@ -149,12 +150,12 @@ static void keep(const kvsift_selection *s, const world *w, tally *t) {
 
 static void decode_step(world *w, const form *f, uint32_t step, tally *t) {
   const uint32_t tokens = w->tokens - w->queries + step + 1;
-  const kvsift_view keys = {.data = w->k.data, .type = KVSIFT_F16, .token_stride = KV_HEADS * DIM * 2, .head_stride = DIM * 2};
+  const kvsift_view keys = {.data = w->k.data, .type = KVSIFT_F16, .token_stride = w->kv_heads * w->dim * 2, .head_stride = w->dim * 2};
   kvsift_view key = keys;
   kvsift_query query = {.struct_size = sizeof query, .tokens = tokens, .rows = 1};
   kvsift_selection selection = {.struct_size = sizeof selection};
-  query.view = (kvsift_view){.data = (const uint16_t *)w->q.data + (size_t)step * HEADS * DIM, .type = KVSIFT_F16,
-                             .token_stride = HEADS * DIM * 2, .head_stride = DIM * 2};
+  query.view = (kvsift_view){.data = (const uint16_t *)w->q.data + (size_t)step * w->heads * w->dim, .type = KVSIFT_F16,
+                             .token_stride = w->heads * w->dim * 2, .head_stride = w->dim * 2};
   key.data = (const char *)keys.data + (size_t)(tokens - 1) * keys.token_stride;
   must(kvsift_observe_keys(t->policy, 0, NULL, tokens - 1, 1, &key, NULL) == KVSIFT_OK, kvsift_last_error(t->policy));
   must(kvsift_select_blocks(t->policy, 0, &query, &selection) == KVSIFT_OK, kvsift_last_error(t->policy));
@@ -166,7 +167,7 @@ static void decode_step(world *w, const form *f, uint32_t step, tally *t) {
 
 static void run_layer(world *w, uint32_t budget, tally *tallies) {
   const uint32_t first = w->tokens - w->queries;
-  const kvsift_view keys = {.data = w->k.data, .type = KVSIFT_F16, .token_stride = KV_HEADS * DIM * 2, .head_stride = DIM * 2};
+  const kvsift_view keys = {.data = w->k.data, .type = KVSIFT_F16, .token_stride = w->kv_heads * w->dim * 2, .head_stride = w->dim * 2};
   for (uint32_t i = 0; i < FORMS; ++i) tallies[i].policy = make_policy(w, &kForms[i], budget);
   for (uint32_t step = 0; step < w->queries; ++step) {
     softmax_rows(w, step, first + step + 1);
@@ -219,7 +220,7 @@ static const kvsift_predictor *load_weights(const char *path) {
 }
 
 int main(int argc, char **argv) {
-  world w = {.rows = calloc(HEADS * MOST, sizeof(float)), .kept_rows = calloc(HEADS * MOST, sizeof(float))};
+  world w = {.rows = calloc(MOST_HEADS * MOST, sizeof(float)), .kept_rows = calloc(MOST_HEADS * MOST, sizeof(float))};
   if (argc > 4 && strcmp(argv[argc - 2], "--weights") == 0) {
     w.predictor = load_weights(argv[argc - 1]);
     argc -= 2;
@@ -237,7 +238,10 @@ int main(int argc, char **argv) {
     must(npy_load(path, &w.k) == 0, path);
     w.tokens = (uint32_t)w.k.shape[0];
     w.queries = (uint32_t)w.q.shape[0];
-    must(w.tokens <= MOST && w.queries > HISTORY && w.queries <= w.tokens, "unexpected shapes");
+    w.heads = (uint32_t)w.q.shape[1], w.kv_heads = (uint32_t)w.k.shape[1], w.dim = (uint32_t)w.k.shape[2];
+    must(w.tokens <= MOST && w.queries > HISTORY && w.queries <= w.tokens && w.heads <= MOST_HEADS && w.dim <= MOST_DIM &&
+             w.kv_heads > 0 && w.heads % w.kv_heads == 0,
+         "unexpected shapes");
     w.keys = malloc(sizeof(float) * w.k.count);
     for (uint64_t i = 0; i < w.k.count; ++i) w.keys[i] = float_of(((const uint16_t *)w.k.data)[i]);
     run_layer(&w, colon == NULL ? 256 : (uint32_t)atoi(colon + 1), tallies);
