@@ -35,6 +35,28 @@ def read_results(path: Path) -> dict:
     return results
 
 
+def merge(parts: list[dict]) -> dict:
+    """One table of runs over the same samples with different methods."""
+    whole = {**parts[0], "policies": [], "tasks": [], "text": [], "heads": []}
+    for part in parts:
+        differing = [name for name, value in whole.items()
+                     if not isinstance(value, (list, dict)) and part.get(name) != value]
+        if differing:
+            sys.exit(f"{', '.join(differing)}: not the same in all files; expected runs that differ "
+                     "in their methods alone")
+        known = [policy["name"] for policy in whole["policies"]]
+        new = {i: len(known) + n for n, i in enumerate(
+            i for i, policy in enumerate(part["policies"]) if policy["name"] not in known)}
+        whole["policies"] += [part["policies"][i] for i in new]
+        for table in ("tasks", "text", "heads"):
+            whole[table] += [{**entry, "policy": new[entry["policy"]]}
+                             for entry in part[table] if entry["policy"] in new]
+        drawn = part.get("picture")
+        if drawn and drawn["policy"] in new:
+            whole["picture"] = {**drawn, "policy": new[drawn["policy"]]}
+    return whole
+
+
 def task_shares(results: dict) -> dict[tuple[int, str], tuple[int, int]]:
     """(policy, task) -> answers right, answers asked for, over all lengths and depths."""
     sums: dict[tuple[int, str], list[int]] = defaultdict(lambda: [0, 0])
@@ -227,11 +249,12 @@ def page(results: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=Path, help="JSON file of kvsift-eval")
+    parser.add_argument("results", type=Path, nargs="+",
+                        help="JSON file of kvsift-eval, or several of different methods")
     parser.add_argument("--html", type=Path, help="page to write")
     parser.add_argument("--markdown", type=Path, help="table to write (default: to the terminal)")
     args = parser.parse_args()
-    results = read_results(args.results)
+    results = merge([read_results(path) for path in args.results])
     try:
         if args.html:
             args.html.write_text(page(results))

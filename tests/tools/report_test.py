@@ -74,6 +74,18 @@ class Report(unittest.TestCase):
         self.assertIn("0.900 ±0.020", row)
         self.assertIn("| 0.0100 |", row)
 
+    def test_runs_of_other_methods_are_merged(self) -> None:
+        other = results()
+        other["policies"] = [{"name": "full 100%"}, {"name": "quest <1/8>"}]
+        other["text"].append({**other["text"][0], "policy": 0, "agreement": 0.1})
+        whole = report.merge([results(), other])
+        self.assertEqual([p["name"] for p in whole["policies"]],
+                         ["full 100%", "ema <1/8>", "quest <1/8>"])
+        self.assertEqual([e["policy"] for e in whole["text"]], [1, 2])
+        self.assertEqual(whole["picture"]["policy"], 2)
+        with self.assertRaises(SystemExit):
+            report.merge([results(), {**other, "model": "another.gguf"}])
+
 
 if __name__ == "__main__":
     unittest.main()
