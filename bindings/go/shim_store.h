@@ -42,10 +42,25 @@ static inline kvsift_status go_store_fill(kvsift_store_config *c, int fresh, go_
   return fresh ? kvsift_store_create(c, s->arena, bytes, &s->handle) : kvsift_store_open(c, s->arena, bytes, &s->handle);
 }
 
-static inline kvsift_status go_store_make(const kvsift_store_config *config, const char *path, int fresh,
-                                          kvsift_error *error, go_store **made) {
+// device.go
+extern int64_t kvsiftGoRead(uintptr_t device, uint64_t offset, kvsift_store_span *spans, uint32_t count);
+extern int64_t kvsiftGoWrite(uintptr_t device, uint64_t offset, kvsift_store_span *spans, uint32_t count);
+extern int32_t kvsiftGoSync(uintptr_t device);
+
+static inline int64_t go_device_read(void *device, uint64_t offset, const kvsift_store_span *spans, uint32_t count) {
+  return kvsiftGoRead((uintptr_t)device, offset, (kvsift_store_span *)spans, count);
+}
+static inline int64_t go_device_write(void *device, uint64_t offset, const kvsift_store_span *spans, uint32_t count) {
+  return kvsiftGoWrite((uintptr_t)device, offset, (kvsift_store_span *)spans, count);
+}
+static inline int32_t go_device_sync(void *device) { return kvsiftGoSync((uintptr_t)device); }
+
+static inline kvsift_status go_store_make(const kvsift_store_config *config, const char *path, uintptr_t device,
+                                          int fresh, kvsift_error *error, go_store **made) {
+  const kvsift_store_device own = {(void *)device, go_device_read, go_device_write, go_device_sync};
   kvsift_store_config c = *config;
   c.path = path;
+  c.device = &own;
   c.error = error;
   go_store *s = calloc(1, sizeof *s);
   if (s == NULL) return KVSIFT_ARENA_TOO_SMALL;

@@ -3,24 +3,24 @@ package kvsift
 // #include "shim_store.h"
 import "C"
 
-import "unsafe"
+import (
+	"runtime/cgo"
+	"unsafe"
+)
 
 // Store is a KV cache larger than fast memory: blocks on a slow tier, a fixed number of slots in C memory. It must be closed.
 type Store struct {
 	guard
 	c       *C.go_store
 	config  StoreConfig
-	serials []uint64 // of each layer, counted up by whatever moves its blocks
+	serials []uint64   // of each layer, counted up by whatever moves its blocks
+	device  cgo.Handle // 0: none
 }
 
-// NewStoreConfig is a configuration with the defaults of a backend: StoreFile, or StoreHost with memory that the store
-// allocates at create. Layers, KVHeads, HeadDim, MaxTokens and FastBlocks must be set. (StoreCustom is for C: its callbacks
-// run on threads with small stacks.)
+// NewStoreConfig is a configuration with the defaults of a backend: StoreFile, StoreHost with memory that the store
+// allocates at create, or StoreCustom with a Device. Layers, KVHeads, HeadDim, MaxTokens and FastBlocks must be set.
 func NewStoreConfig(backend uint32) (StoreConfig, error) {
 	var config StoreConfig
-	if backend == StoreCustom {
-		return config, &Error{ErrUnsupported, "a custom device cannot be written in Go"}
-	}
 	config.structSize = uint32(unsafe.Sizeof(config))
 	err := check(C.kvsift_store_config_init(config.raw(), C.uint32_t(backend)))
 	return config, err
@@ -31,20 +31,28 @@ func (c *StoreConfig) raw() *C.kvsift_store_config {
 }
 
 // CreateStore makes an empty store. path is used by StoreFile only.
-func CreateStore(config *StoreConfig, path string) (*Store, error) { return makeStore(config, path, 1) }
+func CreateStore(config *StoreConfig, path string) (*Store, error) {
+	return makeStoreAt(config, path, 1)
+}
 
 // OpenStore opens what an earlier store left, after a close or a crash.
-func OpenStore(config *StoreConfig, path string) (*Store, error) { return makeStore(config, path, 0) }
+func OpenStore(config *StoreConfig, path string) (*Store, error) {
+	return makeStoreAt(config, path, 0)
+}
 
-func makeStore(config *StoreConfig, path string, fresh C.int) (*Store, error) {
+func makeStoreAt(config *StoreConfig, path string, fresh C.int) (*Store, error) {
 	if config == nil || config.Backend == StoreCustom {
-		return nil, invalid("config is nil, or names a custom device")
+		return nil, invalid("config is nil, or is for a device: that takes CreateStoreOn or OpenStoreOn")
 	}
+	return makeStore(config, path, 0, fresh)
+}
+
+func makeStore(config *StoreConfig, path string, device C.uintptr_t, fresh C.int) (*Store, error) {
 	text := C.CString(path)
 	defer C.free(unsafe.Pointer(text))
 	var s sentence
 	store := &Store{config: *config}
-	if err := s.check(C.go_store_make(config.raw(), text, fresh, s.raw(), &store.c)); err != nil {
+	if err := s.check(C.go_store_make(config.raw(), text, device, fresh, s.raw(), &store.c)); err != nil {
 		return nil, err
 	}
 	store.serials = make([]uint64, config.Layers)
@@ -65,6 +73,10 @@ func (s *Store) Close() error {
 	}
 	status := C.go_store_close(s.c)
 	s.c = nil
+	if s.device != 0 {
+		s.device.Delete()
+		s.device = 0
+	}
 	return check(status)
 }
 

@@ -120,6 +120,4 @@ func TestStoreInAFile(t *testing.T) {
 	refused(t, err, ErrConfigMismatch, "")
 	_, err = CreateStore(&config, "/nowhere/at/all")
 	refused(t, err, ErrIO, "/nowhere/at/all")
-	_, err = NewStoreConfig(StoreCustom)
-	refused(t, err, ErrUnsupported, "Go")
 }
