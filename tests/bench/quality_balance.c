@@ -2,7 +2,9 @@
  * method keeps the sinks, the local tokens and a quarter of the rest of the prompt for every KV head.
  *
  *     quality_balance --text FILE [--model FILE] [--lengths 1024,2048] [--trials 20] [--threads 2] [--seed 1]
+ *                     [--whole 1]
  *
+ * The prompt is read with full attention up to its last token, which is decoded; with --whole 1 that token is read too.
  * Prints a Markdown table: rows read a step and KV head as a share of the context, exact answers with 95% intervals
  * (Wilson), and of the prompts that full attention answers the share that each method answers. */
 #include <kvsift/balance.h>
@@ -10,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "generate.h"
+#include "distribution.h"
+#include "engine.h"
 #include "memory.h"
 #include "sift.h"
 #include "tasks.h"
@@ -42,6 +45,7 @@ static const entry entries[ENTRIES] = {
 typedef struct wishes {
   const char *text, *model;
   uint32_t lengths[MOST_LENGTHS], length_count, trials, threads;
+  uint32_t whole;
   uint64_t seed;
 } wishes;
 
@@ -118,10 +122,9 @@ static void contest_end(contest *c) {
   memory_give(c->unused);
 }
 
-/* All policies read the prompt; its last token is left to be decoded. */
-static bool read_for_all(engine *e, contest *c, const token_list *prompt, failure *why) {
+/* All policies read the first `count` tokens of the prompt. */
+static bool read_for_all(engine *e, contest *c, const token_list *prompt, uint32_t count, failure *why) {
   sift_set set = {c->pointers, ENTRIES, c->unused};
-  const uint32_t count = prompt->count - 1;
   for (uint32_t i = 0; i < ENTRIES; i++) kvsift_policy_reset(c->list[i].policy);
   engine_truncate(e, 0);
   e->attention = sift_attention(&set);
@@ -133,18 +136,38 @@ static bool read_for_all(engine *e, contest *c, const token_list *prompt, failur
   return true;
 }
 
-static bool ask(engine *e, contest *c, const task_sample *sample, uint32_t length, uint32_t depth, failure *why) {
+/* Decodes from `next` on until a period. */
+static bool answer(engine *e, const script *of, uint32_t next, char *text, failure *why) {
+  text[0] = 0;
+  for (uint32_t i = 0; i < of->answer_tokens; i++) {
+    char piece[256];
+    const uint32_t used = (uint32_t)strlen(text), length = tokenizer_decode(&e->model->tokens, next, false, piece, 255);
+    if (used + length + 1 > EXPECTED_BYTES) return true;
+    memcpy(text + used, piece, length);
+    text[used + length] = 0;
+    if (length > 0 && piece[length - 1] == '.') return true;
+    if (!engine_step(e, next, why)) return false;
+    next = likeliest(e->logits, e->model->vocabulary);
+  }
+  return true;
+}
+
+static bool ask(engine *e, contest *c, const task_sample *sample, bool whole, uint32_t length, uint32_t depth,
+                failure *why) {
+  const token_list *prompt = &sample->script.prompt;
+  const uint32_t read = prompt->count - (whole ? 0 : 1);
   bool full_right = false;
-  if (!read_for_all(e, c, &sample->script.prompt, why)) return false;
+  if (!read_for_all(e, c, prompt, read, why)) return false;
+  const uint32_t first = likeliest(e->logits, e->model->vocabulary);
   for (uint32_t i = 0; i < ENTRIES; i++) {
     sift_set set = {&c->pointers[i], 1, NULL};
-    generation run = {0};
-    engine_truncate(e, sample->script.prompt.count - 1);
+    char text[EXPECTED_BYTES];
+    engine_truncate(e, read);
     e->attention = sift_attention(&set);
-    const bool done = generate(e, &sample->script, false, &run, why);
-    const bool right = done && task_is_right(run.answers[0], sample->expected[0]);
-    generation_release(&run);
-    if (!done) return false;
+    if (!whole && !engine_step(e, prompt->tokens[read], why)) return false;
+    const uint32_t next = whole ? first : likeliest(e->logits, e->model->vocabulary);
+    if (!answer(e, &sample->script, next, text, why)) return false;
+    const bool right = task_is_right(text, sample->expected[0]);
     if (i == 0) full_right = right;
     tallies[i].asked[length][depth]++;
     tallies[i].right[length][depth] += right;
@@ -167,7 +190,7 @@ static bool run_length(const wishes *w, const model *m, workers *pool, const sen
     fprintf(stderr, "%u tokens, prompt %u of %u\n", w->lengths[length], i + 1, DEPTHS * w->trials);
     done = task_make(&sample, text, &m->tokens, TASK_NEEDLE, w->lengths[length], depth / (DEPTHS - 1.0), seed, why);
     if (!done) break;
-    done = ask(&e, &c, &sample, length, depth, why);
+    done = ask(&e, &c, &sample, w->whole != 0, length, depth, why);
     task_release(&sample);
   }
   contest_end(&c);
@@ -242,12 +265,13 @@ int main(int count, char **arguments) {
     if (strcmp(arguments[i], "--lengths") == 0) read_lengths(&w, value);
     if (strcmp(arguments[i], "--trials") == 0) w.trials = (uint32_t)strtoul(value, NULL, 10);
     if (strcmp(arguments[i], "--threads") == 0) w.threads = (uint32_t)strtoul(value, NULL, 10);
+    if (strcmp(arguments[i], "--whole") == 0) w.whole = (uint32_t)strtoul(value, NULL, 10);
     if (strcmp(arguments[i], "--seed") == 0) w.seed = strtoull(value, NULL, 10);
   }
   if (w.length_count == 0) read_lengths(&w, lengths);
   if (w.text == NULL || w.trials == 0) {
     fprintf(stderr, "usage: quality_balance --text FILE [--model FILE] [--lengths A,B] [--trials N] [--threads N]"
-                    " [--seed N]\n");
+                    " [--seed N] [--whole 1]\n");
     return 2;
   }
   if (run(&w, &why)) return 0;
