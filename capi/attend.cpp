@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "attend/prefill.h"
+#include "attend/together.h"
 #include "check.h"
 #include "methods/method.h"
 #include "policy/observe.h"
@@ -155,8 +156,16 @@ Moments moments_for(const Job &job, std::uint32_t kv_head) {
   return moments_of(head_of(const_cast<Policy *>(job.p), job.layer, kv_head), job.query->tokens);
 }
 
+kvsift_status check_log_sums(const Job &job, std::uint32_t kv_head, const float *log_sum_exp) {
+  for (std::uint32_t g = 0; g < job.p->s.group; ++g) {
+    if (std::isfinite(log_sum_exp[g])) continue;
+    return fail_in(job.p, KVSIFT_NOT_FINITE, "cache: attention of query head ", kv_head * job.p->s.group + g,
+                   " is not finite, its keys hold NaN or infinity");
+  }
+  return KVSIFT_OK;
+}
+
 kvsift_status attend_head(const Job &job, std::uint32_t kv_head, float *out, kvsift_observation *o) {
-  const Settings &s = job.p->s;
   float queries[KVSIFT_MAX_GROUP * KVSIFT_MAX_HEAD_DIM];
   float lse[KVSIFT_MAX_GROUP];
   widen_queries(job.p, *job.query, kv_head, 0, queries);
@@ -168,10 +177,39 @@ kvsift_status attend_head(const Job &job, std::uint32_t kv_head, float *out, kvs
   if (result.log_sum_exp == nullptr) result.log_sum_exp = lse;
   attend(head, lists_of(job, kv_head), tail_of(job, kv_head, queries, &moments), result);
   if (apart) attend_row(head, job.query->tokens, result_of(job, kv_head, nullptr, o));
-  for (std::uint32_t g = 0; g < s.group; ++g) {
-    if (std::isfinite(result.log_sum_exp[g])) continue;
-    return fail_in(job.p, KVSIFT_NOT_FINITE, "cache: attention of query head ", kv_head * s.group + g,
-                   " is not finite, its keys hold NaN or infinity");
+  return check_log_sums(job, kv_head, result.log_sum_exp);
+}
+
+// Whether the heads' tokens are all attended to, and lie so that it pays to take the heads together.
+bool goes_together(const Job &job, HeadSpan span) {
+  if (span.end - span.begin < 2 || !side_by_side(*job.cache)) return false;
+  for (std::uint32_t head = span.begin; head < span.end; ++head) {
+    const Lists lists = lists_of(job, head);
+    if (lists.per_query_head || lists.counts[0] != 1 || lists.ranges[0].begin != 0) return false;
+    if (lists.ranges[0].end != job.query->tokens) return false;
+  }
+  return true;
+}
+
+kvsift_status attend_heads_together(const Job &job, HeadSpan span, float *out, kvsift_observation *o) {
+  const Settings &s = job.p->s;
+  float queries[kTogetherFloats], lse[kTogetherQueries];
+  Head heads[kTogetherQueries];
+  Attended results[kTogetherQueries];
+  const std::uint32_t most = heads_together(s.group, s.c.head_dim);
+  for (std::uint32_t begin = span.begin, count; begin < span.end; begin += count) {
+    count = span.end - begin < most ? span.end - begin : most;
+    for (std::uint32_t i = 0; i < count; ++i) {
+      float *own = queries + std::size_t{i} * s.group * s.dim16;
+      widen_queries(job.p, *job.query, begin + i, 0, own);
+      heads[i] = head_query(job, begin + i, own);
+      results[i] = result_of(job, begin + i, out, o);
+      if (results[i].log_sum_exp == nullptr) results[i].log_sum_exp = lse + i * s.group;
+    }
+    attend_together(heads, results, count, job.query->tokens);
+    for (std::uint32_t i = 0; i < count; ++i) {
+      if (kvsift_status status = check_log_sums(job, begin + i, results[i].log_sum_exp)) return status;
+    }
   }
   return KVSIFT_OK;
 }
@@ -222,8 +260,12 @@ extern "C" kvsift_status kvsift_attend(const kvsift_policy *policy, uint32_t lay
     if (kvsift_status s = check_table(job.p, *cache, head, newest, query->tokens)) return s;
     if (kvsift_status s = check_finite(job.p, *cache, head, newest, query->tokens)) return s;
   }
-  for (std::uint32_t head = span.begin; head < span.end; ++head) {
-    if (kvsift_status s = attend_head(job, head, out, observation)) return s;
+  if (goes_together(job, span)) {
+    if (kvsift_status s = attend_heads_together(job, span, out, observation)) return s;
+  } else {
+    for (std::uint32_t head = span.begin; head < span.end; ++head) {
+      if (kvsift_status s = attend_head(job, head, out, observation)) return s;
+    }
   }
   if (observation != nullptr) {
     observation->tokens = query->tokens;

@@ -7,6 +7,30 @@
 
 using namespace kvsift;
 
+// NaN fails each comparison; minus infinity stands for blocks that were not attended to.
+static bool peak_fits(float max, float most) { return max <= most; }
+static bool share_fits(float share) { return (share >= 0) & (share <= 1.01f); }
+
+// Pooled logits and shares of one query head.
+static kvsift_status check_pooled(const Policy *p, const kvsift_observation &o, std::uint32_t q, std::uint32_t blocks) {
+  const float lse = o.log_sum_exp[q], most = lse + 1e-2f * (1 + std::fabs(lse));
+  const float *max = o.block_max + q * std::uint64_t{o.block_stride};
+  const float *mass = o.block_mass == nullptr ? nullptr : o.block_mass + q * std::uint64_t{o.block_stride};
+  if (!std::isfinite(lse)) return fail_in(p, KVSIFT_NOT_FINITE, "observation->log_sum_exp[", q, "] is ", lse);
+  std::uint32_t bad = 0;
+  for (std::uint32_t i = 0; i < blocks; ++i) bad += !peak_fits(max[i], most);
+  for (std::uint32_t i = 0; mass != nullptr && i < blocks; ++i) bad += !share_fits(mass[i]);
+  for (std::uint32_t i = 0; bad > 0 && i < blocks; ++i) {
+    if (!peak_fits(max[i], most)) {
+      return fail_in(p, KVSIFT_NOT_FINITE, "observation->block_max of query head ", q, ", block ", i, " is ", max[i],
+                     ", the log-sum-exp ", lse);
+    }
+    if (mass == nullptr || share_fits(mass[i])) continue;
+    return fail_in(p, KVSIFT_NOT_FINITE, "observation->block_mass of query head ", q, ", block ", i, " is ", mass[i]);
+  }
+  return KVSIFT_OK;
+}
+
 static kvsift_status check_block_form(const Policy *p, const kvsift_observation &o, HeadSpan span) {
   const std::uint32_t blocks = blocks_of(o.tokens, p->s.c.block_tokens);
   if (o.block_max == nullptr || o.log_sum_exp == nullptr || o.block_stride < blocks) {
@@ -17,20 +41,7 @@ static kvsift_status check_block_form(const Policy *p, const kvsift_observation 
     return fail_in(p, KVSIFT_INVALID_ARGUMENT, "observation->block_mass is null, this method needs it");
   }
   for (std::uint32_t q = span.begin * p->s.group; q < span.end * p->s.group; ++q) {
-    const float lse = o.log_sum_exp[q];
-    if (!std::isfinite(lse)) {
-      return fail_in(p, KVSIFT_NOT_FINITE, "observation->log_sum_exp[", q, "] is ", lse);
-    }
-    for (std::uint32_t i = 0; i < blocks; ++i) {
-      const float max = o.block_max[q * o.block_stride + i];
-      const float mass = o.block_mass == nullptr ? 0 : o.block_mass[q * o.block_stride + i];
-      if (max == -INFINITY || (std::isfinite(max) && max <= lse + 1e-2f * (1 + std::fabs(lse)))) {
-        if (mass >= 0 && mass <= 1.01f) continue;
-        return fail_in(p, KVSIFT_NOT_FINITE, "observation->block_mass of query head ", q, ", block ", i, " is ", mass);
-      }
-      return fail_in(p, KVSIFT_NOT_FINITE, "observation->block_max of query head ", q, ", block ", i, " is ", max,
-                     ", the log-sum-exp ", lse);
-    }
+    if (kvsift_status s = check_pooled(p, o, q, blocks)) return s;
   }
   return KVSIFT_OK;
 }

@@ -40,7 +40,7 @@ Attended members(const Head &head, const Attended &result, std::uint32_t g) {
 void add_kept(const Head &head, const List &list, const Attended &result, std::uint32_t first,
               ChunkWork *work, Running *running) {
   Chunk chunks[2];
-  BlockObserver observer(head, result);
+  begin_observation(head, result);
   const bool values = result.out != nullptr;
   KeptWalk walk(list.ranges, list.count);
   walk.next(&chunks[0]);
@@ -50,9 +50,9 @@ void add_kept(const Head &head, const List &list, const Attended &result, std::u
     walk.next(&chunks[c ^ 1]);
     const Coming next_keys{head.keys, next};
     work->dot(head, chunk, values ? Coming{head.values, chunk} : next_keys);
-    observer.logits(chunk, work);
+    observe_logits(head, result, chunk, work->logits);
     work->soften(head, chunk.size);
-    observer.weights(chunk, work);
+    observe_weights(head, result, chunk, work->logits, work->max);
     if (values) work->weigh(head, chunk, next_keys);
     running->merge(head, *work, values, first);
   }

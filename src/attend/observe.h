@@ -4,30 +4,20 @@
 
 #include <cstdint>
 
-#include "attend/running.h"
+#include "attend/attend.h"
+#include "attend/chunk.h"
 
 namespace kvsift {
 
 // While chunks come in, block_mass holds logarithms of block sums; finish_masses turns them into
-// shares.
-class BlockObserver {
- public:
-  BlockObserver(const Head &head, const Attended &result);
-
-  // Before and after the chunk's logits are softened.
-  void logits(const Chunk &chunk, ChunkWork *work);
-  void weights(const Chunk &chunk, ChunkWork *work);
-
- private:
-  std::uint32_t number_blocks(const Chunk &chunk);
-
-  const Head &head_;
-  const Attended &result_;
-  // Blocks that the chunk touches, the number of each run's first, and their sums.
-  std::uint32_t blocks_[kChunk], first_[kChunk];
-  float sums_[kChunk];
-};
-
+// shares. `rows` are [group][kChunk].
+void begin_observation(const Head &head, const Attended &result);
+// Before the chunk's logits are softened,
+void observe_logits(const Head &head, const Attended &result, const Chunk &chunk,
+                    const float *rows);
+// and after, with the maxima they were taken relative to.
+void observe_weights(const Head &head, const Attended &result, const Chunk &chunk,
+                     const float *rows, const float *max);
 void finish_masses(const Head &head, const Attended &result, const float *log_sums);
 
 }  // namespace kvsift

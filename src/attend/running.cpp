@@ -83,11 +83,16 @@ void ChunkWork::weigh(const Head &head, const Chunk &chunk, const Coming &coming
   }
 }
 
-void ChunkWork::soften(const Head &head, std::uint32_t count) {
-  for (std::uint32_t g = 0; g < head.group; ++g) {
-    max[g] = head.kernels->array.max(row(g), count);
-    sum[g] = head.kernels->attention.softmax(row(g), count, max[g]);
+void soften_rows(const Kernels &kernels, float *rows, std::uint32_t group, std::uint32_t count,
+                 float *max, float *sum) {
+  for (std::uint32_t g = 0; g < group; ++g) {
+    max[g] = kernels.array.max(rows + g * kChunk, count);
+    sum[g] = kernels.attention.softmax(rows + g * kChunk, count, max[g]);
   }
+}
+
+void ChunkWork::soften(const Head &head, std::uint32_t count) {
+  soften_rows(*head.kernels, logits, head.group, count, max, sum);
 }
 
 void ChunkWork::clear_values(const Head &head) {

@@ -35,6 +35,10 @@ struct ChunkWork {
   void clear_values(const Head &head);
 };
 
+// rows ([group][kChunk]) become exp(logit - max).
+void soften_rows(const Kernels &kernels, float *rows, std::uint32_t group, std::uint32_t count,
+                 float *max, float *sum);
+
 // acc (dim elements) joined by chunk_acc, each relative to its maximum; nothing where chunk_sum is 0.
 void merge_chunk(const Kernels &kernels, std::uint32_t dim, float *max, float *sum, float *acc,
                  float chunk_max, float chunk_sum, const float *chunk_acc);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "kernels/array_impl.h"
 #include "kernels/attention_kernels.h"
 #include "kernels/dot_impl.h"
 #include "kernels/exp.h"
@@ -47,6 +48,10 @@ template <class V>
 void block_max(const float *row, std::uint32_t first, std::uint32_t count,
                std::uint32_t block_tokens, float *out) {
   const float least = -__builtin_inff();
+  if (block_tokens == 1) {
+    map_array<V>(row, out, count, [](V x, V y) { return max(x, y); });
+    return;
+  }
   for_blocks(row, first, count, block_tokens,
              [=](std::uint32_t block, const float *x, std::uint32_t n) {
                float m = x[0];
@@ -64,6 +69,10 @@ void block_max(const float *row, std::uint32_t first, std::uint32_t count,
 template <class V>
 void block_sum(const float *row, std::uint32_t first, std::uint32_t count,
                std::uint32_t block_tokens, float *out) {
+  if (block_tokens == 1) {
+    map_array<V>(row, out, count, [](V x, V y) { return add(y, x); });
+    return;
+  }
   for_blocks(row, first, count, block_tokens,
              [=](std::uint32_t block, const float *x, std::uint32_t n) {
                float s = x[0];

@@ -190,7 +190,7 @@ typedef struct worker {
   const world *w;
   kvsift_policy *policy;
   pthread_barrier_t *barrier;
-  uint32_t index, rows_needed, block;
+  uint32_t index, rows_needed, mass_needed, block;
   float *out, *block_max, *block_mass, *lse;
   timing sum;
 } worker;
@@ -210,7 +210,7 @@ static void *work(void *argument) {
                             .values = rows_of(w, w->values, layer, 0)};
       kvsift_selection s = {.struct_size = sizeof s};
       kvsift_observation o = {.struct_size = sizeof o, .block_stride = blocks, .block_max = me->block_max,
-                              .block_mass = me->block_mass, .log_sum_exp = me->lse};
+                              .block_mass = me->mass_needed ? me->block_mass : NULL, .log_sum_exp = me->lse};
       const double start = wall_seconds();
       check(kvsift_observe_keys(policy, layer, &q, tokens - 1, 1, &key, &value), "keys", policy);
       check(kvsift_select_blocks(policy, layer, &q, &s), "select", policy);
@@ -243,7 +243,8 @@ static int measure(const world *w, const variant *v, uint32_t budget, timing *ou
   pthread_barrier_init(&barrier, NULL, w->threads);
   for (uint32_t i = 0; i < w->threads; ++i) {
     workers[i] = (worker){.w = w, .policy = policy, .barrier = &barrier, .index = i, .block = block, .out = room,
-                          .rows_needed = (info.needs & KVSIFT_NEEDS_ATTENTION) != 0};
+                          .rows_needed = (info.needs & KVSIFT_NEEDS_ATTENTION) != 0,
+                          .mass_needed = (info.needs & KVSIFT_NEEDS_MASS) != 0};
     workers[i].block_max = room + QUERY_HEADS * DIM;
     workers[i].block_mass = workers[i].block_max + (size_t)QUERY_HEADS * blocks;
     workers[i].lse = workers[i].block_mass + (size_t)QUERY_HEADS * blocks;
