@@ -40,12 +40,18 @@ struct RoomPlaces {
   std::uint64_t tickets;   // u32 [KV heads], zero between kernels
   std::uint64_t chosen;    // u32 [lists][list_blocks]
   std::uint64_t chosen_counts, kept_counts;  // u32 [lists]
-  std::uint64_t partial;   // float [query heads][slots][dim16 + 2]: weighted values, maximum and sum of each chunk
-  std::uint64_t carry;     // Carry [query heads][slots]
-  std::uint64_t chunks;    // u32 [query heads]: chunks of each head's list, tail apart
+  std::uint64_t values;    // float [query heads][slots][dim16]: weighted values of each chunk
+  std::uint64_t sums;      // float [query heads][slots][2]: its maximum and sum
+  std::uint64_t carries;   // Carry [query heads][slots]
   std::uint64_t method;    // what the method asked for
   std::uint64_t slots;     // chunks that a query head can have
   std::uint64_t bytes;     // of the whole arena
+};
+
+// What a chunk has of the block that it shares with the chunk before it.
+struct Carry {
+  std::uint32_t block;  // UINT32_MAX: none
+  float max, log_mass;
 };
 
 struct Image {

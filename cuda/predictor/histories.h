@@ -42,6 +42,6 @@ struct Histories {
 };
 
 // Where a policy's histories lie; `units`, `heads`, `predictor`, `plans` and `arrivals` are left to the caller.
-Histories histories_of(const PolicyPlaces &policy);
+Histories histories_of(const Settings &settings, const UnitOffsets &unit);
 
 }  // namespace kvsift

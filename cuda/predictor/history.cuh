@@ -1,7 +1,7 @@
 // One history on the device.
 #pragma once
 
-#include "cuda/core/device.cuh"
+#include "cuda/core/last.cuh"
 #include "cuda/predictor/histories.h"
 
 namespace kvsift {
@@ -79,20 +79,6 @@ __device__ inline void put_share(char *row, HistoryForm form, std::uint32_t colu
     const float code = __fmaf_rn(__fsqrt_rn(most), 255.0f, kRound) - kRound;
     reinterpret_cast<std::int8_t *>(row)[column] = static_cast<std::int8_t>(code - 128.0f);
   }
-}
-
-// True in one block of `blocks`: the last to come here, which sees all that the others wrote. `arrivals` is zero again then.
-__device__ inline bool is_last_block(std::uint32_t *arrivals, std::uint32_t blocks) {
-  __shared__ bool last;
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    last = atomicAdd(arrivals, 1u) + 1 == blocks;
-    if (last) *arrivals = 0;
-  }
-  __syncthreads();
-  if (last) __threadfence();
-  return last;
 }
 
 }  // namespace

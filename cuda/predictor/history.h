@@ -12,7 +12,7 @@ struct HistoryAppendArgs {
   std::uint64_t row_stride, head_stride, list_stride;
   std::uint32_t rows, tokens;
   const std::uint32_t *tokens_now;  // if not null: what `tokens` is to be added to
-  std::uint32_t prompt;
+  std::uint32_t prompt;        // they are the prompt's
 };
 
 // Takes back the rows of queries that saw more than `tokens` tokens.

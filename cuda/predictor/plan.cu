@@ -1,5 +1,6 @@
 #include "cuda/predictor/plan.h"
 
+#include "cuda/policy/image.cuh"
 #include "cuda/predictor/history.cuh"
 #include "cuda/predictor/tile.h"
 
@@ -86,7 +87,7 @@ __device__ bool plan_parts(const History &h, std::uint64_t end, PredictorState *
   plan->part[1] = planned(kept.begin - begin, kept.end - kept.begin, edge, right);
   plan->part[2] = planned(kept.end - begin, end - kept.end, shape.left, right);
   plan->scale = 1.0f / static_cast<float>(plan->rows);
-  plan->nothing = __fmaf_rn(sum_of_empty(state->empty, plan->rows), plan->scale, h.all.predictor->weights.bias3);
+  plan->nothing = __fmaf_rn(sum_of_empty(h.state().empty, plan->rows), plan->scale, h.all.predictor->weights.bias3);
   state->s_begin = state->s_top = begin;
   state->s_end = state->s_bottom = end;
   state->s_right = right;
@@ -113,6 +114,18 @@ __device__ void plan_list(const History &h, std::uint64_t end, std::uint32_t col
   h.state() = state;
 }
 
+// Whether the step that the prediction is for ranks blocks at all.
+__device__ bool is_wanted(const PredictorPlanArgs &args, const History &h) {
+  if (args.plan_for == kPlanAlways) return true;
+  std::uint32_t tokens;
+  if (args.plan_for == kPlanForCall) {
+    tokens = tokens_of(args.call);
+  } else {
+    tokens = most(h.at<Unit>(0)->rows_seen, progress_of(args.call.image)->tokens) + 1;
+  }
+  return !attends_to_all(args.call.image.s, tokens);
+}
+
 }  // namespace
 
 // A block for each KV head, a warp for each list in turn.
@@ -122,7 +135,7 @@ KVSIFT_KERNEL(predictor_plan, PredictorPlanArgs, 256) {
   const History of_head(all, first);
   const std::uint64_t end = of_head.state().end, scored = of_head.marks().scored;
   const std::uint64_t rows = end - (end - of_head.marks().prompt_end) % all.period;
-  const bool needed = scored != rows && rows != 0;
+  const bool needed = scored != rows && rows != 0 && is_wanted(args, of_head);
   const std::uint32_t columns = needed ? of_head.columns_at(rows) : 0;
   __syncthreads();
   for (std::uint32_t list = threadIdx.x / kWarpThreads; list < all.lists; list += blockDim.x / kWarpThreads) {

@@ -18,10 +18,8 @@ std::uint32_t blocks_for(std::uint32_t columns, std::uint32_t threads) {
 
 }  // namespace
 
-Histories histories_of(const PolicyPlaces &policy) {
+Histories histories_of(const Settings &s, const UnitOffsets &p) {
   using namespace attention_predictor;
-  const Settings &s = policy.s;
-  const UnitPlaces &p = policy.places;
   Histories h{};
   h.unit_bytes = p.bytes;
   h.lists = s.lists;
@@ -52,10 +50,11 @@ kvsift_status truncate_history(const Launcher &to, const HistoryTruncateArgs &ar
   return launch(to.device, kKernel_history_truncate, shape, to.stream, args, to.error);
 }
 
-kvsift_status predict(const Launcher &to, const Histories &h) {
+kvsift_status predict(const Launcher &to, const PredictorPlanArgs &args) {
+  const Histories &h = args.histories;
   const std::uint32_t histories = count_of(h);
   const LaunchShape plan{h.heads, 1, 1, h.lists < 8 ? 32 * h.lists : 256, 0};
-  if (kvsift_status s = launch(to.device, kKernel_predictor_plan, plan, to.stream, PredictorPlanArgs{h}, to.error)) return s;
+  if (kvsift_status s = launch(to.device, kKernel_predictor_plan, plan, to.stream, args, to.error)) return s;
   const std::uint32_t resident = to.device.multiprocessors * kResidentBlocks;
   const LaunchShape convolve{blocks_for(resident, histories), histories, 1, 128, 0};
   const KernelId kernel = h.int8 != 0 ? kKernel_predictor_convolve_int8 : kKernel_predictor_convolve;

@@ -11,6 +11,7 @@
 static struct {
   void *library;
   CUstream stream;
+  CUevent clock_begin, clock_end;
   char name[100];
   bool mock;
 } gpu;
@@ -92,6 +93,32 @@ void gpu_write(void *to, const void *from, size_t bytes) {
 void gpu_read(void *to, const void *from, size_t bytes) {
   if (bytes > 0) CALL(cuMemcpyDtoHAsync, to, (CUdeviceptr)from, bytes, gpu.stream);
   gpu_wait();
+}
+
+void *gpu_new_stream(void) {
+  CUstream stream = NULL;
+  CALL(cuStreamCreate, &stream, CU_STREAM_NON_BLOCKING);
+  return stream;
+}
+
+void gpu_free_stream(void *stream) { CALL(cuStreamDestroy, (CUstream)stream); }
+
+void gpu_begin_clock(void) {
+  if (gpu.clock_begin == NULL) CALL(cuEventCreate, &gpu.clock_begin, CU_EVENT_DEFAULT);
+  if (gpu.clock_end == NULL) CALL(cuEventCreate, &gpu.clock_end, CU_EVENT_DEFAULT);
+  CALL(cuEventRecord, gpu.clock_begin, gpu.stream);
+}
+
+double gpu_end_clock(void) {
+  float milliseconds = 0;
+  CALL(cuEventRecord, gpu.clock_end, gpu.stream);
+  CALL(cuEventSynchronize, gpu.clock_end);
+  CALL(cuEventElapsedTime, &milliseconds, gpu.clock_begin, gpu.clock_end);
+  return (double)milliseconds;
+}
+
+void gpu_copy(void *to, const void *from, size_t bytes) {
+  CALL(cuMemcpyDtoDAsync, (CUdeviceptr)to, (CUdeviceptr)from, bytes, gpu.stream);
 }
 
 void gpu_wait(void) { CALL(cuStreamSynchronize, gpu.stream); }

@@ -25,8 +25,16 @@ void gpu_write(void *to, const void *from, size_t bytes);
 // Waits for the device first.
 void gpu_read(void *to, const void *from, size_t bytes);
 void gpu_wait(void);
+void gpu_copy(void *to, const void *from, size_t bytes);  // within the device, in the stream
 
 void *gpu_stream(void);  // the one that all of these use
+void *gpu_new_stream(void);
+void gpu_free_stream(void *stream);
+
+// Two marks in the stream, and the milliseconds between them on the device; waits for the second.
+void gpu_begin_clock(void);
+double gpu_end_clock(void);
+
 void gpu_begin_capture(void);
 CUgraphExec gpu_end_capture(void);
 void gpu_replay(CUgraphExec graph);

@@ -9,8 +9,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
+#include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -21,8 +24,17 @@ namespace {
 using Work = std::vector<std::function<void()>>;
 
 struct Stream {
-  Work pending, captured;
+  std::deque<std::function<void()>> pending;
+  Work captured;
+  std::uint64_t done = 0;  // pieces of work
   bool capturing = false;
+};
+
+// A place in a stream.
+struct Event {
+  Stream *stream = nullptr;  // null: not recorded yet
+  std::uint64_t place = 0;
+  std::shared_ptr<double> seconds;  // when the stream came there
 };
 
 struct Memory {
@@ -44,6 +56,7 @@ struct Mock {
   bool asked = false;
   CUcontext context = nullptr;
   Stream default_stream;
+  std::uint32_t running = 0;  // pieces of work, each begun by the one before
 } mock;
 
 constexpr std::size_t kPage = 4096;
@@ -79,21 +92,33 @@ void protect(int how) {
   }
 }
 
-void run(const Work &work) {
-  protect(PROT_READ | PROT_WRITE);
-  for (const auto &each : work) each();
-  protect(PROT_NONE);
+double seconds_now() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
-void drain(Stream *stream) {
-  Work work;
-  work.swap(stream->pending);
-  run(work);
+// Does the stream's work up to a place, which may have other streams catch up first.
+void run_to(Stream *stream, std::uint64_t place) {
+  if (stream->done >= place) return;
+  if (mock.running++ == 0) protect(PROT_READ | PROT_WRITE);
+  while (stream->done < place) {
+    const auto work = std::move(stream->pending.front());
+    stream->pending.pop_front();
+    work();
+    ++stream->done;
+  }
+  if (--mock.running == 0) protect(PROT_NONE);
 }
+
+std::uint64_t end_of(const Stream &stream) { return stream.done + stream.pending.size(); }
+
+void drain(Stream *stream) { run_to(stream, end_of(*stream)); }
 
 CUresult submit(CUstream stream, std::function<void()> work) {
   Stream *s = stream_of(stream);
-  (s->capturing ? s->captured : s->pending).push_back(std::move(work));
+  if (s->capturing) s->captured.push_back(std::move(work));
+  else s->pending.push_back(std::move(work));
   return CUDA_SUCCESS;
 }
 
@@ -141,7 +166,8 @@ uint64_t kvsift_mock_calls(const char *function) {
   if (function != nullptr) return mock.calls[function];
   std::uint64_t calls = 0;
   for (const char *slow : {"cuMemAlloc", "cuMemFree", "cuMemHostAlloc", "cuMemFreeHost", "cuStreamSynchronize",
-                           "cuCtxSynchronize", "cuStreamCreate", "cuLibraryLoadData", "cuKernelGetFunction"}) {
+                           "cuCtxSynchronize", "cuStreamCreate", "cuEventCreate", "cuEventSynchronize", "cuLibraryLoadData",
+                           "cuKernelGetFunction"}) {
     calls += mock.calls[slow];
   }
   return calls;
@@ -271,6 +297,7 @@ CUresult cuMemHostGetDevicePointer(CUdeviceptr *pointer, void *memory, unsigned)
 CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t bytes, CUstream stream) {
   ENTER(cuMemcpyHtoDAsync);
   if (!is_ours(host(to), bytes, true)) return CUDA_ERROR_INVALID_VALUE;
+  if (is_ours(from, bytes, false)) return submit(stream, [=] { std::memcpy(host(to), from, bytes); });
   const auto *begin = static_cast<const char *>(from);
   std::vector<char> copy(begin, begin + bytes);
   return submit(stream, [=] { std::memcpy(host(to), copy.data(), bytes); });
@@ -309,6 +336,51 @@ CUresult cuStreamSynchronize(CUstream stream) {
   drain(stream_of(stream));
   return CUDA_SUCCESS;
 }
+CUresult cuEventCreate(CUevent *event, unsigned) {
+  ENTER(cuEventCreate);
+  *event = reinterpret_cast<CUevent>(new Event);
+  return CUDA_SUCCESS;
+}
+CUresult cuEventDestroy(CUevent event) {
+  ENTER(cuEventDestroy);
+  delete reinterpret_cast<Event *>(event);
+  return CUDA_SUCCESS;
+}
+CUresult cuEventRecord(CUevent event, CUstream stream) {
+  ENTER(cuEventRecord);
+  Event *e = reinterpret_cast<Event *>(event);
+  Stream *s = stream_of(stream);
+  if (s->capturing) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  e->stream = s;
+  e->seconds = std::make_shared<double>(0);
+  submit(stream, [seconds = e->seconds] { *seconds = seconds_now(); });
+  e->place = end_of(*s);
+  return CUDA_SUCCESS;
+}
+CUresult cuEventQuery(CUevent event) {
+  ENTER(cuEventQuery);
+  const Event *e = reinterpret_cast<Event *>(event);
+  return e->stream == nullptr || e->stream->done >= e->place ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+}
+CUresult cuEventSynchronize(CUevent event) {
+  ENTER(cuEventSynchronize);
+  const Event *e = reinterpret_cast<Event *>(event);
+  if (e->stream != nullptr) run_to(e->stream, e->place);
+  return CUDA_SUCCESS;
+}
+CUresult cuEventElapsedTime(float *milliseconds, CUevent begin, CUevent end) {
+  ENTER(cuEventElapsedTime);
+  const Event *a = reinterpret_cast<Event *>(begin), *b = reinterpret_cast<Event *>(end);
+  *milliseconds = static_cast<float>(1e3 * (*b->seconds - *a->seconds));
+  return CUDA_SUCCESS;
+}
+CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
+  ENTER(cuStreamWaitEvent);
+  const Event e = *reinterpret_cast<Event *>(event);
+  if (e.stream == nullptr) return CUDA_SUCCESS;
+  return submit(stream, [=] { run_to(e.stream, e.place); });
+}
+
 CUresult cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode) {
   ENTER(cuStreamBeginCapture);
   if (stream == nullptr) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;

@@ -216,7 +216,10 @@ uint32_t probe_scores(probe *p, int plain, float *scores) {
   marks.scored = kNever;
   gpu_write(p->places.marks.in(p->unit), &marks, sizeof marks);
   kvsift_error error{};
-  must(predict(Launcher{device, gpu_stream(), &error}, histories(p, plain != 0)), error);
+  static PredictorPlanArgs plan;
+  plan.histories = histories(p, plain != 0);
+  plan.plan_for = kPlanAlways;
+  must(predict(Launcher{device, gpu_stream(), &error}, plan), error);
   const PredictorShape &shape = p->h.shape;
   const std::uint32_t right = p->columns < shape.local ? 0 : p->columns - shape.local;
   if (right <= shape.left) return shape.left;

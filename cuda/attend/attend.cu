@@ -1,0 +1,202 @@
+#include "cuda/attend/attend.h"
+
+#include <type_traits>
+
+#include "cuda/attend/moments.cuh"
+#include "cuda/attend/observe.cuh"
+#include "cuda/attend/values.cuh"
+#include "cuda/policy/queries.cuh"
+
+namespace kvsift {
+namespace {
+
+__device__ inline void keep_sums(const AttendPlan &plan, const ChunkShared &shared, std::uint32_t g, std::uint32_t slot,
+                                 std::uint32_t h) {
+  float *sums = plan.sums(plan.place(g, slot));
+  sums[0] = shared.max[h];
+  sums[1] = shared.sum[h];
+}
+
+// Chunk `chunk` of a list, for the query heads that share it.
+template <class T>
+__device__ inline void kept_chunk(const AttendPlan &plan, const ChunkRows &rows, std::uint32_t list, std::uint32_t chunk,
+                                  ChunkShared *shared) {
+  __shared__ BlockShared blocks;
+  const Settings &s = plan.head.settings();
+  const std::uint32_t left = plan.kept(list) - chunk * kChunk, count = left < kChunk ? left : kChunk;
+  const std::uint32_t first_query = plan.apart ? list : 0, heads = plan.sharing();
+  const bool values = plan.args.row_only == 0;
+  find_tokens(plan, list, chunk, count, shared);
+  find_rows(plan, count, shared);
+  const std::uint32_t columns = std::is_same<T, AnyType>::value ? s.dim16 : s.c.head_dim;
+  const ValueRows value_rows{&plan.args.cache.values, columns, s.c.head_dim, plan.args.cache.values.scales != nullptr, count};
+  if (values) {
+    fetch_stage<T>(value_rows, *shared, 0, rows.stage);
+    fetch_stage<T>(value_rows, *shared, 1, rows.stage);
+  }
+  dot_chunk<T>(plan, *shared, rows, first_query, heads, count);
+  if (plan.observes) {
+    const bool last = chunk + 1 == plan.chunks(list);
+    const ChunkBlocks work = begin_blocks(plan, *shared, count, first_query, heads, chunk, last, &blocks);
+    put_maxima(work, rows.logits);
+    __syncthreads();
+    soften(rows.logits, heads, count, shared);
+    put_masses(work, rows.logits);
+  } else {
+    soften(rows.logits, heads, count, shared);
+  }
+  if (threadIdx.x < heads) keep_sums(plan, *shared, first_query + threadIdx.x, chunk, threadIdx.x);
+  if (!values) return;
+  weigh_chunk<T, std::is_same<T, AnyType>::value>(value_rows, *shared, rows, heads, [&](std::uint32_t h, std::uint32_t column, float a, float b) {
+    float *to = plan.values(plan.place(first_query + h, chunk)) + column;
+    to[0] = a;
+    to[1] = b;
+  });
+}
+
+// Logits of pages [first, first + count), for all query heads.
+template <class M>
+__device__ inline void page_logits(const AttendPlan &plan, const ChunkRows &rows, std::uint32_t first, std::uint32_t count,
+                                   bool left) {
+  const Settings &s = plan.head.settings();
+  if (left) {
+    const Scratch scratch = plan.head.scratch();
+    for (std::uint32_t g = 0; g < s.group; ++g) {
+      if (threadIdx.x < count) rows.logits[g * kChunk + threadIdx.x] = scratch.spare[g * scratch.stride + first + threadIdx.x];
+    }
+    return;
+  }
+  for (std::uint32_t half = 0; half < 2; ++half) {
+    const std::uint32_t i = half * (kChunk / 2) + threadIdx.x / 2;
+    const Page page = page_at(first + i, plan.step.tokens, s.c.page_tokens);
+    for (std::uint32_t q = 0; q < s.group; q += kQueries) {
+      float dot[kQueries], spread[kQueries];
+      page_figures<M, true>(plan.head, page.number, i < count, rows.queries + q * s.dim16, dot, spread);
+#pragma unroll
+      for (int k = 0; k < kQueries; ++k) {
+        if (i < count && threadIdx.x % 2 == 0) {
+          rows.logits[(q + k) * kChunk + i] = tail_logit(s.scale, page, dot[k], spread[k]);
+        }
+      }
+    }
+  }
+}
+
+// Pages that hold a kept token of the query head's list stand for nothing.
+__device__ inline void hide_pages(const AttendPlan &plan, float *logits, std::uint32_t first, std::uint32_t count) {
+  const Settings &s = plan.head.settings();
+  const std::uint32_t size = s.c.page_tokens;
+  for (std::uint32_t l = 0; l < plan.lists(); ++l) {
+    const DeviceList list = list_of(plan.head.image, plan.index_of(l));
+    for (std::uint32_t r = threadIdx.x; r < *list.range_count; r += kAttendThreads) {
+      const std::uint32_t begin = list.ranges[r].begin / size, last = (list.ranges[r].end - 1) / size;
+      const std::uint32_t from = begin > first ? begin : first, end = last + 1 < first + count ? last + 1 : first + count;
+      for (std::uint32_t page = from; page < end; ++page) {
+        for (std::uint32_t g = l; g < l + plan.sharing(); ++g) logits[g * kChunk + page - first] = -infinity();
+      }
+    }
+  }
+  __syncthreads();
+}
+
+// Whether the selection left its tail logits for these very queries.
+__device__ inline bool has_logits(const AttendPlan &plan, const float *queries) {
+  const HeadMarks marks = *plan.head.marks();
+  const Settings &s = plan.head.settings();
+  const float *then = plan.head.scratch().queries;
+  bool differs = marks.tail_layer != plan.head.layer || marks.tail_tokens != plan.step.tokens;
+  for (std::uint32_t i = threadIdx.x; i < s.group * s.dim16; i += kAttendThreads) {
+    differs = differs || __float_as_uint(queries[i]) != __float_as_uint(then[i]);
+  }
+  return __syncthreads_or(differs) == 0;
+}
+
+// Chunk `chunk` of the pages, for all query heads.
+template <class M, bool Wide>
+__device__ inline void tail_chunk(const AttendPlan &plan, const ChunkRows &rows, std::uint32_t chunk, bool left,
+                                  ChunkShared *shared) {
+  const Settings &s = plan.head.settings();
+  const UnitOffsets &at = plan.head.image.at;
+  const std::uint32_t first = chunk * kChunk;
+  const std::uint32_t count = plan.pages() - first < kChunk ? plan.pages() - first : kChunk;
+  const std::uint32_t page = first + (threadIdx.x < count ? threadIdx.x : 0);
+  shared->values[threadIdx.x] = plan.head.at<std::uint8_t>(at.value_mean) + std::uint64_t{page} * s.dim16 * sizeof(M);
+  if (sizeof(M) == 1) shared->value_scales[threadIdx.x] = plan.head.at<float>(at.value_mean_scale)[page];
+  __syncthreads();
+  const ValueRows value_rows{nullptr, s.dim16, s.dim16, sizeof(M) == 1, count};
+  fetch_stage<M>(value_rows, *shared, 0, rows.stage);
+  fetch_stage<M>(value_rows, *shared, 1, rows.stage);
+  page_logits<M>(plan, rows, first, count, left);
+  __syncthreads();
+  hide_pages(plan, rows.logits, first, count);
+  soften(rows.logits, s.group, count, shared);
+  if (threadIdx.x < s.group) {
+    const std::uint32_t slot = plan.chunks(plan.list_of_query(threadIdx.x)) + chunk;
+    keep_sums(plan, *shared, threadIdx.x, slot, threadIdx.x);
+  }
+  weigh_chunk<M, Wide>(value_rows, *shared, rows, s.group, [&](std::uint32_t g, std::uint32_t column, float a, float b) {
+    float *to = plan.values(plan.place(g, plan.chunks(plan.list_of_query(g)) + chunk)) + column;
+    to[0] = a;
+    to[1] = b;
+  });
+}
+
+template <class T>
+__device__ inline void attend(const AttendArgs &args, char *dynamic) {
+  __shared__ ChunkShared shared;
+  const DeviceHead head = head_of(args.call);
+  const AttendPlan plan = plan_of(args, head);
+  if (!plan.active) return;
+  const ChunkRows rows = chunk_rows(dynamic, args.call.image.s);
+  widen_queries(args.call, head, args.query, rows.queries, false);
+  const bool left = plan.tail && has_logits(plan, rows.queries);
+  constexpr bool kWide = std::is_same<T, AnyType>::value;
+  std::uint32_t item = blockIdx.x;
+  for (std::uint32_t list = 0; list < plan.lists(); ++list) {
+    const std::uint32_t chunks = plan.chunks(list);
+    for (; item < chunks; item += gridDim.x) {
+      kept_chunk<T>(plan, rows, list, item, &shared);
+      __syncthreads();
+    }
+    item -= chunks;
+  }
+  for (; item < plan.tail_chunks(); item += gridDim.x) {
+    if (args.call.image.s.c.moments_type == KVSIFT_I8) {
+      tail_chunk<std::int8_t, kWide>(plan, rows, item, left, &shared);
+    } else {
+      tail_chunk<F16, kWide>(plan, rows, item, left, &shared);
+    }
+    __syncthreads();
+  }
+}
+
+}  // namespace
+}  // namespace kvsift
+
+using namespace kvsift;
+
+KVSIFT_KERNEL(attend_f32, AttendArgs, kAttendThreads) {
+  KVSIFT_DYNAMIC_SHARED(dynamic);
+  attend<float>(args, dynamic);
+}
+
+KVSIFT_KERNEL(attend_f16, AttendArgs, kAttendThreads) {
+  KVSIFT_DYNAMIC_SHARED(dynamic);
+  attend<F16>(args, dynamic);
+}
+
+KVSIFT_KERNEL(attend_bf16, AttendArgs, kAttendThreads) {
+  KVSIFT_DYNAMIC_SHARED(dynamic);
+  attend<BF16>(args, dynamic);
+}
+
+KVSIFT_KERNEL(attend_i8, AttendArgs, kAttendThreads) {
+  KVSIFT_DYNAMIC_SHARED(dynamic);
+  attend<std::int8_t>(args, dynamic);
+}
+
+// Keys and values of types of their own, odd sizes or unaligned rows: element by element.
+KVSIFT_KERNEL(attend_any, AttendArgs, kAttendThreads) {
+  KVSIFT_DYNAMIC_SHARED(dynamic);
+  attend<AnyType>(args, dynamic);
+}

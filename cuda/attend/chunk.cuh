@@ -1,0 +1,124 @@
+// One chunk in shared memory: its tokens, their logits, and the softmax over them.
+#pragma once
+
+#include "cuda/attend/plan.cuh"
+#include "cuda/policy/rows.cuh"
+
+namespace kvsift {
+namespace {
+
+// In dynamic shared memory; rows for a multiple of four query heads.
+struct ChunkRows {
+  float *queries;       // [heads][dim16]
+  float *logits;        // [heads][kChunk]; soften makes them exp(logit - max)
+  std::uint8_t *stage;  // [2][kStageRows][bytes of a value row]
+};
+
+struct ChunkShared {
+  std::uint32_t tokens[kChunk];
+  const std::uint8_t *keys[kChunk], *values[kChunk];
+  float key_scales[kChunk], value_scales[kChunk];
+  std::uint32_t starts[kChunk], begins[kChunk];  // of a stretch of the list's ranges
+  std::uint32_t before;                          // the kept token before the chunk's first
+  float max[KVSIFT_MAX_GROUP], sum[KVSIFT_MAX_GROUP];
+};
+
+__device__ inline std::uint32_t heads_of_rows(std::uint32_t group) { return (group + 3) / 4 * 4; }
+
+__device__ inline ChunkRows chunk_rows(char *shared, const Settings &s) {
+  ChunkRows rows;
+  rows.queries = reinterpret_cast<float *>(shared);
+  rows.logits = rows.queries + heads_of_rows(s.group) * s.dim16;
+  rows.stage = reinterpret_cast<std::uint8_t *>(rows.logits + heads_of_rows(s.group) * kChunk);
+  return rows;
+}
+
+// The token at place `at` of the list's kept tokens, where stretch [starts[0], end) of `count` ranges holds it.
+__device__ inline std::uint32_t token_at(const ChunkShared &shared, std::uint32_t count, std::uint32_t at) {
+  std::uint32_t low = 0, high = count;
+  while (high - low > 1) {
+    const std::uint32_t middle = (low + high) / 2;
+    if (shared.starts[middle] <= at) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  return shared.begins[low] + (at - shared.starts[low]);
+}
+
+// Fills shared->tokens and `before` with chunk `chunk` of the list, which has `count` tokens.
+__device__ inline void find_tokens(const AttendPlan &plan, std::uint32_t list, std::uint32_t chunk, std::uint32_t count,
+                                   ChunkShared *shared) {
+  const std::uint32_t first = chunk * kChunk, own = first + threadIdx.x;
+  if (plan.everything) {
+    shared->tokens[threadIdx.x] = own;
+    if (threadIdx.x == 0) shared->before = first - 1;
+    __syncthreads();
+    return;
+  }
+  const DeviceList ranges = list_of(plan.head.image, plan.index_of(list));
+  const std::uint32_t range_count = *ranges.range_count;
+  std::uint32_t reached = 0;
+  for (std::uint32_t at = 0; at < range_count && reached < first + count; at += kChunk) {
+    const std::uint32_t r = at + threadIdx.x, here = range_count - at < kChunk ? range_count - at : kChunk;
+    const kvsift_range range = r < range_count ? ranges.ranges[r] : kvsift_range{0, 0};
+    std::uint32_t total;
+    shared->starts[threadIdx.x] = reached + sum_before(range.end - range.begin, &total);
+    shared->begins[threadIdx.x] = range.begin;
+    __syncthreads();
+    const std::uint32_t end = reached + total;
+    if (threadIdx.x < count && own >= reached && own < end) shared->tokens[threadIdx.x] = token_at(*shared, here, own);
+    if (threadIdx.x == 0 && first > 0 && first - 1 >= reached && first - 1 < end) {
+      shared->before = token_at(*shared, here, first - 1);
+    }
+    reached = end;
+    __syncthreads();
+  }
+}
+
+// Where the chunk's rows lie.
+__device__ inline void find_rows(const AttendPlan &plan, std::uint32_t count, ChunkShared *shared) {
+  const CacheArgs &cache = plan.args.cache;
+  const std::uint32_t head = plan.head.kv_head, i = threadIdx.x < count ? threadIdx.x : 0;
+  PageTable table{cache.table, cache.page_shift};
+  if (table.entries != nullptr) table.entries += std::uint64_t{cache.table_stride} * head;
+  const std::uint32_t token = shared->tokens[i];
+  if (table.entries != nullptr && table.entries[token >> table.shift] < 0) report(plan.args.call, kFaultTable, head);
+  const DeviceRow key = row_of_token(cache.keys, table, token, head);
+  const DeviceRow value = row_of_token(cache.values, table, token, head);
+  shared->keys[threadIdx.x] = key.data;
+  shared->key_scales[threadIdx.x] = key.scale;
+  shared->values[threadIdx.x] = value.data;
+  shared->value_scales[threadIdx.x] = value.scale;
+  __syncthreads();
+}
+
+// Maximum and exp(logit - max) of `heads` rows of `count` logits, sums with lane i adding elements i, i + 16 ...; a warp
+// for each head. A row of minus infinity becomes zeros.
+__device__ inline void soften(float *logits, std::uint32_t heads, std::uint32_t count, ChunkShared *shared) {
+  const std::uint32_t lane = threadIdx.x % kWarpThreads;
+  for (std::uint32_t g = threadIdx.x / kWarpThreads; g < heads; g += kAttendThreads / kWarpThreads) {
+    float *row = logits + g * kChunk;
+    float max = -infinity(), sum = 0.0f;
+    for (std::uint32_t i = lane; i < count; i += kWarpThreads) max = row[i] > max ? row[i] : max;
+#pragma unroll
+    for (unsigned step = 16; step > 0; step /= 2) {
+      const float other = __shfl_xor_sync(kAllLanes, max, step);
+      max = other > max ? other : max;
+    }
+    const bool hidden = !(max > -infinity());
+    for (std::uint32_t i = lane; i < count; i += kWarpThreads) row[i] = hidden ? 0.0f : exp1(row[i] - max);
+    __syncwarp();
+    for (std::uint32_t i = lane; i < count && lane < 16; i += 16) sum = sum + row[i];
+#pragma unroll
+    for (unsigned step = 8; step > 0; step /= 2) sum = sum + __shfl_xor_sync(kAllLanes, sum, step);
+    if (lane != 0) continue;
+    shared->max[g] = max;
+    shared->sum[g] = sum;
+  }
+  __syncthreads();
+}
+
+}  // namespace
+}  // namespace kvsift

@@ -1,0 +1,73 @@
+#include "cuda/attend/launch.h"
+
+#include "core/view.h"
+
+namespace kvsift {
+namespace {
+
+constexpr std::uint32_t kChunk = 256, kBlocksOfMultiprocessor = 2;
+
+// Of the fast kernels by element type, then the one for all else.
+constexpr KernelId kKernelsByType[] = {kKernel_attend_f32, kKernel_attend_f16, kKernel_attend_bf16, kKernel_attend_i8};
+
+std::uint32_t shared_bytes(const Settings &s, std::uint32_t element) {
+  const std::uint32_t heads = (s.group + 3) / 4 * 4;
+  // Rows of page means come through the same stage.
+  const std::uint32_t widest = element > 2 || !s.value_moments ? element : 2;
+  return heads * (s.dim16 + kChunk) * 4 + 2 * kStageRows * s.dim16 * widest;
+}
+
+bool is_aligned(const kvsift_view &view) {
+  const std::uint64_t places =
+      reinterpret_cast<std::uintptr_t>(view.data) | view.token_stride | view.head_stride | view.page_stride;
+  return places % 16 == 0;
+}
+
+bool is_fast(const AttendArgs &args) {
+  const Settings &s = args.call.image.s;
+  const kvsift_view &keys = args.cache.keys, &values = args.cache.values;
+  return keys.type == values.type && is_aligned(keys) && is_aligned(values) &&
+         s.c.head_dim * element_bytes(keys.type) % 16 == 0 && s.c.head_dim % 8 == 0 &&
+         s.dim16 * s.group <= kMostNarrow;
+}
+
+kvsift_status launch_pass(const Launcher &to, const AttendArgs &args, std::uint32_t heads) {
+  const Settings &s = args.call.image.s;
+  const bool fast = is_fast(args);
+  const KernelId kernel = fast ? kKernelsByType[args.cache.keys.type] : kKernel_attend_any;
+  const std::uint64_t slots = args.call.image.room.slots * s.lists;
+  // Enough to fill the machine; what is left over they take in turns.
+  const std::uint32_t most = blocks_of(to.device.multiprocessors * kBlocksOfMultiprocessor, heads);
+  const LaunchShape chunks{slots < most ? static_cast<std::uint32_t>(slots) : most, heads, 1, kAttendThreads,
+                           shared_bytes(s, fast ? element_bytes(args.cache.keys.type) : 4)};
+  if (kvsift_status status = launch(to.device, kernel, chunks, to.stream, args, to.error)) return status;
+  const LaunchShape merge{s.group, heads, 1, kAttendThreads, 0};
+  return launch(to.device, kKernel_attend_merge, merge, to.stream, args, to.error);
+}
+
+}  // namespace
+
+kvsift_status allow_attend_shared(const Device &device, const Settings &s, kvsift_error *error) {
+  for (std::uint32_t type = 0; type < 4; ++type) {
+    if (kvsift_status status = allow_shared(device, kKernelsByType[type], shared_bytes(s, element_bytes(type)), error)) {
+      return status;
+    }
+  }
+  return allow_shared(device, kKernel_attend_any, shared_bytes(s, 4), error);
+}
+
+CacheArgs cache_args(const kvsift_cache &cache) {
+  CacheArgs args{cache.keys, cache.values, cache.block_table, cache.block_table_stride, 0};
+  while (cache.page_tokens >> args.page_shift > 1) ++args.page_shift;
+  return args;
+}
+
+kvsift_status launch_attend(const Launcher &to, const AttendArgs &args, std::uint32_t heads, bool learns) {
+  if (kvsift_status status = launch_pass(to, args, heads)) return status;
+  if (!learns || args.block_max == nullptr) return KVSIFT_OK;
+  AttendArgs row = args;
+  row.row_only = 1;
+  return launch_pass(to, row, heads);
+}
+
+}  // namespace kvsift

@@ -1,0 +1,62 @@
+// How a pass is cut up: for each KV head, chunks of 256 kept tokens of its lists, then chunks of 256 pages of the tail.
+#pragma once
+
+#include "cuda/attend/attend.h"
+#include "cuda/policy/lists.cuh"
+
+namespace kvsift {
+namespace {
+
+constexpr std::uint32_t kChunk = 256;
+
+struct AttendPlan {
+  const AttendArgs &args;
+  const DeviceHead &head;
+  StepRecord step;
+  bool active;      // this pass has something to do
+  bool everything;  // its list is all tokens
+  bool observes;    // it fills the observation
+  bool apart;       // query heads have lists of their own
+  bool tail;
+
+  __device__ std::uint32_t lists() const { return apart ? head.settings().lists : 1; }
+  __device__ std::uint32_t sharing() const { return apart ? 1 : head.settings().group; }
+  __device__ std::uint32_t index_of(std::uint32_t list) const { return head.kv_head * head.settings().lists + list; }
+  __device__ std::uint32_t kept(std::uint32_t list) const {
+    if (args.tail_only != 0) return 0;
+    if (everything) return step.tokens;
+    return in_image<std::uint32_t>(head.image, head.image.room.kept_counts)[index_of(list)];
+  }
+  __device__ std::uint32_t chunks(std::uint32_t list) const { return blocks_of(kept(list), kChunk); }
+  __device__ std::uint32_t pages() const { return tail ? blocks_of(step.tokens, head.settings().c.page_tokens) : 0; }
+  __device__ std::uint32_t tail_chunks() const { return blocks_of(pages(), kChunk); }
+  __device__ std::uint32_t list_of_query(std::uint32_t g) const { return apart ? g : 0; }
+
+  // Where query head `g` of the group keeps what its chunk in `slot` gave.
+  __device__ std::uint64_t place(std::uint32_t g, std::uint32_t slot) const {
+    return (std::uint64_t{head.kv_head} * head.settings().group + g) * head.image.room.slots + slot;
+  }
+  __device__ float *values(std::uint64_t place) const {
+    return in_image<float>(head.image, head.image.room.values) + place * head.settings().dim16;
+  }
+  __device__ float *sums(std::uint64_t place) const { return in_image<float>(head.image, head.image.room.sums) + place * 2; }
+  __device__ Carry *carry(std::uint64_t place) const {
+    return in_image<Carry>(head.image, head.image.room.carries) + place;
+  }
+  __device__ std::uint64_t query_head(std::uint32_t g) const { return std::uint64_t{head.kv_head} * head.settings().group + g; }
+};
+
+__device__ inline AttendPlan plan_of(const AttendArgs &args, const DeviceHead &head) {
+  const StepRecord step = *head.step();
+  const bool row_apart = step.calibration != 0 && step.everything == 0;
+  AttendPlan plan{args, head, step, true, false, false, false, false};
+  plan.active = args.row_only == 0 || row_apart;
+  plan.everything = step.everything != 0 || args.row_only != 0;
+  plan.observes = args.block_max != nullptr && (args.row_only != 0 || !row_apart);
+  plan.apart = head.settings().lists > 1 && !plan.everything;
+  plan.tail = args.tail == KVSIFT_TAIL_MOMENTS && !plan.everything;
+  return plan;
+}
+
+}  // namespace
+}  // namespace kvsift

@@ -1,0 +1,133 @@
+// Weighted values of a chunk: rows come through shared memory, a thread has two dimensions of a few query heads and adds
+// the rows in order.
+#pragma once
+
+#include <type_traits>
+
+#include "cuda/attend/dot.cuh"
+#include "cuda/core/copy.cuh"
+
+namespace kvsift {
+namespace {
+
+// The type that a row's elements have in shared memory.
+template <class T>
+struct Staged {
+  using Type = T;
+};
+template <>
+struct Staged<AnyType> {
+  using Type = float;
+};
+
+struct ValueRows {
+  const kvsift_view *view;  // of AnyType rows
+  std::uint32_t columns;    // of a row in shared memory, even
+  std::uint32_t dim;
+  bool scaled;              // by ChunkShared::value_scales
+  std::uint32_t count;
+};
+
+// Rows [stage * kStageRows, ...) on their way into their half of the stage.
+template <class T>
+__device__ inline void fetch_stage(const ValueRows &rows, const ChunkShared &shared, std::uint32_t stage, std::uint8_t *buffer) {
+  const std::uint32_t first = stage * kStageRows, row_bytes = rows.columns * sizeof(typename Staged<T>::Type);
+  std::uint8_t *to = buffer + stage % 2 * kStageRows * row_bytes;
+  const std::uint32_t here = first >= rows.count ? 0 : rows.count - first < kStageRows ? rows.count - first : kStageRows;
+  if constexpr (std::is_same<T, AnyType>::value) {
+    auto *out = reinterpret_cast<float *>(to);
+    for (std::uint32_t i = threadIdx.x; i < here * rows.columns; i += kAttendThreads) {
+      const std::uint32_t row = i / rows.columns, c = i % rows.columns;
+      out[i] = c < rows.dim ? element_at(shared.values[first + row], rows.view->type, c) : 0.0f;
+    }
+  } else {
+    const std::uint32_t pieces = row_bytes / 16;
+    for (std::uint32_t i = threadIdx.x; i < here * pieces; i += kAttendThreads) {
+      const std::uint32_t row = i / pieces, piece = i % pieces;
+      copy_async(to + i * 16, shared.values[first + row] + piece * 16);
+    }
+  }
+  end_copies();
+}
+
+__device__ inline void load2(const float *p, float (&out)[2]) {
+  const float2 v = *reinterpret_cast<const float2 *>(p);
+  out[0] = v.x, out[1] = v.y;
+}
+template <class T>
+__device__ inline void load2(const T *p, float (&out)[2]) {
+  out[0] = widen(p[0]), out[1] = widen(p[1]);
+}
+__device__ inline void load2(const F16 *p, float (&out)[2]) { unpack2<F16>(*reinterpret_cast<const unsigned *>(p), out); }
+__device__ inline void load2(const BF16 *p, float (&out)[2]) { unpack2<BF16>(*reinterpret_cast<const unsigned *>(p), out); }
+
+// A thread's part: two columns from `column` on, query heads first, first + step, ...
+struct ValuePart {
+  std::uint32_t column, first, step, heads;
+  bool idle;
+};
+
+template <class T, int Heads>
+__device__ inline void add_stage(const ValueRows &rows, const ChunkShared &shared, const float *weights, const ValuePart &part,
+                                 const std::uint8_t *stage, std::uint32_t first, float (&acc)[Heads][2]) {
+  const auto *row = reinterpret_cast<const T *>(stage) + part.column;
+  const std::uint32_t here = rows.count - first < kStageRows ? rows.count - first : kStageRows;
+#pragma unroll 4
+  for (std::uint32_t i = 0; i < here; ++i, row += rows.columns) {
+    float value[2];
+    load2(row, value);
+#pragma unroll
+    for (int h = 0; h < Heads; ++h) {
+      const std::uint32_t g = part.first + h * part.step;
+      if (g >= part.heads) continue;
+      float weight = weights[g * kChunk + first + i];
+      if (rows.scaled) weight = weight * shared.value_scales[first + i];
+      acc[h][0] = __fmaf_rn(weight, value[0], acc[h][0]);
+      acc[h][1] = __fmaf_rn(weight, value[1], acc[h][1]);
+    }
+  }
+}
+
+// The stages 0 and 1 must have been fetched. `to[g]` of the part's heads receive their two columns.
+template <class T, int Heads, class Put>
+__device__ inline void weigh_part(const ValueRows &rows, const ChunkShared &shared, const ChunkRows &chunk, const ValuePart &part,
+                                  Put put) {
+  using Type = typename Staged<T>::Type;
+  const std::uint32_t stages = blocks_of(rows.count, kStageRows);
+  float acc[Heads][2] = {};
+  for (std::uint32_t stage = 0; stage < stages; ++stage) {
+    wait_copies<1>();
+    __syncthreads();
+    const std::uint8_t *buffer = chunk.stage + stage % 2 * kStageRows * rows.columns * sizeof(Type);
+    if (!part.idle) add_stage<Type, Heads>(rows, shared, chunk.logits, part, buffer, stage * kStageRows, acc);
+    __syncthreads();
+    fetch_stage<T>(rows, shared, stage + 2, chunk.stage);
+  }
+#pragma unroll
+  for (int h = 0; h < Heads; ++h) {
+    const std::uint32_t g = part.first + h * part.step;
+    if (!part.idle && g < part.heads) put(g, part.column, acc[h][0], acc[h][1]);
+  }
+}
+
+// Wide: a thread may get more than four query heads (kMostNarrow of attend.h).
+template <class T, bool Wide, class Put>
+__device__ inline void weigh_chunk(const ValueRows &rows, const ChunkShared &shared, const ChunkRows &chunk, std::uint32_t heads,
+                                   Put put) {
+  const std::uint32_t pairs = rows.columns / 2, step = kAttendThreads / pairs;
+  ValuePart part{threadIdx.x % pairs * 2, threadIdx.x / pairs, step, heads, false};
+  part.idle = part.first >= step;
+  const std::uint32_t each = blocks_of(heads, step);
+  if (each <= 1) {
+    weigh_part<T, 1>(rows, shared, chunk, part, put);
+  } else if (each <= 2) {
+    weigh_part<T, 2>(rows, shared, chunk, part, put);
+  } else if (each <= 4) {
+    weigh_part<T, 4>(rows, shared, chunk, part, put);
+  } else if constexpr (Wide) {
+    weigh_part<T, 8>(rows, shared, chunk, part, put);
+  }
+}
+
+}  // namespace
+}  // namespace kvsift

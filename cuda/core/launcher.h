@@ -1,0 +1,14 @@
+// Where launches of one call go.
+#pragma once
+
+#include "cuda/core/device.h"
+
+namespace kvsift {
+
+struct Launcher {
+  const Device &device;
+  void *stream;
+  kvsift_error *error;
+};
+
+}  // namespace kvsift

@@ -1,0 +1,94 @@
+#include "cuda/attend/attend.h"
+#include "cuda/methods/method.h"
+#include "cuda/policy/policy.h"
+#include "policy/layout.h"
+
+namespace kvsift {
+namespace {
+
+constexpr std::uint32_t kChunk = 256;
+
+kvsift_status check_supported(const Settings &s, kvsift_error *error) {
+  const kvsift_policy_config &c = s.c;
+  if (cuda_method_of(c.method) == nullptr) {
+    return fail(error, KVSIFT_UNSUPPORTED, "config.method is ", c.method, ", which does not run on the device");
+  }
+  if (c.target_mass > 0) return fail(error, KVSIFT_UNSUPPORTED, "config.target_mass is not supported on the device");
+  if (c.verify_blocks > 0) return fail(error, KVSIFT_UNSUPPORTED, "config.verify_blocks is not supported on the device");
+  if (c.tail == KVSIFT_TAIL_BALANCE) {
+    return fail(error, KVSIFT_UNSUPPORTED, "config.tail is KVSIFT_TAIL_BALANCE, which is not supported on the device");
+  }
+  return KVSIFT_OK;
+}
+
+// Chunks that a query head's pass can have: all tokens, or some of them and all pages.
+std::uint64_t slots_of(const Settings &s) {
+  const std::uint64_t pages = s.value_moments ? blocks_of(s.max_pages, kChunk) + 1u : 0;
+  return blocks_of(s.c.max_tokens, kChunk) + pages;
+}
+
+RoomPlaces lay_out_room(const Settings &s, Layout *layout) {
+  const std::uint64_t lists = std::uint64_t{s.lists} * s.c.kv_heads, heads = s.c.query_heads, slots = slots_of(s);
+  RoomPlaces room{};
+  room.slots = slots;
+  room.steps = layout->take<StepRecord>(s.c.kv_heads, "device steps").bytes;
+  room.tickets = layout->take<std::uint32_t>(s.c.kv_heads, "device tickets").bytes;
+  room.chosen = layout->take<std::uint32_t>(lists * s.list_blocks, "device choices").bytes;
+  room.chosen_counts = layout->take<std::uint32_t>(lists, "device choice counts").bytes;
+  room.kept_counts = layout->take<std::uint32_t>(lists, "device kept counts").bytes;
+  room.values = layout->take<float>(heads * slots * s.dim16, "device chunk values").bytes;
+  room.sums = layout->take<float>(heads * slots * 2, "device chunk sums").bytes;
+  room.carries = layout->take<Carry>(heads * slots, "device chunk carries").bytes;
+  room.method = layout->take<char>(cuda_method_of(s.c.method)->room_bytes(s), "device method room").bytes;
+  room.bytes = layout->used();
+  return room;
+}
+
+}  // namespace
+
+kvsift_status lay_out_cuda(const kvsift_policy_config &config, CudaPlaces *places) {
+  *places = CudaPlaces{};
+  if (kvsift_status s = settle(config, &places->settings)) return s;
+  const Settings &s = places->settings;
+  if (kvsift_status status = check_supported(s, config.error)) return status;
+  Layout layout;
+  if (kvsift_status status = lay_out(s, &layout, &places->policy, config.error)) return status;
+  places->room = lay_out_room(s, &layout);
+  if (kvsift_status status = layout.check(config.error)) return status;
+  places->device_bytes = places->room.bytes;
+  Layout host;
+  host.take<CudaPolicy>(1, "device policy");
+  const std::uint64_t units = std::uint64_t{s.sparse_layers} * s.c.kv_heads;
+  places->keys_seen = host.take<std::uint32_t>(units, "keys seen");
+  places->rows_seen = host.take<std::uint32_t>(units, "rows seen");
+  places->host_bytes = host.used();
+  places->pinned_bytes = align_up(sizeof(Fault));
+  return KVSIFT_OK;
+}
+
+Image image_of(const CudaPlaces &places, const Policy &host, char *base, Fault *fault) {
+  const PolicyPlaces &p = places.policy;
+  Image image{};
+  image.base = base;
+  image.fault = fault;
+  image.s = places.settings;
+  image.s.c.error = nullptr;
+  image.at = p.places;
+  image.room = places.room;
+  // The counters of struct Policy lie side by side, in the order of struct Progress.
+  image.progress = static_cast<std::uint64_t>(reinterpret_cast<const char *>(&host.tokens) -
+                                              reinterpret_cast<const char *>(&host));
+  image.units = p.units.bytes;
+  image.scratch = p.scratch.bytes;
+  image.scratch_floats = p.scratch_floats;
+  image.ranges = p.ranges.bytes;
+  image.range_counts = p.range_counts.bytes;
+  image.blocks = p.blocks.bytes;
+  image.block_counts = p.block_counts.bytes;
+  image.missed = p.missed.bytes;
+  image.missed_counts = p.missed_counts.bytes;
+  image.marks = p.marks.bytes;
+  return image;
+}
+
+}  // namespace kvsift

@@ -1,0 +1,89 @@
+// A store whose fast tier is device memory. The host alone decides which block lies in which slot; the device is told by
+// the kernels that move blocks, in the order of the streams:
+//
+//     caller's stream:   append rows -> [used] ................ attend;  resolve: wait [fetched], late fetches
+//     copy stream:       wait [used] -> write back -> [written];  prefetch: wait [used], fetches -> [fetched]
+#pragma once
+
+#include "core/arena.h"
+#include "cuda/core/device.h"
+#include "cuda/store/moves.h"
+#include "kvsift/kvsift_cuda.h"
+#include "store/geometry.h"
+
+namespace kvsift {
+
+enum CudaSlotState : std::uint32_t { kSlotFree, kSlotOpen, kSlotHeld };
+
+struct CudaSlot {
+  std::uint32_t state, block, head;
+  std::uint32_t newer, older;  // LRU of the layer
+  std::uint32_t prefetched;    // 1: brought by a prefetch and not yet used
+  std::uint64_t call;          // the last call that wanted it
+};
+
+struct CudaLayer {
+  std::uint32_t first_slot, slots;
+  std::uint32_t newest, oldest;
+  std::uint32_t tokens;
+  std::uint64_t prefetches;
+  CUevent fetched, written;  // on the copy stream: the layer's last prefetch, and its last write-back
+};
+
+struct CudaStore {
+  std::uint64_t alive;
+  Geometry g;
+  Device device;
+  kvsift_error error;  // of the last failed call
+  kvsift_status lost;  // what every call answers; KVSIFT_OK: not lost
+  std::uint32_t run_blocks, max_ranges;
+  std::uint64_t host_bytes;
+
+  CUstream copies;
+  CUevent used;      // on the caller's stream: what was put there before a call
+  CUevent received;  // likewise: lists have come
+
+  char *slots;             // device, [slots][slot_bytes]
+  std::int32_t *tables;    // device, [layers][KV heads][blocks]
+  char *records;           // pinned, [layers][KV heads][blocks][slot_bytes]
+  const char *records_seen;  // the same, as the device sees it
+  kvsift_range *ranges;    // pinned, [query heads][max_ranges]
+  std::uint32_t *counts;   // pinned, [query heads]
+
+  std::uint64_t call;
+  CudaLayer *layers;
+  CudaSlot *slot_states;
+  std::int32_t *entries;   // as `tables`, on the host
+  kvsift_store_stats stats;
+
+  CudaSlot &slot(const CudaLayer &layer, std::uint32_t local) const { return slot_states[layer.first_slot + local]; }
+  std::uint64_t first_record(std::uint32_t layer) const { return g.record_index(layer, 0, 0); }
+  std::uint32_t record(std::uint32_t head, std::uint32_t block) const { return head * g.blocks + block; }
+  std::int32_t *entry(std::uint32_t layer, std::uint32_t record) const { return entries + first_record(layer) + record; }
+};
+
+constexpr std::uint64_t kAliveStore = 0x6b76736966745374ull;
+
+// Where everything lies in the three arenas.
+struct CudaStorePlaces {
+  Geometry geometry;
+  std::uint64_t tables, device_bytes;         // device; the slots come first
+  std::uint64_t ranges, counts, pinned_bytes;  // pinned; the records come first
+  Offset<CudaLayer> layers;
+  Offset<CudaSlot> slot_states;
+  Offset<std::int32_t> entries;
+  std::uint64_t host_bytes;
+};
+
+kvsift_status lay_out_store(const kvsift_cuda_store_config &config, CudaStorePlaces *places);
+kvsift_status create_store(const kvsift_cuda_store_config &config, const CudaStorePlaces &places,
+                           const kvsift_cuda_arenas &arenas, void *stream, CudaStore **store);
+// Waits for the copies under way.
+void destroy_store(CudaStore *store);
+
+// A failure of the driver loses the store.
+kvsift_status check_driver(CudaStore *store, CUresult result, const char *call);
+// `later` goes on once `earlier` has come to where it is now; `mark` is recorded there.
+kvsift_status order_streams(CudaStore *store, CUstream earlier, CUevent mark, CUstream later);
+
+}  // namespace kvsift

@@ -1,0 +1,219 @@
+#include "device_session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cases.h"
+#include "gpu.h"
+#include "state_difference.h"
+
+static device_rows *copy_rows(const toy_rows *rows, uint32_t layers) {
+  if (rows == NULL) return NULL;
+  device_rows *copies = calloc(layers, sizeof *copies);
+  for (uint32_t i = 0; i < layers; ++i) {
+    copies[i].data = gpu_new(rows[i].bytes, rows[i].view.data);
+    if (rows[i].view.scales != NULL) copies[i].scales = gpu_new(rows[i].scale_bytes, rows[i].view.scales);
+  }
+  return copies;
+}
+
+static void free_rows(device_rows *rows, uint32_t layers) {
+  for (uint32_t i = 0; rows != NULL && i < layers; ++i) {
+    gpu_free(rows[i].data);
+    gpu_free(rows[i].scales);
+  }
+  free(rows);
+}
+
+kvsift_cuda_arenas device_arenas(const kvsift_policy_config *config) {
+  kvsift_cuda_sizes sizes = {.struct_size = sizeof sizes};
+  kvsift_cuda_arenas arenas = {.struct_size = sizeof arenas};
+  if (kvsift_cuda_policy_sizes(config, &sizes) != KVSIFT_OK) return arenas;
+  arenas.device = gpu_new(sizes.device, NULL);
+  arenas.device_bytes = sizes.device;
+  arenas.pinned = gpu_new_pinned(sizes.pinned);
+  arenas.pinned_bytes = sizes.pinned;
+  arenas.host = aligned_alloc(KVSIFT_ARENA_ALIGNMENT, sizes.host);
+  arenas.host_bytes = sizes.host;
+  memset(arenas.host, 0xa5, sizes.host);
+  return arenas;
+}
+
+void device_arenas_free(kvsift_cuda_arenas *arenas) {
+  gpu_free(arenas->device);
+  gpu_free_pinned(arenas->pinned);
+  free(arenas->host);
+}
+
+#define must_on(d, status) expect((status) == KVSIFT_OK, "%s", kvsift_cuda_last_error((d)->policy))
+
+device_session *device_session_new(const kvsift_policy_config *config, const toy *t) {
+  kvsift_error error = {0};
+  device_session *d = calloc(1, sizeof *d);
+  d->toy = t;
+  d->config = *config;
+  d->config.error = &error;
+  d->arenas = device_arenas(&d->config);
+  if (d->arenas.device == NULL) {
+    expect(error.status == KVSIFT_UNSUPPORTED, "sizes: %s", error.message);
+    free(d);
+    return NULL;
+  }
+  const kvsift_status status = kvsift_cuda_policy_create(&d->config, &d->arenas, gpu_stream(), &d->policy);
+  expect(status == KVSIFT_OK, "create: %s", error.message);
+  d->config.error = NULL;
+  d->queries = copy_rows(t->queries, t->layers);
+  d->keys = copy_rows(t->keys, t->layers);
+  d->values = copy_rows(t->values, t->layers);
+  d->paged_keys = copy_rows(t->paged_keys, t->layers);
+  d->paged_values = copy_rows(t->paged_values, t->layers);
+  if (t->table != NULL) d->table = gpu_new(sizeof(int32_t) * t->pages * (t->form.table_per_head ? t->kv_heads : 1), t->table);
+  d->block_stride = (config->max_tokens + config->block_tokens - 1) / config->block_tokens;
+  d->out = gpu_new(4ull * config->query_heads * config->head_dim, NULL);
+  d->block_max = gpu_new(4ull * config->query_heads * d->block_stride, NULL);
+  d->block_mass = gpu_new(4ull * config->query_heads * d->block_stride, NULL);
+  d->log_sum_exp = gpu_new(4ull * config->query_heads, NULL);
+  return d;
+}
+
+void device_session_free(device_session *d) {
+  if (d == NULL) return;
+  gpu_wait();
+  must_on(d, kvsift_cuda_policy_destroy(d->policy));
+  device_arenas_free(&d->arenas);
+  free_rows(d->queries, d->toy->layers);
+  free_rows(d->keys, d->toy->layers);
+  free_rows(d->values, d->toy->layers);
+  free_rows(d->paged_keys, d->toy->layers);
+  free_rows(d->paged_values, d->toy->layers);
+  gpu_free(d->table);
+  gpu_free(d->out);
+  gpu_free(d->block_max);
+  gpu_free(d->block_mass);
+  gpu_free(d->log_sum_exp);
+  free(d);
+}
+
+/* The toy's view with the pointers moved to the device. */
+static kvsift_view moved(kvsift_view view, const toy_rows *rows, const device_rows *to) {
+  view.data = (const uint8_t *)to->data + ((const uint8_t *)view.data - (const uint8_t *)rows->view.data);
+  if (view.scales != NULL) {
+    view.scales = (const float *)((const uint8_t *)to->scales +
+                                  ((const uint8_t *)view.scales - (const uint8_t *)rows->view.scales));
+  }
+  return view;
+}
+
+kvsift_view device_view(const device_session *d, toy_kind kind, uint32_t layer, uint32_t first) {
+  const toy_rows *rows = kind == TOY_QUERY ? d->toy->queries : kind == TOY_KEY ? d->toy->keys : d->toy->values;
+  const device_rows *to = kind == TOY_QUERY ? d->queries : kind == TOY_KEY ? d->keys : d->values;
+  return moved(toy_view(d->toy, kind, layer, first), &rows[layer], &to[layer]);
+}
+
+kvsift_cache device_cache(const device_session *d, uint32_t layer, uint32_t tokens) {
+  kvsift_cache cache = toy_cache(d->toy, layer, tokens);
+  if (d->table == NULL) {
+    cache.keys = moved(cache.keys, &d->toy->keys[layer], &d->keys[layer]);
+    cache.values = moved(cache.values, &d->toy->values[layer], &d->values[layer]);
+  } else {
+    cache.keys = moved(cache.keys, &d->toy->paged_keys[layer], &d->paged_keys[layer]);
+    cache.values = moved(cache.values, &d->toy->paged_values[layer], &d->paged_values[layer]);
+    cache.block_table = d->table;
+  }
+  return cache;
+}
+
+static kvsift_query device_query(const device_session *d, uint32_t layer, uint32_t tokens, uint32_t rows, uint32_t at) {
+  kvsift_query q = {.struct_size = sizeof q, .tokens = tokens, .rows = rows};
+  q.view = device_view(d, TOY_QUERY, layer, at - rows);
+  return q;
+}
+
+static void give_keys(device_session *d, uint32_t layer, uint32_t first, uint32_t tokens, uint32_t at) {
+  const kvsift_view keys = device_view(d, TOY_KEY, layer, at), values = device_view(d, TOY_VALUE, layer, at);
+  must_on(d, kvsift_cuda_observe_keys(d->policy, layer, NULL, first, tokens, &keys, &values, gpu_stream()));
+}
+
+void device_prompt(device_session *d, uint32_t tokens) {
+  const uint32_t end = d->tokens + tokens;
+  for (uint32_t layer = 0; layer < d->config.layers && tokens > 0; ++layer) {
+    give_keys(d, layer, d->tokens, tokens, d->tokens);
+    const kvsift_query q = device_query(d, layer, end, tokens, end);
+    const kvsift_cache cache = device_cache(d, layer, end);
+    must_on(d, kvsift_cuda_observe_prompt(d->policy, layer, &q, &cache, gpu_stream()));
+  }
+  device_advance(d, tokens);
+}
+
+void device_advance(device_session *d, uint32_t tokens) {
+  must_on(d, kvsift_cuda_advance(d->policy, tokens, gpu_stream()));
+  d->tokens += tokens;
+}
+
+void device_layer(device_session *d, uint32_t layer, uint32_t tokens, uint32_t at) {
+  const kvsift_query q = device_query(d, layer, tokens, 1, at);
+  const kvsift_cache cache = device_cache(d, layer, tokens);
+  kvsift_observation o = {.struct_size = sizeof o, .block_stride = d->block_stride, .block_max = d->block_max,
+                          .block_mass = d->block_mass, .log_sum_exp = d->log_sum_exp};
+  give_keys(d, layer, tokens == 0 ? KVSIFT_CUDA_NEXT : at - 1, 1, at - 1);
+  must_on(d, kvsift_cuda_select_blocks(d->policy, layer, &q, NULL, gpu_stream()));
+  must_on(d, kvsift_cuda_attend(d->policy, layer, &q, &cache, d->out, &o, gpu_stream()));
+}
+
+static void expect_same_floats(const float *cpu, const float *device, uint64_t count, const char *what, uint32_t layer,
+                               uint32_t tokens) {
+  float *got = malloc(count * sizeof *got);
+  gpu_read(got, device, count * sizeof *got);
+  for (uint64_t i = 0; i < count; ++i) {
+    uint32_t a, b;
+    memcpy(&a, cpu + i, sizeof a);
+    memcpy(&b, got + i, sizeof b);
+    expect(a == b, "%s of layer %u at %u tokens: element %llu is %a on the device, %a on the CPU", what, layer, tokens,
+           (unsigned long long)i, (double)got[i], (double)cpu[i]);
+  }
+  free(got);
+}
+
+/* Called while the CPU's answer for a layer stands; the device does the layer, and its attention is fed back. */
+static void compare_layer(session *s, const session_answer *answer) {
+  device_session *d = s->context;
+  const uint32_t layer = answer->layer, tokens = answer->tokens;
+  device_layer(d, layer, tokens, tokens);
+  kvsift_query q = device_query(d, layer, tokens, 1, tokens);
+  const kvsift_observation *cpu = answer->observation;
+  const uint32_t blocks = (tokens + s->config.block_tokens - 1) / s->config.block_tokens;
+  expect_same_floats(answer->out, d->out, (uint64_t)s->config.query_heads * s->config.head_dim, "output", layer, tokens);
+  expect_same_floats(cpu->log_sum_exp, d->log_sum_exp, s->config.query_heads, "log-sum-exp", layer, tokens);
+  for (uint32_t h = 0; h < s->config.query_heads; ++h) {
+    const uint64_t at = (uint64_t)h * d->block_stride;
+    expect_same_floats(cpu->block_max + at, d->block_max + at, blocks, "block maximum", layer, tokens);
+    expect_same_floats(cpu->block_mass + at, d->block_mass + at, blocks, "block mass", layer, tokens);
+  }
+  kvsift_observation o = *cpu;
+  o.block_max = d->block_max;
+  o.block_mass = d->block_mass;
+  o.log_sum_exp = d->log_sum_exp;
+  must_on(d, kvsift_cuda_observe_attention(d->policy, layer, &q, &o, gpu_stream()));
+  ++d->checked;
+}
+
+void run_both(session *s, device_session *d, uint32_t steps) {
+  s->look = compare_layer;
+  s->context = d;
+  for (; steps > 0; --steps) {
+    session_steps(s, 1);
+    device_advance(d, 1);
+    expect_same_state(s, d);
+  }
+  s->look = NULL;
+}
+
+void expect_same_state(const session *s, const device_session *d) {
+  session *copy = session_new(&s->config, s->toy);
+  char difference[200];
+  must_on(d, kvsift_cuda_download(d->policy, copy->policy, gpu_stream()));
+  gpu_wait();
+  expect(!state_difference(s->policy, copy->policy, difference, sizeof difference), "at %u tokens: %s", s->tokens, difference);
+  session_free(copy);
+}

@@ -1,0 +1,93 @@
+/* Device policies against CPU policies over random shapes: selections, outputs, observations and the state, bit for bit. */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cases.h"
+#include "device_session.h"
+#include "gpu.h"
+#include "random.h"
+#include "shapes.h"
+
+static kvsift_method method_of_test;
+
+static toy_form pick_form(test_random *r) {
+  static const kvsift_type types[] = {KVSIFT_F16, KVSIFT_F16, KVSIFT_BF16, KVSIFT_I8, KVSIFT_F32};
+  toy_form form = {.type = types[random_below(r, 5)]};
+  if (random_below(r, 2) == 0) form.page_tokens = 1u << random_below(r, 6);
+  form.table_per_head = random_below(r, 2) == 0;
+  form.heads_first = random_below(r, 2) == 0;
+  form.gap = random_below(r, 3) == 0 ? 8 * random_below(r, 2) + 8 : random_below(r, 3);
+  return form;
+}
+
+/* Features that do not run on the device yet are left out; contexts are long enough for several chunks at times. */
+static kvsift_policy_config pick_config(test_random *r) {
+  kvsift_policy_config c = shape_config(r, method_of_test);
+  c.verify_blocks = 0;
+  c.target_mass = 0;
+  if (c.tail == KVSIFT_TAIL_BALANCE) c.tail = KVSIFT_TAIL_NONE;
+  if (random_below(r, 4) > 0) c.dense_tokens = KVSIFT_DENSE_OFF;
+  if (c.layers > 2) c.layers = 2;
+  if (c.dense_layers >= c.layers) c.dense_layers = 0;
+  if (random_below(r, 3) == 0) c.max_tokens += 400 + random_below(r, 500);
+  return c;
+}
+
+/* What the cases were about, so that the test says when they became empty. */
+static struct {
+  uint64_t lists, calibrations, runs;
+} seen;
+
+static void count_seen(const session *s) {
+  kvsift_stats stats = {.struct_size = sizeof stats};
+  must(s->policy, kvsift_get_stats(s->policy, &stats));
+  seen.lists += stats.selections;
+  seen.calibrations += stats.calibrations;
+  ++seen.runs;
+}
+
+static void run_case(uint64_t seed) {
+  test_random r = {seed};
+  const kvsift_policy_config config = pick_config(&r);
+  toy *t = toy_new(seed, &config, pick_form(&r));
+  session *s = session_new(&config, t);
+  device_session *d = device_session_new(&config, t);
+  if (s != NULL && d != NULL) {
+    const uint32_t prompt = random_below(&r, config.max_tokens - 10);
+    const uint32_t first = prompt > 0 ? random_below(&r, prompt) : 0;
+    session_prompt(s, first);
+    device_prompt(d, first);
+    expect_same_state(s, d);
+    session_prompt(s, prompt - first);
+    device_prompt(d, prompt - first);
+    expect_same_state(s, d);
+    run_both(s, d, 1 + random_below(&r, 8));
+    count_seen(s);
+  }
+  session_free(s);
+  device_session_free(d);
+  toy_free(t);
+}
+
+static void bits_are_the_cpus(void **state) {
+  (void)state;
+  for (cases c = cases_begin(25); cases_next(&c);) {
+    cases_name("%s on the device", kvsift_method_name(method_of_test));
+    run_case(c.seed);
+  }
+  print_message("%llu runs, %llu sparse lists, %llu calibrated\n", (unsigned long long)seen.runs,
+                (unsigned long long)seen.lists, (unsigned long long)seen.calibrations);
+  if (seen.runs >= 20) assert_true(method_of_test == KVSIFT_METHOD_FULL || seen.lists > 100);
+}
+
+int main(int argc, char **argv) {
+  if (!gpu_open()) return 77;
+  if (argc < 2 || kvsift_method_from_name(argv[1], &method_of_test) != KVSIFT_OK) return 2;
+  const struct CMUnitTest tests[] = {cmocka_unit_test(bits_are_the_cpus)};
+  return cmocka_run_group_tests_name(argv[1], tests, NULL, NULL);
+}

@@ -1,0 +1,140 @@
+#!/bin/bash
+# Builds the CUDA backend on a machine with a GPU, runs its tests and benchmarks there, and leaves the results as JSON.
+# Takes less than ten minutes; what does not fit is left out and said so.
+#
+#     tests/cuda/run_on_device.sh [FOLDER]    results go to FOLDER, else to $OUT, else to ./results
+#
+# With KVSIFT_CUDA_MOCK=1 everything runs on the tests' emulator instead: that tries this script where there is no GPU.
+# KVSIFT_CUDA_BUILD names the build folder (build-cuda). Ends with 77 and one line where there is no device.
+set -uo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+results=${1:-${OUT:-results}}
+build=${KVSIFT_CUDA_BUILD:-$root/build-cuda}
+mock=${KVSIFT_CUDA_MOCK:-0}
+cuda_home=${CUDA_HOME:-/usr/local/cuda}
+limit=570
+began=$SECONDS
+left() { echo $((limit - (SECONDS - began))); }
+# stage NAME SECONDS COMMAND...: runs it within what is left, and notes how it ended.
+stages=()
+stage() {
+  local name=$1 most=$2 from=$SECONDS status=0
+  shift 2
+  [ "$most" -lt "$(left)" ] || most=$(left)
+  echo "== $name"
+  if [ "$most" -lt 5 ]; then
+    status=124
+  else
+    timeout "$most" "$@" || status=$?
+  fi
+  [ $status -ne 124 ] || echo "$name: did not end in time"
+  stages+=("{\"stage\": \"$name\", \"status\": $status, \"seconds\": $((SECONDS - from))}")
+  return $status
+}
+
+probe=$(mktemp -d)
+trap 'rm -rf "$probe"' EXIT
+cat >"$probe/probe.c" <<'C'
+#include <dlfcn.h>
+int main(void) {
+  void *driver = dlopen("libcuda.so.1", RTLD_NOW);
+  int (*init)(unsigned) = driver ? (int (*)(unsigned))dlsym(driver, "cuInit") : 0;
+  int (*count)(int *) = driver ? (int (*)(int *))dlsym(driver, "cuDeviceGetCount") : 0;
+  int devices = 0;
+  return !(init && count && init(0) == 0 && count(&devices) == 0 && devices > 0);
+}
+C
+if [ "$mock" = 0 ] && { ! cc -o "$probe/probe" "$probe/probe.c" -ldl || ! "$probe/probe"; }; then
+  echo "run_on_device.sh: skipped: no CUDA device on this machine (KVSIFT_CUDA_MOCK=1 tries the script on the emulator)"
+  exit 77
+fi
+export PATH=$PATH:$cuda_home/bin
+mkdir -p "$results" || exit 1
+results=$(cd "$results" && pwd)
+
+tests=enabled
+if ! pkg-config --exists cmocka && [ "$(id -u)" -eq 0 ]; then
+  { apt-get update -q && apt-get install -y -q --no-install-recommends libcmocka-dev; } >/dev/null 2>&1
+fi
+if ! pkg-config --exists cmocka; then
+  echo "skipped: the tests, for want of cmocka (PKG_CONFIG_PATH may name one); the benchmarks run"
+  tests=disabled
+fi
+
+build_all() {
+  local options=(-Dcuda=enabled -Dtests=$tests -Dexamples=disabled)
+  if [ -f "$build/build.ninja" ]; then
+    meson setup --reconfigure "$build" "$root" "${options[@]}" >/dev/null || return 1
+  else
+    meson setup "$build" "$root" "${options[@]}" >/dev/null || return 1
+  fi
+  if [ $tests = disabled ]; then
+    ninja -C "$build" --quiet libkvsift.a || return 1
+    bench=$probe/bench_device
+    (cd "$root/tests/cuda" && cc -O2 -I"$root/include" -isystem "$cuda_home/include" -o "$bench" bench_device.c \
+      bench_world.c gpu.c "$build/libkvsift.a" -ldl -lm -lpthread) || return 1
+  else
+    # shellcheck disable=SC2046
+    ninja -C "$build" --quiet $(python3 "$root/tests/cuda/run_tests.py" --build "$build" --targets) || return 1
+    bench=$build/tests/cuda/bench_device
+  fi
+}
+bench=
+from=$SECONDS
+echo "== build"
+build_all || { echo "run_on_device.sh: the build failed"; exit 1; }
+stages+=("{\"stage\": \"build\", \"status\": 0, \"seconds\": $((SECONDS - from))}")
+
+unset KVSIFT_CUDA_DRIVER
+quick=()
+if [ "$mock" != 0 ]; then
+  [ $tests = enabled ] || { echo "run_on_device.sh: the emulator needs the tests"; exit 1; }
+  export KVSIFT_CUDA_DRIVER=$build/tests/cuda/libkvsift_mock_cuda.so
+  quick=(--quick)
+fi
+
+run_tests=(python3 "$root/tests/cuda/run_tests.py" --build "$build")
+sanitizer=$(command -v compute-sanitizer || ls /opt/nvidia/compute-sanitizer/compute-sanitizer 2>/dev/null)
+worst=0
+if [ $tests = enabled ]; then
+  stage tests 150 "${run_tests[@]}" --json "$results/tests.json" || worst=1
+  if [ -n "$sanitizer" ] && [ "$mock" = 0 ]; then
+    for tool in memcheck racecheck; do
+      # Few random cases: a sanitizer makes a kernel tens of times slower.
+      KVSIFT_TEST_CASES=2 stage $tool 60 "${run_tests[@]}" --json "$results/$tool.json" --only 'probe|methods|store|policy/' \
+        --wrapper "$sanitizer --tool $tool --error-exitcode 9" || worst=1
+    done
+  else
+    echo "skipped: compute-sanitizer (not here, or no device)"
+  fi
+fi
+
+stage bench 170 "$bench" ${quick[@]+"${quick[@]}"} --json "$results/bench.json" || worst=1
+if [ "$mock" = 0 ] && python3 -c 'import torch' 2>/dev/null; then
+  stage sdpa 60 python3 "$root/tests/cuda/bench_sdpa.py" --bench "$results/bench.json" --json "$results/sdpa.json" || worst=1
+else
+  echo "skipped: the comparison with PyTorch (no torch, or no device)"
+fi
+
+ncu=$(command -v ncu || ls /opt/nvidia/nsight-compute/*/ncu 2>/dev/null | tail -1)
+if [ "$mock" = 0 ] && [ -n "$ncu" ]; then
+  limiters() {
+    "$ncu" --clock-control none --csv --section SpeedOfLight --section Occupancy --section LaunchStats --launch-count 80 \
+      --kernel-name regex:kvsift_ "$bench" --once --tokens 32768 --budget 1024 >"$results/ncu.csv"
+  }
+  export -f limiters
+  export ncu bench results
+  stage ncu 60 bash -c limiters || worst=1
+else
+  echo "skipped: each kernel's limiter (no ncu, or no device)"
+fi
+
+{
+  printf '{\n  "commit": "%s",\n  "emulated": %s,\n  "seconds": %d,\n  "stages": [\n    ' \
+    "$(git -C "$root" rev-parse --short HEAD 2>/dev/null || echo unknown)" "$([ "$mock" = 0 ] && echo false || echo true)" \
+    $((SECONDS - began))
+  (IFS=,; echo "${stages[*]}") | sed 's/},{/},\n    {/g'
+  printf '  ]\n}\n'
+} >"$results/summary.json"
+echo "run_on_device.sh: $((SECONDS - began)) s, results in $results"
+exit $worst
