@@ -66,6 +66,7 @@ BalanceArgs args_of(const BalanceJob &job, const BalancePlaces &p, char *room) {
   a.weight_out = job.weight;
   a.counts = job.counts;
   a.capacity = job.capacity;
+  a.fault = job.fault;
   return a;
 }
 

@@ -8,6 +8,7 @@
 #include "balance/plan.h"
 #include "core/arena.h"
 #include "cuda/core/launcher.h"
+#include "cuda/policy/image.h"
 
 namespace kvsift {
 
@@ -40,6 +41,7 @@ struct BalanceArgs {
   float *weight_out;
   std::uint32_t *counts;            // [heads]
   std::uint32_t capacity;
+  Fault *fault;                     // null: not told
 };
 
 struct BalanceJob {
@@ -51,6 +53,7 @@ struct BalanceJob {
   float *weight;
   std::uint32_t *counts;
   std::uint32_t capacity;
+  Fault *fault;
 };
 
 struct BalancePlaces {

@@ -27,14 +27,14 @@ struct Share {
   DeviceRow row;
   float factor;
   bool there;
-  std::uint32_t token, half;
+  std::uint32_t token, half, head;
   float (*out)[kGramTile];
 };
 
 __device__ Share share_of(const BalanceArgs &args, const BalanceGroup &group, const Operand &of, std::uint32_t j,
                           std::uint32_t i, Operands *operands) {
   const bool of_rows = threadIdx.x < kGramThreads / 2;
-  Share s{DeviceRow{nullptr, 1.0f}, 1.0f, false, threadIdx.x / 2 % kGramTile, threadIdx.x % 2,
+  Share s{DeviceRow{nullptr, 1.0f}, 1.0f, false, threadIdx.x / 2 % kGramTile, threadIdx.x % 2, group.head,
           of_rows ? operands->row : operands->column};
   const std::uint32_t member = (of_rows ? j : i) + s.token;
   s.there = member < group.count;
@@ -53,7 +53,9 @@ __device__ void load_lines(const BalanceArgs &args, const Operand &of, const Sha
     const std::uint32_t line = s.half * (kDepth / 2) + k;
     float x = 0.0f;
     if (s.there && c + line < args.dim) {
-      x = cut_off(widen(row[c + line]) * s.factor);
+      const float raw = widen(row[c + line]) * s.factor;
+      if (raw - raw != 0.0f) report(args, of.weighted ? kFaultValues : kFaultKeys, args.first_head + s.head);
+      x = cut_off(raw);
       if (of.centre != nullptr) x = x - of.centre[c + line];
     }
     s.out[line][s.token] = x;
@@ -109,7 +111,7 @@ KVSIFT_KERNEL(balance_centre, BalanceArgs, 256) {
 #pragma unroll 8
     for (std::uint32_t i = 0; i < group.count; ++i) {
       const DeviceRow row = row_of_member(args, args.keys, group, i);
-      sum += coordinate(row, args.keys.type, row.scale, c);
+      sum += cut_off(element_at(row.data, args.keys.type, c) * row.scale);
     }
     args.centre[std::uint64_t{blockIdx.x} * args.dim + c] = sum * share;
   }

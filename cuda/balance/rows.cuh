@@ -24,21 +24,27 @@ __device__ inline BalanceGroup group_of_pass(const BalanceArgs &args, std::uint3
   return g;
 }
 
+// Tells the host; the first fault stays.
+__device__ inline void report(const BalanceArgs &args, std::uint32_t what, std::uint32_t head) {
+  if (args.fault == nullptr || atomicCAS(&args.fault->what, static_cast<std::uint32_t>(kFaultNone), what) != 0) return;
+  args.fault->layer = args.layer;
+  args.fault->head = head;
+  args.fault->tokens = args.begin + args.tokens;
+}
+
 __device__ inline DeviceRow row_of_member(const BalanceArgs &args, const kvsift_view &view, const BalanceGroup &group,
                                           std::uint32_t i) {
   const std::uint32_t head = args.first_head + group.head;
   const PageTable table{args.table == nullptr ? nullptr : args.table + std::uint64_t{head} * args.table_stride,
                         args.page_shift};
-  return row_of_token(view, table, group.index[i], head);
+  const std::uint32_t token = group.index[i];
+  if (table.entries != nullptr && table.entries[token >> table.shift] < 0) report(args, kFaultTable, head);
+  return row_of_token(view, table, token, head);
 }
 
 __device__ inline float cut_off(float x) {
   x = x < kMostCoordinate ? x : kMostCoordinate;
   return x > -kMostCoordinate ? x : -kMostCoordinate;
-}
-
-__device__ inline float coordinate(const DeviceRow &row, kvsift_type type, float factor, std::uint32_t c) {
-  return cut_off(element_at(row.data, type, c) * factor);
 }
 
 }  // namespace

@@ -33,7 +33,9 @@
 #ifndef KVSIFT_KVSIFT_CUDA_H
 #define KVSIFT_KVSIFT_CUDA_H
 
+#include <kvsift/balance.h>
 #include <kvsift/kvsift.h>
+#include <kvsift/store.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -169,8 +171,133 @@ kvsift_status kvsift_cuda_download(const kvsift_cuda_policy *policy, kvsift_poli
 kvsift_status kvsift_cuda_fork(const kvsift_cuda_policy *policy, const kvsift_cuda_arenas *arenas, void *stream,
                                kvsift_cuda_policy **copy);
 
+/* ---- BalanceKV ---- */
+
+#define KVSIFT_CUDA_BALANCE_HEADS 1024u
+
+/* Bytes of device memory that compressing `heads` heads of `tokens` tokens needs. Any status a bad config gets; UNSUPPORTED for
+ * forms other than practical and uniform, for the guard, for given uniforms and for group_tokens 0. */
+kvsift_status kvsift_cuda_balance_room(const kvsift_balance_config *config, uint32_t heads, uint32_t tokens, uint64_t *bytes);
+
+/* As kvsift_balance_compress for KV heads first_head .. first_head + heads, to the same tokens and weights: head h's lie in
+ * index and weight from h * capacity on, how many in counts[h]. The cache's data, scales and block table, room (at a multiple of
+ * KVSIFT_ARENA_ALIGNMENT), index, weight and counts are device memory. `policy` lends its kernels and the place where
+ * the device tells of NaN, infinity and bad tables, and is not touched otherwise. Sentences go to config->error. */
+kvsift_status kvsift_cuda_balance_compress(kvsift_cuda_policy *policy, const kvsift_balance_config *config,
+                                           const kvsift_cache *cache, uint32_t first_head, uint32_t heads, kvsift_range range,
+                                           void *room, uint64_t room_bytes, uint32_t *index, float *weight, uint32_t capacity,
+                                           uint32_t *counts, void *stream);
+
 /* "" where none; holds until the policy's next failure. */
 const char *kvsift_cuda_last_error(const kvsift_cuda_policy *policy);
+
+/* ---- a cache larger than device memory ----
+ *
+ * What kvsift_store is to a file and fast memory, this is to pinned host memory and device memory: the slow tier holds every
+ * completed block, a fixed number of slots in device memory is what kvsift_cuda_attend reads. One store holds one sequence,
+ * all layers and KV heads; a block is block_tokens tokens of one KV head in one layer.
+ *
+ *     each layer of a step:   kvsift_cuda_store_append(the new token)
+ *                             kvsift_cuda_select_blocks -> kvsift_cuda_store_receive -> kvsift_cuda_store_resolve -> kvsift_cuda_attend
+ *                             kvsift_cuda_store_prefetch(what the next token is expected to need)
+ *
+ * Who waits. The host decides what goes where, so it must see the selection: receive copies a device policy's lists to pinned
+ * memory and waits for them, a host round-trip for each selection; lists that the host has anyway (a CPU policy's) need
+ * none. All other calls but flush and destroy put work into streams and return. Prefetches and write-backs go through a
+ * stream of the store's own, made at create; events order it with the caller's: prefetch begins after what is in `stream`
+ * when it is called, append and resolve wait on the device for the copies that they need. Nothing here can be captured.
+ *
+ * Transfers. Blocks that are neighbours in slow memory and in their slots go as one, from run_blocks blocks on by the copy
+ * engine; shorter ones by a kernel that reads pinned memory. Completed blocks are written back in order.
+ *
+ * Calls of one layer must reach the device in the order in which they were made: use one stream, or order streams by events.
+ * A store belongs to one thread at a time. Any KVSIFT_DEVICE loses the store: every later call but destroy answers it
+ * again. There are no late caps and no checksums here, and I8 storage is not supported. */
+
+typedef struct kvsift_cuda_store kvsift_cuda_store;
+
+/* Configuration. Call kvsift_cuda_store_config_init, then set what differs. */
+typedef struct kvsift_cuda_store_config {
+  uint32_t struct_size;
+  /* geometry: no defaults, must be set; query_heads 0 means kv_heads */
+  uint32_t layers;
+  uint32_t query_heads;
+  uint32_t kv_heads;
+  uint32_t head_dim;
+  uint32_t max_tokens;
+  uint32_t block_tokens;        /* a power of two, 1 .. 256; 16 by default */
+  kvsift_type type;             /* F32, F16 or BF16; F16 by default */
+  uint32_t fast_blocks;         /* a layer has fast_blocks * kv_heads slots, which its KV heads share; must be set */
+  uint32_t resident_layers;     /* the first layers keep everything in device memory: those that attend to everything */
+  uint32_t sink_tokens;         /* pinned in the fast tier: the first tokens, */
+  uint32_t local_tokens;        /*   and the last; by default 16 and 64 */
+  uint32_t run_blocks;          /* neighbours from so many on go by the copy engine; 8 by default, 0: never */
+  uint32_t max_ranges;          /* ranges of a list that receive has room for; max_blocks of kvsift_policy_info will do; 0: none */
+  kvsift_error *error;          /* where sizes and create leave their sentence; may be null */
+} kvsift_cuda_store_config;
+
+/* Sets the defaults; struct_size must be set before the call. INVALID_ARGUMENT, INVALID_STRUCT_SIZE. */
+kvsift_status kvsift_cuda_store_config_init(kvsift_cuda_store_config *config);
+
+/* Exact sizes of the arenas. Needs no device. `pinned` is the slow tier: records [layer][KV head][block], each the block's
+ * keys [block_tokens][head_dim], then its values, padded to a multiple of 64 bytes; room for lists lies behind them. Any
+ * status a bad config gets; UNSUPPORTED for I8. */
+kvsift_status kvsift_cuda_store_sizes(const kvsift_cuda_store_config *config, kvsift_cuda_sizes *sizes);
+
+/* Makes an empty store. As kvsift_cuda_policy_create, and with the same statuses; also makes the copy stream and events. The
+ * pinned arena must be mapped. On failure *store is null and the arenas may be used again. */
+kvsift_status kvsift_cuda_store_create(const kvsift_cuda_store_config *config, const kvsift_cuda_arenas *arenas, void *stream,
+                                       kvsift_cuda_store **store);
+
+/* Waits for the copy stream, gives back stream, events and kernels, and marks the handle dead. The device must be done with the
+ * caller's work on the store. */
+kvsift_status kvsift_cuda_store_destroy(kvsift_cuda_store *store);
+
+/* Adds tokens [first_token, first_token + tokens) of `layer`, all KV heads, as views in device memory indexed from 0; they
+ * must follow on. Blocks that are complete are written back. A prompt larger than the fast tier passes through it.
+ * OUT_OF_ORDER, CAPACITY (max_tokens), INVALID_ARGUMENT, MISALIGNED, DEVICE. */
+kvsift_status kvsift_cuda_store_append(kvsift_cuda_store *store, uint32_t layer, uint32_t first_token, uint32_t tokens,
+                                       const kvsift_view *keys, const kvsift_view *values, void *stream);
+
+/* A device policy's selection for the host: waits until `stream` has come so far. The lists of `to` lie in the pinned arena
+ * and hold until the next receive; `to` names no blocks, coreset or missed blocks. from->lists.tokens must not be 0: INVALID_ARGUMENT;
+ * more lists than query heads or more ranges than max_ranges: CAPACITY. */
+kvsift_status kvsift_cuda_store_receive(kvsift_cuda_store *store, const kvsift_cuda_selection *from, void *stream,
+                                        kvsift_selection *to);
+
+/* Starts fetching the blocks of `selection` (lists in host memory) that are not in fast memory, on the copy stream, after what
+ * is in `stream` now. `ticket` may be null. A hint: it keeps the resident ones in mind too, and leaves out what finds no
+ * slot. Tokens past the end are ignored. Work put into `stream` later must not read this layer's slots before a resolve. */
+kvsift_status kvsift_cuda_store_prefetch(kvsift_cuda_store *store, uint32_t layer, const kvsift_selection *selection,
+                                         void *stream, kvsift_ticket *ticket);
+
+/* What is put into `stream` from now on begins after the prefetch; a later one of the same layer may be waited for with it.
+ * resolve does this by itself. */
+kvsift_status kvsift_cuda_store_wait(kvsift_cuda_store *store, kvsift_ticket ticket, void *stream);
+/* *done: 1 once the prefetch has ended. Does not wait. */
+kvsift_status kvsift_cuda_store_poll(kvsift_cuda_store *store, kvsift_ticket ticket, uint32_t *done);
+
+/* Brings what is missing of `selection` (lists in host memory) into fast memory, in `stream`, and describes the layer's slots as
+ * a paged cache for kvsift_cuda_attend: a table in device memory for each KV head, negative where a block is not resident.
+ * The cache may be attended to with this selection, in `stream`, until the next append, prefetch, resolve or truncate of
+ * the layer. cache->struct_size must be set. OUT_OF_ORDER: the selection is for more tokens than the layer has. CAPACITY:
+ * with the pinned tokens it has more blocks than the layer has slots. */
+kvsift_status kvsift_cuda_store_resolve(kvsift_cuda_store *store, uint32_t layer, const kvsift_selection *selection,
+                                        kvsift_cache *cache, void *stream);
+
+/* Forgets tokens from `tokens` on, in every layer that has more. */
+kvsift_status kvsift_cuda_store_truncate(kvsift_cuda_store *store, uint32_t tokens, void *stream);
+
+/* Waits until all completed blocks are in slow memory. */
+kvsift_status kvsift_cuda_store_flush(kvsift_cuda_store *store);
+
+uint32_t kvsift_cuda_store_layer_tokens(const kvsift_cuda_store *store, uint32_t layer); /* 0 for a bad argument */
+
+/* Counters since create, of what was put into streams; those that have no meaning here (dropped, waits, errors, times) are 0.
+ * stats->struct_size must be set. */
+kvsift_status kvsift_cuda_store_get_stats(const kvsift_cuda_store *store, kvsift_store_stats *stats);
+
+const char *kvsift_cuda_store_last_error(const kvsift_cuda_store *store); /* "" where none; holds until the next failure */
 
 #ifdef __GNUC__
 #pragma GCC visibility pop

@@ -1,5 +1,6 @@
 // BalanceKV on the device against kvsift_balance_compress: the same tokens, the same weights.
 #include "cuda/balance/compress.h"
+#include "kvsift/kvsift_cuda.h"
 #include "kernel_cases.h"
 #include "policy_on_device.h"
 #include "stored.h"
@@ -67,7 +68,7 @@ void compare(const Case &c, const kvsift_cache &cache, const kvsift_cache &there
   const OnDevice<char> room(balance_places(plan, c.heads, tokens).bytes);
   const OnDevice<std::uint32_t> index(c.heads * capacity), counts(c.heads);
   const OnDevice<float> weight(c.heads * capacity);
-  const BalanceJob job{plan, there, c.first_head, c.heads, c.range, index.data, weight.data, counts.data, capacity};
+  const BalanceJob job{plan, there, c.first_head, c.heads, c.range, index.data, weight.data, counts.data, capacity, nullptr};
   must(compress_heads(Launcher{device, gpu_stream(), &error}, job, room.data), error);
   Buffer<std::uint32_t> got_index(index.count), got_counts(c.heads), expected_index(capacity);
   Buffer<float> got_weight(weight.count), expected_weight(capacity);
@@ -131,13 +132,87 @@ void says_what_it_lacks(void **) {
   assert_string_equal(error.message, "form is 1: the device has the practical form and uniform sampling");
 }
 
+// A policy that lends its kernels.
+struct Lender {
+  kvsift_error error{};
+  kvsift_cuda_arenas arenas{};
+  kvsift_cuda_policy *policy = nullptr;
+  Lender() {
+    kvsift_policy_config c{};
+    c.struct_size = sizeof c;
+    must(kvsift_policy_config_init(&c, KVSIFT_METHOD_FULL), error);
+    c.layers = c.kv_heads = c.query_heads = 1;
+    c.head_dim = 16;
+    c.max_tokens = 64;
+    c.error = &error;
+    kvsift_cuda_sizes sizes{};
+    sizes.struct_size = sizeof sizes;
+    must(kvsift_cuda_policy_sizes(&c, &sizes), error);
+    arenas.struct_size = sizeof arenas;
+    arenas.device = gpu_new(arenas.device_bytes = sizes.device, nullptr);
+    arenas.pinned = gpu_new_pinned(arenas.pinned_bytes = sizes.pinned);
+    arenas.host = std::aligned_alloc(64, arenas.host_bytes = sizes.host);
+    must(kvsift_cuda_policy_create(&c, &arenas, gpu_stream(), &policy), error);
+  }
+  ~Lender() {
+    gpu_wait();
+    kvsift_cuda_policy_destroy(policy);
+    gpu_free(arenas.device);
+    gpu_free_pinned(arenas.pinned);
+    std::free(arenas.host);
+  }
+  Lender(const Lender &) = delete;
+  Lender &operator=(const Lender &) = delete;
+};
+
+void works_by_the_header(void **) {
+  Lender lender;
+  kvsift_balance_config config{};
+  config.struct_size = sizeof config;
+  assert_int_equal(kvsift_balance_config_init(&config, KVSIFT_BALANCE_PRACTICAL), KVSIFT_OK);
+  config.head_dim = 16;
+  config.group_tokens = 32;
+  config.error = &lender.error;
+  constexpr std::uint32_t kTokens = 100, kHeads = 2, kCapacity = kTokens / 4;
+  Random random{5};
+  Stored keys(random, KVSIFT_F32, kTokens, kHeads, 16, 0);
+  const Stored values(random, KVSIFT_F16, kTokens, kHeads, 16, 0);
+  kvsift_cache cache{};
+  cache.struct_size = sizeof cache;
+  cache.tokens = kTokens;
+  cache.keys = keys.there();
+  cache.values = values.there();
+  std::uint64_t bytes;
+  must(kvsift_cuda_balance_room(&config, kHeads, kTokens, &bytes), lender.error);
+  const OnDevice<char> room(bytes);
+  const OnDevice<std::uint32_t> index(kHeads * kCapacity), counts(kHeads);
+  const OnDevice<float> weight(kHeads * kCapacity);
+  const auto compress = [&](std::uint64_t room_bytes, std::uint32_t capacity) {
+    return kvsift_cuda_balance_compress(lender.policy, &config, &cache, 0, kHeads, kvsift_range{0, kTokens}, room.data, room_bytes,
+                                        index.data, weight.data, capacity, counts.data, gpu_stream());
+  };
+  assert_int_equal(compress(bytes - 1, kCapacity), KVSIFT_ARENA_TOO_SMALL);
+  assert_int_equal(compress(bytes, kCapacity - 1), KVSIFT_INVALID_ARGUMENT);
+  must(compress(bytes, kCapacity), lender.error);
+  std::uint32_t got[kHeads];
+  counts.read(got);
+  for (const std::uint32_t count : got) assert_int_equal(count, kCapacity);
+  // What the device finds wrong is answered by the next call.
+  const float nan = std::nanf("");
+  gpu_write(keys.on_device.data + 40, &nan, sizeof nan);
+  must(compress(bytes, kCapacity), lender.error);
+  gpu_wait();
+  assert_int_equal(compress(bytes, kCapacity), KVSIFT_NOT_FINITE);
+}
+
 }  // namespace
 
 int main() {
   if (!gpu_open()) return 77;
   kvsift_error error{};
   must(open_device(&device, &error), error);
-  const CMUnitTest tests[] = {cmocka_unit_test(keeps_the_cpus_tokens), cmocka_unit_test(says_what_it_lacks)};
+  const CMUnitTest tests[] = {cmocka_unit_test(keeps_the_cpus_tokens), cmocka_unit_test(says_what_it_lacks),
+                              cmocka_unit_test(works_by_the_header)};
   const int failures = cmocka_run_group_tests(tests, nullptr, nullptr);
   close_device(&device);
   return failures;
