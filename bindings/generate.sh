@@ -29,7 +29,7 @@ mkdir "$work/obj"
 (cd "$root/bindings/go" && go tool cgo -objdir "$work/obj" -godefs -- -I"$root/include" ctypes.go) >"$work/godefs.go"
 sed -E -f "$root/bindings/go/fields.sed" "$work/godefs.go" | gofmt >"$work/zlayout.go"
 
-headers=$(sed -n 's/^#include <\(.*\)>/\1/p' "$root/bindings/kvsift_all.h")
+headers=$(cd "$root/include" && ls kvsift/*.h)
 abi() { # command, options
   python3 "$root/tests/abi/abi.py" "$1" "$root/tests/abi/baseline.json" $headers -I "$root/include" ${2-}
 }

@@ -1,6 +1,6 @@
 /* kvsift: decides which blocks of a KV cache attention needs, token by token.
  *
- * The public surface is this header, <kvsift/balance.h> and <kvsift/store.h>, which include it.
+ * The public surface is this header, and <kvsift/balance.h>, <kvsift/store.h> and <kvsift/kvsift_cuda.h>, which include it.
  *
  * One object, one arena. Ask for a size, hand over that much memory, create. After create no call allocates, blocks
  * on a lock or does I/O (the store's worker threads aside). The library keeps no global state.
