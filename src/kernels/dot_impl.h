@@ -50,14 +50,18 @@ inline __attribute__((always_inline)) void put_sums(const V (*sum)[N], float *ou
   }
 }
 
-// Queries q .. q + Q - 1 with rows i .. i + N - 1, not yet scaled. Cut: dim is no multiple of 16.
-template <class V, class T, std::uint32_t Q, std::uint32_t N, bool Cut>
+// How rows are multiplied: Cut where dim is no multiple of 16, Squared with their elements' squares.
+enum class Form { kWhole, kCut, kSquared };
+
+// Queries q .. q + Q - 1 with rows i .. i + N - 1, not yet scaled.
+template <class V, class T, std::uint32_t Q, std::uint32_t N, Form F>
 void dot_tile(const DotJob &job, const Rows &rows, std::uint32_t q, std::uint32_t i) {
   using Piece = typename V::Piece;
   const float *queries = job.queries + static_cast<std::size_t>(q) * job.dim16;
   const T *row = row_of<T>(rows, i);
   const std::uint64_t row_step = rows.stride / sizeof(T);
-  const std::uint32_t whole = Cut ? job.dim - job.dim % kLanes : job.dim, dim16 = job.dim16;
+  constexpr bool cut = F == Form::kCut;
+  const std::uint32_t whole = cut ? job.dim - job.dim % kLanes : job.dim, dim16 = job.dim16;
   V sum[Q][N];
   by_pieces<V>(
       sum, [=](std::uint32_t begin, Piece(&acc)[Q][N]) __attribute__((always_inline)) {
@@ -65,14 +69,17 @@ void dot_tile(const DotJob &job, const Rows &rows, std::uint32_t q, std::uint32_
             [&](std::uint32_t k) { each<N>([&](std::uint32_t n) { acc[k][n] = Piece::zero(); }); });
         for (std::uint32_t c = begin; c < whole; c += kLanes) {
           Piece key[N];
-          each<N>([&](std::uint32_t n) { key[n] = Piece::load(row + n * row_step + c); });
+          each<N>([&](std::uint32_t n) {
+            key[n] = Piece::load(row + n * row_step + c);
+            if constexpr (F == Form::kSquared) key[n] = mul(key[n], key[n]);
+          });
           each<Q>([&](std::uint32_t k) {
             const Piece x = Piece::load(queries + k * dim16 + c);
             each<N>([&](std::uint32_t n) { acc[k][n] = fma(x, key[n], acc[k][n]); });
           });
         }
       });
-  for (std::uint32_t n = 0; Cut && n < N; ++n) {
+  for (std::uint32_t n = 0; cut && n < N; ++n) {
     const V key = load_part<V>(row + n * row_step + whole, job.dim - whole);
     for (std::uint32_t k = 0; k < Q; ++k)
       sum[k][n] = fma(V::load(queries + k * dim16 + whole), key, sum[k][n]);
@@ -81,26 +88,26 @@ void dot_tile(const DotJob &job, const Rows &rows, std::uint32_t q, std::uint32_
 }
 
 // All queries with N rows.
-template <class V, class T, std::uint32_t N, bool Cut>
+template <class V, class T, std::uint32_t N, Form F>
 void dot_tokens(const DotJob &job, const Rows &rows, std::uint32_t group, std::uint32_t i) {
   constexpr std::uint32_t Q = V::kQueryTile, tile = V::kTokenTile < N ? V::kTokenTile : N;
   std::uint32_t q = 0;
   for (; q + Q <= group; q += Q)
-    for (std::uint32_t n = 0; n < N; n += tile) dot_tile<V, T, Q, tile, Cut>(job, rows, q, i + n);
-  for (; q < group; ++q) dot_tile<V, T, 1, N, Cut>(job, rows, q, i);
+    for (std::uint32_t n = 0; n < N; n += tile) dot_tile<V, T, Q, tile, F>(job, rows, q, i + n);
+  for (; q < group; ++q) dot_tile<V, T, 1, N, F>(job, rows, q, i);
 }
 
-template <class V, class T, bool Cut>
+template <class V, class T, Form F>
 void dot_run(const DotJob &job, const Rows &rows, std::uint32_t group, std::uint32_t count,
              const Ahead &ahead) {
   std::uint32_t i = 0;
   for (; i + 4 <= count; i += 4) {
     for (std::uint32_t n = 0; n < 4; ++n) ask_for(ahead, i + n);
-    dot_tokens<V, T, 4, Cut>(job, rows, group, i);
+    dot_tokens<V, T, 4, F>(job, rows, group, i);
   }
   for (; i < count; ++i) {
     ask_for(ahead, i);
-    dot_tokens<V, T, 1, Cut>(job, rows, group, i);
+    dot_tokens<V, T, 1, F>(job, rows, group, i);
   }
 }
 
@@ -123,9 +130,9 @@ void dot_rows_ahead(const float *queries, std::uint32_t group, const Rows &rows,
   with_type(rows.type, [&](auto element) {
     using T = decltype(element);
     if (dim % kLanes == 0) {
-      dot_run<V, T, false>(job, rows, group, count, ahead);
+      dot_run<V, T, Form::kWhole>(job, rows, group, count, ahead);
     } else {
-      dot_run<V, T, true>(job, rows, group, count, ahead);
+      dot_run<V, T, Form::kCut>(job, rows, group, count, ahead);
     }
   });
   for (std::uint32_t g = 0; g < group; ++g)

@@ -7,68 +7,24 @@
 namespace kvsift {
 namespace {
 
-// Query rows, what of them meets the deviations (squares or magnitudes), and where the sums go, not yet scaled.
-struct StatisticsJob {
-  const float *queries, *factors;
-  std::uint32_t dim16;
-  float *dot, *spread;
-  std::size_t stride;
-};
-
-// sum q_c m_c, and sum q_c^2 d_c^2 (Squared) or sum |q_c| d_c, of Q queries and N pages in one pass over the pages' rows.
-template <class V, class T, bool Squared, std::uint32_t Q, std::uint32_t N>
-void statistics_tile(const StatisticsJob &job, const Rows &mean, const Rows &deviation,
-                     std::uint32_t q, std::uint32_t page) {
-  using Piece = typename V::Piece;
-  const std::uint32_t dim16 = job.dim16;
-  const float *queries = job.queries + static_cast<std::size_t>(q) * dim16;
-  const float *factors = job.factors + static_cast<std::size_t>(q) * dim16;
-  const T *mean_row = row_of<T>(mean, page), *deviation_row = row_of<T>(deviation, page);
-  const std::uint64_t mean_step = mean.stride / sizeof(T);
-  const std::uint64_t deviation_step = deviation.stride / sizeof(T);
-  // Q lines of dot products, then Q of spreads.
-  V sum[2 * Q][N];
-  by_pieces<V>(
-      sum, [=](std::uint32_t begin, Piece(&acc)[2 * Q][N]) __attribute__((always_inline)) {
-        each<2 * Q>(
-            [&](std::uint32_t k) { each<N>([&](std::uint32_t n) { acc[k][n] = Piece::zero(); }); });
-        for (std::uint32_t c = begin; c < dim16; c += kLanes) {
-          Piece m[N], d[N];
-          each<N>([&](std::uint32_t n) {
-            m[n] = Piece::load(mean_row + n * mean_step + c);
-            d[n] = Piece::load(deviation_row + n * deviation_step + c);
-            if constexpr (Squared) d[n] = mul(d[n], d[n]);
-          });
-          each<Q>([&](std::uint32_t k) {
-            const Piece x = Piece::load(queries + k * dim16 + c);
-            each<N>([&](std::uint32_t n) { acc[k][n] = fma(x, m[n], acc[k][n]); });
-            const Piece y = Piece::load(factors + k * dim16 + c);
-            each<N>([&](std::uint32_t n) { acc[Q + k][n] = fma(y, d[n], acc[Q + k][n]); });
-          });
-        }
-      });
-  const std::size_t at = q * job.stride + page;
-  put_sums<V, Q, N>(sum, job.dot + at, job.stride);
-  put_sums<V, Q, N>(sum + Q, job.spread + at, job.stride);
-}
-
-template <class V, class T, bool Squared, std::uint32_t N>
-void statistics_pages(const StatisticsJob &job, const Rows &mean, const Rows &deviation,
-                      std::uint32_t group, std::uint32_t page) {
-  constexpr std::uint32_t Q = V::kSpreadTile;
-  std::uint32_t q = 0;
-  for (; q + Q <= group; q += Q)
-    statistics_tile<V, T, Squared, Q, N>(job, mean, deviation, q, page);
-  for (; q < group; ++q) statistics_tile<V, T, Squared, 1, N>(job, mean, deviation, q, page);
-}
-
 // Results by the scale of their rows, `times` over.
-inline void scale_pages(const Rows &rows, std::uint32_t count, std::uint32_t group,
-                        std::uint32_t times, float *out, std::size_t stride) {
+template <class V>
+void scale_pages(const Rows &rows, std::uint32_t count, std::uint32_t group, std::uint32_t times,
+                 float *out, std::size_t stride) {
   if (rows.scales == nullptr || out == nullptr) return;
-  for (std::uint32_t g = 0; g < group; ++g)
-    for (std::uint32_t i = 0; i < count; ++i)
-      for (std::uint32_t t = 0; t < times; ++t) out[g * stride + i] *= scale_of(rows, i);
+  const bool dense = rows.scale_stride == sizeof(float);
+  for (std::uint32_t g = 0; g < group; ++g) {
+    float *row = out + g * stride;
+    std::uint32_t i = 0;
+    for (; dense && i + kLanes <= count; i += kLanes) {
+      const V scale = V::load(rows.scales + i);
+      V x = V::load(row + i);
+      for (std::uint32_t t = 0; t < times; ++t) x = mul(x, scale);
+      store(row + i, x);
+    }
+    for (; i < count; ++i)
+      for (std::uint32_t t = 0; t < times; ++t) row[i] *= scale_of(rows, i);
+  }
 }
 
 constexpr std::uint32_t kPageBlock = 32;
@@ -82,22 +38,27 @@ inline Ahead pages_ahead(const Rows &rows, std::uint32_t at, std::uint32_t end,
 
 constexpr std::uint32_t kPagesAhead = 24, kStatisticsGroup = 8;
 
-// All pages for at most kStatisticsGroup queries.
-template <class V, class T, bool Squared>
-void statistics_run(const StatisticsJob &job, const Rows &mean, const Rows &deviation,
-                    std::uint32_t group, std::uint32_t count, std::uint32_t following) {
-  const Ahead means{mean, count + following, job.dim16 * static_cast<std::uint32_t>(sizeof(T))};
-  const Ahead deviations{deviation, count + following, means.bytes};
+// All pages for at most kStatisticsGroup queries: what meets the means, and what the deviations. Both rows of
+// a page are read before the next page's.
+template <class V, class T, Form F>
+void statistics_run(const DotJob &means_job, const DotJob &deviations_job, const Rows &mean,
+                    const Rows &deviation, std::uint32_t group, std::uint32_t count,
+                    std::uint32_t following) {
+  const std::uint32_t bytes = means_job.dim16 * static_cast<std::uint32_t>(sizeof(T));
+  const Ahead means{mean, count + following, bytes}, deviations{deviation, count + following, bytes};
   std::uint32_t page = 0;
-  for (; page + 2 <= count; page += 2) {
-    for (std::uint32_t n = page + kPagesAhead; n < page + kPagesAhead + 2; ++n) {
+  for (; page + 4 <= count; page += 4) {
+    for (std::uint32_t n = page + kPagesAhead; n < page + kPagesAhead + 4; ++n) {
       ask_for(means, n);
       ask_for(deviations, n);
     }
-    statistics_pages<V, T, Squared, 2>(job, mean, deviation, group, page);
+    dot_tokens<V, T, 4, Form::kWhole>(means_job, mean, group, page);
+    dot_tokens<V, T, 4, F>(deviations_job, deviation, group, page);
   }
-  for (; page < count; ++page)
-    statistics_pages<V, T, Squared, 1>(job, mean, deviation, group, page);
+  for (; page < count; ++page) {
+    dot_tokens<V, T, 1, Form::kWhole>(means_job, mean, group, page);
+    dot_tokens<V, T, 1, F>(deviations_job, deviation, group, page);
+  }
 }
 
 template <class V, bool Squared>
@@ -113,15 +74,17 @@ void statistics_of(const float *queries, std::uint32_t group, const Rows &mean,
       const V x = V::load(some + c);
       store(factors + c, Squared ? mul(x, x) : abs(x));
     }
-    const StatisticsJob job{some, factors, dim16, dot + q * stride, spread + q * stride, stride};
+    const DotJob means{some, dim16, dim16, dot + q * stride, stride};
+    const DotJob deviations{factors, dim16, dim16, spread + q * stride, stride};
+    constexpr Form form = Squared ? Form::kSquared : Form::kWhole;
     if (deviation.type == KVSIFT_I8) {
-      statistics_run<V, std::int8_t, Squared>(job, mean, deviation, n, count, following);
+      statistics_run<V, std::int8_t, form>(means, deviations, mean, deviation, n, count, following);
     } else {
-      statistics_run<V, F16, Squared>(job, mean, deviation, n, count, following);
+      statistics_run<V, F16, form>(means, deviations, mean, deviation, n, count, following);
     }
   }
-  scale_pages(mean, count, group, 1, dot, stride);
-  scale_pages(deviation, count, group, Squared ? 2 : 1, spread, stride);
+  scale_pages<V>(mean, count, group, 1, dot, stride);
+  scale_pages<V>(deviation, count, group, Squared ? 2 : 1, spread, stride);
 }
 
 template <class V>

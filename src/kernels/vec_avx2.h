@@ -31,7 +31,7 @@ inline Avx2Half fma(Avx2Half a, Avx2Half b, Avx2Half c) { return {_mm256_fmadd_p
 inline Avx2Half abs(Avx2Half a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
 
 struct Avx2 {
-  static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 2, kDimTile = 1, kSpreadTile = 1;
+  static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 2, kDimTile = 1;
   using Piece = Avx2Half;
   static constexpr std::uint32_t kPieces = 2;
   static constexpr std::uint32_t kConvColumns = 4, kConvHalves = 1;

@@ -17,7 +17,7 @@ namespace kvsift {
 namespace {
 
 struct Avx512 {
-  static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 4, kDimTile = 4, kSpreadTile = 4;
+  static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 4, kDimTile = 4;
   using Piece = Avx512;
   static constexpr std::uint32_t kPieces = 1;
   static constexpr std::uint32_t kConvColumns = 8, kConvHalves = 2;

@@ -9,7 +9,7 @@ namespace kvsift {
 namespace {
 
 struct Neon {
-  static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 1, kDimTile = 1, kSpreadTile = 1;
+  static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 1, kDimTile = 1;
   using Piece = Neon;
   static constexpr std::uint32_t kPieces = 1;
   static constexpr std::uint32_t kConvColumns = 4, kConvHalves = 1;

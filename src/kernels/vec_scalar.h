@@ -8,7 +8,7 @@ namespace kvsift {
 namespace {
 
 struct Scalar {
-  static constexpr std::uint32_t kQueryTile = 1, kTokenTile = 4, kDimTile = 1, kSpreadTile = 1;
+  static constexpr std::uint32_t kQueryTile = 1, kTokenTile = 4, kDimTile = 1;
   using Piece = Scalar;
   static constexpr std::uint32_t kPieces = 1;
   static constexpr std::uint32_t kConvColumns = 1, kConvHalves = 1;
