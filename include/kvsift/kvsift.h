@@ -252,7 +252,8 @@ typedef struct kvsift_policy_config {
   float ema_decay;              /* weight of the past, 0 .. 1 */
   uint32_t calibration_period;  /* every M-th decode step sees the full row; 0: never */
   uint32_t calibration_dense;   /* 1: the output of that step is full attention too; 0: it stays sparse */
-  uint32_t history_rows;        /* 5 .. 256 */
+  uint32_t history_rows;        /* 5 .. 256: rows of the prompt's end to learn from. Of a prompt in several calls EMA takes so
+                                   many of each call; the predictor's history is that of one call */
   kvsift_type history_type;     /* KVSIFT_F32, or F16 / I8 as cheaper forms */
   float history_floor;          /* pooled shares below it enter the history as zero; 0: off */
   uint32_t predict_period;      /* predict every n-th step */
@@ -410,7 +411,8 @@ typedef struct kvsift_stats {
   uint64_t selections;          /* lists made that left something out */
   uint64_t tokens_kept;         /* summed over those lists */
   uint64_t tokens_total;
-  uint64_t tokens_read;         /* union over the query heads of a KV head: what must be read from the cache */
+  uint64_t tokens_read;         /* union over the query heads of a KV head: what must be read from the cache; layers that
+                                   are always dense (dense_layers, method full) read all and are not counted */
   uint64_t calibrations;        /* lists with a full row */
   double recovery_sum;          /* attention mass those rows had on the blocks that were or would have been kept */
   uint64_t columns_computed;    /* AttentionPredictor: (row, column) pairs computed, */
