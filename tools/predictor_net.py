@@ -62,8 +62,8 @@ def init_features(seed: int) -> dict:
     return {n: jnp.asarray(v, jnp.float32) for n, v in params.items()}
 
 
-def features(params: dict, history: jnp.ndarray, inside: jnp.ndarray) -> jnp.ndarray:
-    """The 32 means [batch][columns][unit] over history [batch][rows][columns].
+def activations(params: dict, history: jnp.ndarray, inside: jnp.ndarray) -> jnp.ndarray:
+    """Second layer's output [batch][rows][columns][unit] over history [batch][rows][columns].
 
     `inside` masks the crop: columns outside are zeroed before each convolution, which is what
     padding the crop does.
@@ -77,14 +77,64 @@ def features(params: dict, history: jnp.ndarray, inside: jnp.ndarray) -> jnp.nda
             x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
 
     x = jax.nn.relu(conv(x, params["conv1.weight"], params["conv1.bias"])) * mask
-    x = jax.nn.relu(conv(x, params["conv2.weight"], params["conv2.bias"]))
-    return jnp.mean(x, axis=1)
+    return jax.nn.relu(conv(x, params["conv2.weight"], params["conv2.bias"]))
+
+
+def row_scores(params: dict, history: jnp.ndarray, inside: jnp.ndarray) -> jnp.ndarray:
+    """What each row adds to the scores of its columns: [batch][rows][columns]."""
+    return activations(params, history, inside) @ params["conv3.weight"][0, :, 0]
 
 
 def scores(params: dict, history: jnp.ndarray, inside: jnp.ndarray) -> jnp.ndarray:
     """Score of every column."""
-    return features(params, history, inside) @ params["conv3.weight"][0, :, 0] \
-        + params["conv3.bias"][0]
+    return jnp.mean(row_scores(params, history, inside), axis=1) + params["conv3.bias"][0]
+
+
+def taps(x: jnp.ndarray) -> jnp.ndarray:
+    """Each column beside its two neighbours: [..., columns, c] -> [..., columns, 3 c]."""
+    padded = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(1, 1), (0, 0)])
+    return jnp.concatenate([padded[..., :-2, :], x, padded[..., 2:, :]], axis=-1)
+
+
+def row_taps(weight: jnp.ndarray) -> list[jnp.ndarray]:
+    """A kernel [out][in][3][3] as one matrix [3 in][out] for each of its three rows."""
+    return [jnp.transpose(weight[:, :, k], (2, 1, 0)).reshape(-1, len(weight)) for k in range(3)]
+
+
+def stretch_scores(params: dict, rows: jnp.ndarray, inside: jnp.ndarray) -> jnp.ndarray:
+    """Scores [batch][steps][columns] of all windows of HISTORY rows in rows [batch][rows][columns].
+
+    Windows share all rows but their first two and last two, which see the zero padding: the rest is
+    computed once for all windows.
+    """
+    mask = inside[:, None, :, None]
+    steps, last = rows.shape[1] - HISTORY + 1, HISTORY - 1
+
+    def layer1(sums: jnp.ndarray) -> jnp.ndarray:
+        return taps(jax.nn.relu(sums + params["conv1.bias"]) * mask)
+
+    def layer2(sums: jnp.ndarray) -> jnp.ndarray:
+        return jax.nn.relu(sums + params["conv2.bias"]) @ params["conv3.weight"][0, :, 0]
+
+    x = taps(rows[..., None] * mask)
+    a0, a1, a2 = (x @ w for w in row_taps(params["conv1.weight"]))
+    inner = layer1(a0[:, :-2] + a1[:, 1:-1] + a2[:, 2:])
+    top = layer1(a1[:, :steps] + a2[:, 1:steps + 1])
+    bottom = layer1(a0[:, last - 1:-1] + a1[:, last:])
+    w0, w1, w2 = row_taps(params["conv2.weight"])
+    p0, p1, p2 = inner @ w0, inner @ w1, inner @ w2
+
+    def row(sums: jnp.ndarray, of_window: int) -> jnp.ndarray:
+        return sums[:, of_window - 1:of_window - 1 + steps]
+
+    shared = layer2(p0[:, :-2] + p1[:, 1:-1] + p2[:, 2:])
+    running = jnp.cumsum(jnp.pad(shared, ((0, 0), (1, 0), (0, 0))), axis=1)
+    total = running[:, HISTORY - 4:] - running[:, :4 - HISTORY]
+    total += layer2(top @ w1 + row(p2, 1))
+    total += layer2(top @ w0 + row(p1, 1) + row(p2, 2))
+    total += layer2(row(p0, last - 2) + row(p1, last - 1) + bottom @ w2)
+    total += layer2(row(p0, last - 1) + bottom @ w1)
+    return total / HISTORY + params["conv3.bias"][0]
 
 
 def load_weights(folder: Path) -> dict:
@@ -105,18 +155,3 @@ def save_weights(params: dict, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in SHAPES:
         np.save(folder / f"{name}.npy", np.asarray(params[name], np.float32))
-
-
-def write_table(params: dict, path: Path) -> None:
-    """All weights as hexadecimal C literals in the order of SHAPES, eight a line."""
-    flat = np.concatenate([np.asarray(params[n], np.float32).ravel() for n in SHAPES])
-    lines = [", ".join(hexadecimal(v) for v in flat[i:i + 8]) + ","
-             for i in range(0, len(flat), 8)]
-    path.write_text("\n".join(lines) + "\n")
-
-
-def hexadecimal(value: np.float32) -> str:
-    mantissa, exponent = float(value).hex().split("p")
-    sign_and_whole, _, fraction = mantissa.partition(".")
-    fraction = fraction.rstrip("0")
-    return f"{sign_and_whole}{'.' + fraction if fraction else ''}p{exponent}f"

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
+import jax
 import numpy as np
 
+import predictor_net as net
 from predictor_net import HISTORY
 
 
@@ -74,50 +76,82 @@ def choose(scores: np.ndarray, inside: np.ndarray, count: int) -> np.ndarray:
 class Rollout:
     """One decode over all given streams at one budget.
 
-    `score(history, inside, target)` gives the column scores before each step; `target`, the
-    step's own block masses, is for the oracle alone.
+    `score(history, inside, mass)` gives the column scores before each step; `mass`, the step's own
+    block masses, is for the oracle alone. `record` [streams][HISTORY + steps][columns] grows into
+    all rows that entered the history.
     """
 
     def __init__(self, rows: np.ndarray, first_length: int, setting: Setting,
                  budget: int, dense_history: bool = False) -> None:
         self.rows, self.first_length, self.setting = rows, first_length, setting
-        self.blocks = (budget - setting.sink - setting.local) // setting.block
+        self.blocks = max(1, (budget - setting.sink - setting.local) // setting.block)
         self.dense = dense_history
-        self.pooled = self.floored(pool(rows[:, :HISTORY], setting.block))
-        self.history = self.pooled
-        self.recovery: list[np.ndarray] = []
+        self.record = np.empty((*rows.shape[:2], -(-rows.shape[2] // setting.block)), np.float32)
+        self.record[:, :HISTORY] = self.floored(pool(rows[:, :HISTORY], setting.block))
+        self.steps = rows.shape[1] - HISTORY
 
     def floored(self, pooled: np.ndarray) -> np.ndarray:
         return np.where(pooled < self.setting.floor, 0, pooled)
 
-    def run(self, score: Callable, observe: Callable | None = None) -> np.ndarray:
-        """Recovery [steps][streams]; observe(history, inside, step_row) sees every step."""
+    def inside(self, step: int) -> np.ndarray:
+        """The crop before a step: the history lags the cache by that step's token."""
+        return crop(self.setting, self.first_length + HISTORY + step - 1, self.record.shape[2])
+
+    def run(self, score: Callable) -> np.ndarray:
+        """Recovery [steps][streams]."""
         s = self.setting
-        steps = self.rows.shape[1] - HISTORY
-        for t in range(steps):
+        recovery = np.empty((self.steps, len(self.rows)), np.float32)
+        for t in range(self.steps):
             row = self.rows[:, HISTORY + t]
             length = self.first_length + HISTORY + t
-            inside = crop(s, length - 1, self.history.shape[2])
-            mass = pool(row, s.block, np.sum)
-            if observe:
-                observe(self.history, inside, row)
-            kept = choose(score(self.history, inside, mass), inside, self.blocks)
+            inside = self.inside(t)
+            scores = score(self.record[:, t:t + HISTORY], inside, pool(row, s.block, np.sum))
+            kept = choose(scores, inside, self.blocks)
             tokens = np.repeat(kept, s.block, axis=1)[:, :row.shape[1]]
             tokens[:, :s.sink] = True
             tokens[:, length - s.local:length] = True
             sparse = row * tokens
-            recovered = sparse.sum(axis=1)
-            self.recovery.append(recovered)
+            recovery[t] = sparse.sum(axis=1)
             if not self.dense and (t + 1) % s.calibration:
-                row = sparse / np.maximum(recovered, 1e-9)[:, None]
-            new = self.floored(pool(row, s.block))[:, None]
-            self.history = np.concatenate([self.history[:, 1:], new], axis=1)
-        return np.array(self.recovery)
+                row = sparse / np.maximum(recovery[t], 1e-9)[:, None]
+            self.record[:, HISTORY + t] = self.floored(pool(row, s.block))
+        return recovery
+
+
+row_scores = jax.jit(net.row_scores)
+
+
+class NetworkScore:
+    """The network's scores, kept up as the history slides: five rows of each edge change."""
+
+    def __init__(self, params: dict) -> None:
+        self.bias = float(params["conv3.bias"][0])
+        self.params = params
+        self.inside: np.ndarray | None = None
+
+    def __call__(self, history: np.ndarray, inside: np.ndarray, mass: np.ndarray) -> np.ndarray:
+        masks = np.repeat(inside[None], len(history), axis=0)
+        slid = self.inside is not None and np.array_equal(inside, self.inside) and \
+            np.array_equal(history[:, :-1], self.history[:, 1:])
+        if slid:
+            edges = np.concatenate([history[:, :5], history[:, -5:]])
+            fresh = np.asarray(row_scores(self.params, edges, np.concatenate([masks, masks])))
+            self.per_row[:, :-1] = self.per_row[:, 1:]
+            self.per_row[:, :2] = fresh[:len(history), :2]
+            self.per_row[:, -3:] = fresh[len(history):, -3:]
+        else:
+            self.per_row = np.array(row_scores(self.params, history, masks))
+        self.history, self.inside = history, inside
+        return self.per_row.mean(axis=1) + self.bias
+
+
+def ema_weights(decay: float) -> np.ndarray:
+    return decay ** np.arange(HISTORY - 1, -1, -1, dtype=np.float32)
 
 
 def ema(decay: float) -> Callable:
     """Exponential moving average over the history's rows, newest heaviest."""
-    weights = decay ** np.arange(HISTORY - 1, -1, -1, dtype=np.float32)
+    weights = ema_weights(decay)
     return lambda history, inside, mass: np.einsum("t,stc->sc", weights, history)
 
 
