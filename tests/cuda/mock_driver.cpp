@@ -57,7 +57,10 @@ struct Mock {
   CUcontext context = nullptr;
   Stream default_stream;
   std::uint32_t running = 0;  // pieces of work, each begun by the one before
-} mock;
+};
+
+// Never destroyed: a program may close its device while it exits.
+Mock &mock = *new Mock;
 
 constexpr std::size_t kPage = 4096;
 
