@@ -1,7 +1,7 @@
 /* BalanceKV and what it competes with, on recorded queries, keys and values: relative error of attention after the middle of
  * a prompt was compressed. Sinks, the prompt's last tokens and all later ones stay exact in every variant.
  *
- *     sweep_balance ../shared/traces/war_and_peace 3 6 9 [seeds=3]
+ *     sweep_balance ../shared/traces/war_and_peace 3 6 9 [seeds=3] [only=graded]
  *
  * dump_trace makes such a folder of the example model.
  *
@@ -277,6 +277,8 @@ static const variant variants[] = {
     {"practical, group 64", BALANCE, KVSIFT_BALANCE_PRACTICAL, 64, 4.0f, 0.3f, 0.025f, 0},
     {"practical, group 128", BALANCE, KVSIFT_BALANCE_PRACTICAL, 128, 4.0f, 0.3f, 0.025f, 0},
     {"practical, group 512", BALANCE, KVSIFT_BALANCE_PRACTICAL, 512, 4.0f, 0.3f, 0.025f, 0},
+    {"practical, group 512, temperature 0.1", BALANCE, KVSIFT_BALANCE_PRACTICAL, 512, 4.0f, 0.1f, 0.025f, 0},
+    {"practical, one group, temperature 0.1", BALANCE, KVSIFT_BALANCE_PRACTICAL, 0, 4.0f, 0.1f, 0.025f, 0},
     {"practical, one group", BALANCE, KVSIFT_BALANCE_PRACTICAL, 0, 4.0f, 0.3f, 0.025f, 0},
     {"relative, gamma 1, temperature 0.1", BALANCE, KVSIFT_BALANCE_RELATIVE, 256, 1.0f, 0.1f, 0.025f, 0},
     {"relative, gamma 4, temperature 0.1", BALANCE, KVSIFT_BALANCE_RELATIVE, 256, 4.0f, 0.1f, 0.025f, 0},
@@ -286,15 +288,21 @@ static const variant variants[] = {
     {"graded, gamma 0 (signs without balance)", BALANCE, KVSIFT_BALANCE_GRADED, 256, 0.0f, 0.3f, 0.025f, 0},
     {"graded, temperature 0.1", BALANCE, KVSIFT_BALANCE_GRADED, 256, 4.0f, 0.1f, 0.025f, 0},
     {"graded, group 512", BALANCE, KVSIFT_BALANCE_GRADED, 512, 4.0f, 0.3f, 0.025f, 0},
+    {"graded, group 512, temperature 0.1", BALANCE, KVSIFT_BALANCE_GRADED, 512, 4.0f, 0.1f, 0.025f, 0},
 };
 
 int main(int argc, char **argv) {
   static trace t;
-  if (argc < 3) die("usage: sweep_balance FOLDER LAYER... [seeds=N]");
+  if (argc < 3) die("usage: sweep_balance FOLDER LAYER... [seeds=N] [only=TEXT]");
+  const char *only = "";
   uint32_t seeds = 3;
   for (int i = 2; i < argc; ++i) {
     char path[512];
     if (sscanf(argv[i], "seeds=%u", &seeds) == 1) continue;
+    if (strncmp(argv[i], "only=", 5) == 0) {
+      only = argv[i] + 5;
+      continue;
+    }
     if (t.layer_count == MAX_LAYERS) die("too many layers");
     layer_data *l = &t.layers[t.layer_count];
     npy_array *arrays[] = {&l->q, &l->k, &l->v};
@@ -317,6 +325,7 @@ int main(int argc, char **argv) {
   printf(" mean |\n|---|");
   for (uint32_t i = 0; i <= t.layer_count; ++i) printf("---|");
   printf("\n");
-  for (size_t i = 0; i < sizeof variants / sizeof *variants; ++i) run(&t, &variants[i], seeds);
+  for (size_t i = 0; i < sizeof variants / sizeof *variants; ++i)
+    if (strstr(variants[i].name, only) != NULL) run(&t, &variants[i], seeds);
   return 0;
 }
