@@ -37,6 +37,15 @@ const char *find_all(Driver *d) {
   find(*d, KVSIFT_SYMBOL(cuMemcpyDtoHAsync), &d->to_host, &missing);
   find(*d, KVSIFT_SYMBOL(cuMemcpyDtoDAsync), &d->copy, &missing);
   find(*d, KVSIFT_SYMBOL(cuMemsetD8Async), &d->fill, &missing);
+  find(*d, KVSIFT_SYMBOL(cuStreamCreate), &d->stream_create, &missing);
+  find(*d, KVSIFT_SYMBOL(cuStreamDestroy), &d->stream_destroy, &missing);
+  find(*d, KVSIFT_SYMBOL(cuStreamSynchronize), &d->stream_synchronize, &missing);
+  find(*d, KVSIFT_SYMBOL(cuStreamWaitEvent), &d->stream_wait, &missing);
+  find(*d, KVSIFT_SYMBOL(cuEventCreate), &d->event_create, &missing);
+  find(*d, KVSIFT_SYMBOL(cuEventDestroy), &d->event_destroy, &missing);
+  find(*d, KVSIFT_SYMBOL(cuEventRecord), &d->event_record, &missing);
+  find(*d, KVSIFT_SYMBOL(cuEventQuery), &d->event_query, &missing);
+  find(*d, KVSIFT_SYMBOL(cuEventSynchronize), &d->event_synchronize, &missing);
   find(*d, KVSIFT_SYMBOL(cuGetErrorName), &d->error_name, &missing);
   return missing;
 }

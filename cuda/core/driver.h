@@ -25,6 +25,15 @@ struct Driver {
   decltype(&cuMemcpyDtoHAsync) to_host;
   decltype(&cuMemcpyDtoDAsync) copy;
   decltype(&cuMemsetD8Async) fill;
+  decltype(&cuStreamCreate) stream_create;
+  decltype(&cuStreamDestroy) stream_destroy;
+  decltype(&cuStreamSynchronize) stream_synchronize;
+  decltype(&cuStreamWaitEvent) stream_wait;
+  decltype(&cuEventCreate) event_create;
+  decltype(&cuEventDestroy) event_destroy;
+  decltype(&cuEventRecord) event_record;
+  decltype(&cuEventQuery) event_query;
+  decltype(&cuEventSynchronize) event_synchronize;
   decltype(&cuGetErrorName) error_name;
 };
 

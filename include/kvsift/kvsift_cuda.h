@@ -232,7 +232,7 @@ typedef struct kvsift_cuda_store_config {
   uint32_t sink_tokens;         /* pinned in the fast tier: the first tokens, */
   uint32_t local_tokens;        /*   and the last; by default 16 and 64 */
   uint32_t run_blocks;          /* neighbours from so many on go by the copy engine; 8 by default, 0: never */
-  uint32_t max_ranges;          /* ranges of a list that receive has room for; max_blocks of kvsift_policy_info will do; 0: none */
+  uint32_t max_ranges;          /* ranges of a list that receive has room for; kvsift_policy_info.max_ranges; 0: none */
   kvsift_error *error;          /* where sizes and create leave their sentence; may be null */
 } kvsift_cuda_store_config;
 

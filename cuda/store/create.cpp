@@ -1,0 +1,168 @@
+#include <cstring>
+#include <new>
+
+#include "cuda/store/slots.h"
+
+namespace kvsift {
+namespace {
+
+constexpr std::uint64_t kAlignDevice = KVSIFT_CUDA_ALIGNMENT;
+
+constexpr std::uint64_t align_device(std::uint64_t bytes) { return (bytes + kAlignDevice - 1) / kAlignDevice * kAlignDevice; }
+
+// The geometry is that of the other store, whose slow tier this one does not have.
+kvsift_store_config as_store(const kvsift_cuda_store_config &c) {
+  kvsift_store_config s{};
+  s.struct_size = sizeof s;
+  s.backend = KVSIFT_STORE_HOST;
+  s.layers = c.layers;
+  s.query_heads = c.query_heads;
+  s.kv_heads = c.kv_heads;
+  s.head_dim = c.head_dim;
+  s.max_tokens = c.max_tokens;
+  s.block_tokens = c.block_tokens;
+  s.type = s.storage = c.type;
+  s.fast_blocks = c.fast_blocks;
+  s.resident_layers = c.resident_layers;
+  s.sink_tokens = c.sink_tokens;
+  s.local_tokens = c.local_tokens;
+  s.alignment = 64;
+  s.threads = s.depth = 1;
+  s.error = c.error;
+  return s;
+}
+
+kvsift_status open_streams(CudaStore *store) {
+  const Driver &d = store->device.driver;
+  const auto event = [&](CUevent *out) {
+    return check_driver(store, d.event_create(out, CU_EVENT_DISABLE_TIMING), "cuEventCreate");
+  };
+  const CUresult made = d.stream_create(&store->copies, CU_STREAM_NON_BLOCKING);
+  if (kvsift_status s = check_driver(store, made, "cuStreamCreate")) return s;
+  if (kvsift_status s = event(&store->used)) return s;
+  if (kvsift_status s = event(&store->received)) return s;
+  for (std::uint32_t i = 0; i < store->g.layers; ++i) {
+    if (kvsift_status s = event(&store->layers[i].fetched)) return s;
+    if (kvsift_status s = event(&store->layers[i].written)) return s;
+  }
+  return KVSIFT_OK;
+}
+
+void close_streams(CudaStore *store) {
+  const Driver &d = store->device.driver;
+  if (store->copies != nullptr) d.stream_destroy(store->copies);
+  if (store->used != nullptr) d.event_destroy(store->used);
+  if (store->received != nullptr) d.event_destroy(store->received);
+  for (std::uint32_t i = 0; i < store->g.layers; ++i) {
+    if (store->layers[i].fetched != nullptr) d.event_destroy(store->layers[i].fetched);
+    if (store->layers[i].written != nullptr) d.event_destroy(store->layers[i].written);
+  }
+}
+
+kvsift_status start(CudaStore *store, const kvsift_cuda_arenas &arenas, CUstream stream) {
+  const Driver &d = store->device.driver;
+  CUdeviceptr seen = 0;
+  const CUresult found = d.device_pointer(&seen, arenas.pinned, 0);
+  if (kvsift_status s = check_driver(store, found, "cuMemHostGetDevicePointer")) return s;
+  store->records_seen = reinterpret_cast<const char *>(seen);
+  if (kvsift_status s = open_streams(store)) return s;
+  const std::uint64_t entries = store->g.records_of_block() * store->g.blocks;
+  const CUresult cleared =
+      d.fill(reinterpret_cast<CUdeviceptr>(store->tables), 0xff, entries * sizeof *store->tables, stream);
+  if (kvsift_status s = check_driver(store, cleared, "cuMemsetD8Async")) return s;
+  return order_streams(store, stream, store->used, store->copies);
+}
+
+void clear_state(CudaStore *store) {
+  const Geometry &g = store->g;
+  std::uint32_t first = 0;
+  for (std::uint32_t i = 0; i < g.layers; ++i) {
+    CudaLayer *layer = store->layers + i;
+    *layer = CudaLayer{};
+    layer->first_slot = first;
+    layer->slots = g.slots_of_layer(i);
+    first += layer->slots;
+    reset_slots(store, i);
+  }
+  const std::uint64_t records = g.records_of_block() * g.blocks;
+  for (std::uint64_t i = 0; i < records; ++i) store->entries[i] = -1;
+}
+
+void place(const CudaStorePlaces &places, const kvsift_cuda_arenas &arenas, CudaStore *store) {
+  auto *device = static_cast<char *>(arenas.device), *pinned = static_cast<char *>(arenas.pinned);
+  store->g = places.geometry;
+  store->host_bytes = places.host_bytes;
+  store->slots = device;
+  store->tables = reinterpret_cast<std::int32_t *>(device + places.tables);
+  store->records = pinned;
+  store->ranges = reinterpret_cast<kvsift_range *>(pinned + places.ranges);
+  store->counts = reinterpret_cast<std::uint32_t *>(pinned + places.counts);
+  store->layers = places.layers.in(arenas.host);
+  store->slot_states = places.slot_states.in(arenas.host);
+  store->entries = places.entries.in(arenas.host);
+}
+
+}  // namespace
+
+kvsift_status lay_out_store(const kvsift_cuda_store_config &c, CudaStorePlaces *p) {
+  Geometry &g = p->geometry;
+  if (kvsift_status s = make_geometry(as_store(c), &g)) return s;
+  if (c.type == KVSIFT_I8) return fail(c.error, KVSIFT_UNSUPPORTED, "store config: type I8 does not run on the device");
+  const std::uint64_t records = g.records_of_block() * g.blocks;
+  const std::uint64_t ranges = std::uint64_t{g.query_heads} * c.max_ranges * sizeof(kvsift_range);
+  p->tables = align_device(g.slots() * g.slot_bytes);
+  p->device_bytes = p->tables + align_device(records * sizeof(std::int32_t));
+  p->ranges = align_device(records * g.slot_bytes);
+  p->counts = p->ranges + align_device(ranges);
+  p->pinned_bytes = p->counts + align_device(g.query_heads * sizeof(std::uint32_t));
+  Layout layout;
+  layout.take<CudaStore>(1, "store");
+  p->layers = layout.take<CudaLayer>(g.layers, "layers");
+  p->slot_states = layout.take<CudaSlot>(g.slots(), "slots");
+  p->entries = layout.take<std::int32_t>(records, "tables");
+  p->host_bytes = layout.used();
+  return layout.check(c.error);
+}
+
+kvsift_status create_store(const kvsift_cuda_store_config &config, const CudaStorePlaces &places,
+                           const kvsift_cuda_arenas &arenas, void *stream, CudaStore **out) {
+  Device device;
+  if (kvsift_status s = open_device(&device, config.error)) return s;
+  auto *store = ::new (arenas.host) CudaStore{};
+  store->device = device;
+  store->run_blocks = config.run_blocks;
+  store->max_ranges = config.max_ranges;
+  place(places, arenas, store);
+  clear_state(store);
+  const kvsift_status status = start(store, arenas, static_cast<CUstream>(stream));
+  if (status != KVSIFT_OK) {
+    if (config.error != nullptr) *config.error = store->error;
+    close_streams(store);
+    close_device(&store->device);
+    return status;
+  }
+  store->alive = kAliveStore;
+  *out = store;
+  return KVSIFT_OK;
+}
+
+void destroy_store(CudaStore *store) {
+  store->device.driver.stream_synchronize(store->copies);
+  store->alive = 0;
+  close_streams(store);
+  close_device(&store->device);
+}
+
+kvsift_status check_driver(CudaStore *store, CUresult result, const char *call) {
+  const kvsift_status status = check(store->device.driver, result, call, &store->error);
+  if (status != KVSIFT_OK) store->lost = status;
+  return status;
+}
+
+kvsift_status order_streams(CudaStore *store, CUstream earlier, CUevent mark, CUstream later) {
+  const Driver &d = store->device.driver;
+  if (kvsift_status s = check_driver(store, d.event_record(mark, earlier), "cuEventRecord")) return s;
+  return check_driver(store, d.stream_wait(later, mark, 0), "cuStreamWaitEvent");
+}
+
+}  // namespace kvsift
