@@ -139,13 +139,13 @@ static void read_prompt(bench_policies *p, uint32_t i) {
     const kvsift_view keys = rows_at(w, w->keys, layer, i, 0), values = rows_at(w, w->values, layer, i, 0);
     MUST(p, i, kvsift_cuda_observe_keys(p->list[i], layer, NULL, 0, w->tokens, &keys, &values, gpu_stream()));
   }
-  MUST(p, i, kvsift_cuda_advance(p->list[i], w->tokens, gpu_stream()));
   for (uint32_t layer = 0; layer < w->layers; ++layer) {
     for (uint32_t r = 0; r < rows; ++r) {
       const kvsift_observation o = peaks(p, w->tokens - rows + r + 1);
       MUST(p, i, kvsift_cuda_observe_attention(p->list[i], layer, NULL, &o, gpu_stream()));
     }
   }
+  MUST(p, i, kvsift_cuda_advance(p->list[i], w->tokens, gpu_stream()));
   gpu_wait();
 }
 
