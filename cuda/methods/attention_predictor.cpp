@@ -76,19 +76,18 @@ kvsift_status observe_predictor(const Launcher &to, const Call &call, std::uint3
 }
 
 kvsift_status predict_next(const Launcher &to, const Call &call, std::uint32_t heads) {
-  return predict(to, PredictorPlanArgs{histories_of_call(call, heads), call, kPlanForNext});
+  const Histories histories = histories_of_call(call, heads);
+  const PredictorMeanArgs no_ranks{histories, nullptr, 0, 0, nullptr, call};
+  return predict(to, PredictorPlanArgs{histories, call, kPlanForNext}, no_ranks);
 }
 
 kvsift_status score_predictor(const Launcher &to, const Call &call, std::uint32_t heads) {
   const Histories histories = histories_of_call(call, heads);
-  if (kvsift_status s = predict(to, PredictorPlanArgs{histories, call, kPlanForCall})) return s;
   const Image &image = call.image;
-  const Settings &s = image.s;
-  PredictorScoreArgs args{call, histories, nullptr, image.scratch_floats, scratch_stride(s), nullptr};
-  args.scores = reinterpret_cast<float *>(image.base + image.scratch) + call.first_head * image.scratch_floats;
-  args.scored = in_room(call, predictor_room(s).scored) + call.first_head;
-  const LaunchShape shape{(s.max_blocks + 255) / 256, heads * s.lists, 1, 256, 0};
-  return launch(to.device, kKernel_predictor_score, shape, to.stream, args, to.error);
+  PredictorMeanArgs ranks{histories, nullptr, image.scratch_floats, scratch_stride(image.s), nullptr, call};
+  ranks.out = reinterpret_cast<float *>(image.base + image.scratch) + call.first_head * image.scratch_floats;
+  ranks.scored = in_room(call, predictor_room(image.s).scored) + call.first_head;
+  return predict(to, PredictorPlanArgs{histories, call, kPlanForCall}, ranks);
 }
 
 kvsift_status truncate_predictor(const Launcher &to, const Call &call, std::uint32_t heads, std::uint32_t tokens) {

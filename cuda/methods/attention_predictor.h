@@ -25,15 +25,6 @@ struct PredictorResetArgs {
   PredictorState state;  // of a history without rows
 };
 
-// scores[KV head][list][block] of the blocks that the history knows, how many in scored[KV head].
-struct PredictorScoreArgs {
-  Call call;
-  Histories histories;
-  float *scores;
-  std::uint64_t head_stride, list_stride;
-  std::uint32_t *scored;
-};
-
 kvsift_status reset_predictor(const Launcher &to, const Call &call, std::uint32_t heads);
 kvsift_status observe_predictor(const Launcher &to, const Call &call, std::uint32_t heads, const PooledRows &rows);
 kvsift_status predict_next(const Launcher &to, const Call &call, std::uint32_t heads);

@@ -1,3 +1,4 @@
+#include "cuda/policy/image.cuh"
 #include "cuda/predictor/history.cuh"
 #include "cuda/predictor/network.h"
 
@@ -33,6 +34,22 @@ __device__ float mean_of_column(const History &h, const PredictionPlan &plan, st
   return __fmaf_rn(sum, plan.scale, h.all.predictor->weights.bias3);
 }
 
+// Score of column `j` of the plan; `any` tells of the groups of columns from `first` on.
+__device__ float score_of(const History &h, const PredictionPlan &plan, const std::uint8_t *any, std::uint32_t first,
+                          std::uint32_t j) {
+  if (j < plan.left || j >= plan.right) return share_at(h.row(h.marks().scored - 1), h.all.shape.form, j);
+  if (plan.too_few != 0) return 1.0f;
+  return any[(j - first) / kLanes] != 0 ? mean_of_column(h, plan, j) : plan.nothing;
+}
+
+// Leading blocks that a selection can rank.
+__device__ std::uint32_t ranked_blocks(const PredictorMeanArgs &args, const History &h) {
+  if (args.out == nullptr || h.marks().scored == kNever) return 0;
+  const std::uint32_t known = h.columns_at(h.state().end);
+  const std::uint32_t blocks = blocks_of(tokens_of(args.call), h.all.block_tokens);
+  return known < blocks ? known : blocks;
+}
+
 }  // namespace
 
 // Blocks: [any number][heads * lists].
@@ -40,24 +57,18 @@ KVSIFT_KERNEL(predictor_mean, PredictorMeanArgs, kMeanThreads) {
   __shared__ std::uint8_t any[kGroups];
   const PredictionPlan &plan = args.histories.plans[blockIdx.y];
   const History h(args.histories, blockIdx.y);
-  // The newest of the rows that were scored from.
-  const char *newest = plan.columns == 0 ? nullptr : h.row(h.marks().scored - 1);
-  for (std::uint32_t first = blockIdx.x * kMeanThreads; first < plan.columns; first += gridDim.x * kMeanThreads) {
-    const bool computed = plan.right > plan.left && plan.too_few == 0;
+  const std::uint32_t head = blockIdx.y / h.all.lists, ranked = ranked_blocks(args, h);
+  if (args.out != nullptr && blockIdx.x == 0 && threadIdx.x == 0 && h.list == 0) args.scored[head] = ranked;
+  float *out = args.out == nullptr ? nullptr : args.out + head * args.head_stride + h.list * args.list_stride;
+  const std::uint32_t columns = plan.columns > ranked ? plan.columns : ranked, predicted = h.marks().columns;
+  for (std::uint32_t first = blockIdx.x * kMeanThreads; first < columns; first += gridDim.x * kMeanThreads) {
+    const bool computed = first < plan.columns && plan.right > plan.left && plan.too_few == 0;
     if (computed) find_filled(h, plan, first, any);
     __syncthreads();
     const std::uint32_t j = first + threadIdx.x;
-    if (j < plan.columns) {
-      float score;
-      if (j < plan.left || j >= plan.right) {
-        score = share_at(newest, h.all.shape.form, j);
-      } else if (!computed) {
-        score = 1.0f;
-      } else {
-        score = any[threadIdx.x / kLanes] != 0 ? mean_of_column(h, plan, j) : plan.nothing;
-      }
-      h.scores()[j] = score;
-    }
+    if (j < plan.columns) h.scores()[j] = score_of(h, plan, any, first, j);
+    // Blocks opened since the prediction: what the newest row has there.
+    if (j < ranked) out[j] = j < predicted ? h.scores()[j] : share_at(h.row(h.state().end - 1), h.all.shape.form, j);
     __syncthreads();
   }
 }

@@ -1,6 +1,7 @@
 // The predictor's network: s where a plan says so, and its means over the window.
 #pragma once
 
+#include "cuda/policy/image.h"
 #include "cuda/predictor/histories.h"
 
 namespace kvsift {
@@ -13,6 +14,12 @@ struct PredictorConvolveArgs {
 // scores of the plan's columns: the crop's from s, the others' what the newest row has there.
 struct PredictorMeanArgs {
   Histories histories;
+  // Not null: what a selection ranks goes there, [KV head][list][block], of the `blocks` blocks those that the history
+  // knows; how many to scored[KV head].
+  float *out;
+  std::uint64_t head_stride, list_stride;
+  std::uint32_t *scored;
+  Call call;
 };
 
 }  // namespace kvsift

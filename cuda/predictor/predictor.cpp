@@ -50,7 +50,7 @@ kvsift_status truncate_history(const Launcher &to, const HistoryTruncateArgs &ar
   return launch(to.device, kKernel_history_truncate, shape, to.stream, args, to.error);
 }
 
-kvsift_status predict(const Launcher &to, const PredictorPlanArgs &args) {
+kvsift_status predict(const Launcher &to, const PredictorPlanArgs &args, const PredictorMeanArgs &ranks) {
   const Histories &h = args.histories;
   const std::uint32_t histories = count_of(h);
   const LaunchShape plan{h.heads, 1, 1, h.lists < 8 ? 32 * h.lists : 256, 0};
@@ -60,7 +60,7 @@ kvsift_status predict(const Launcher &to, const PredictorPlanArgs &args) {
   const KernelId kernel = h.int8 != 0 ? kKernel_predictor_convolve_int8 : kKernel_predictor_convolve;
   if (kvsift_status s = launch(to.device, kernel, convolve, to.stream, PredictorConvolveArgs{h}, to.error)) return s;
   const LaunchShape mean{blocks_for(h.shape.columns, 256), histories, 1, 256, 0};
-  return launch(to.device, kKernel_predictor_mean, mean, to.stream, PredictorMeanArgs{h}, to.error);
+  return launch(to.device, kKernel_predictor_mean, mean, to.stream, ranks, to.error);
 }
 
 }  // namespace kvsift

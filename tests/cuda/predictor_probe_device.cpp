@@ -219,7 +219,9 @@ uint32_t probe_scores(probe *p, int plain, float *scores) {
   static PredictorPlanArgs plan;
   plan.histories = histories(p, plain != 0);
   plan.plan_for = kPlanAlways;
-  must(predict(Launcher{device, gpu_stream(), &error}, plan), error);
+  static PredictorMeanArgs no_ranks;
+  no_ranks.histories = plan.histories;
+  must(predict(Launcher{device, gpu_stream(), &error}, plan, no_ranks), error);
   const PredictorShape &shape = p->h.shape;
   const std::uint32_t right = p->columns < shape.local ? 0 : p->columns - shape.local;
   if (right <= shape.left) return shape.left;
