@@ -250,6 +250,38 @@ static void more_levels_add_their_errors(void **state) {
   }
 }
 
+/* Walks that fail are as rare as the theorem says: none in a share delta of them with its c, and the share of tokens at
+ * which |y.eta| is beyond c R^2 falls as an exponential in c. */
+static void failures_are_rare(void **state) {
+  (void)state;
+  static const float bounds[] = {0.25f, 0.5f, 1.0f, 2.0f, 4.0f, 0.0f}; /* c; 0: the theorem's, for delta 1/2 */
+  enum { BOUNDS = 6 };
+  const problem p = {4096, 16, 1.0f};
+  double shares[BOUNDS];
+  for (int b = 0; b < BOUNDS; ++b) {
+    uint64_t tokens = 0, failures = 0;
+    for (uint32_t seed = 0; seed < SEEDS; ++seed) {
+      instance in;
+      instance_init(&in, &p, seed);
+      in.job.config = balance_config(KVSIFT_BALANCE_THEORY, p.dim, NULL);
+      in.job.config.gamma = bounds[b] > 0.0f ? 0.5f / bounds[b] : 0.0f;
+      in.job.config.failure_probability = 0.5f;
+      in.job.config.halvings = 1;
+      in.job.config.seed = seed;
+      balance_resize(&in.job);
+      assert_int_equal(balance_run(&in.job), KVSIFT_OK);
+      tokens += in.job.stats.tokens;
+      failures += in.job.stats.failures;
+      instance_free(&in);
+    }
+    shares[b] = (double)failures / (double)tokens;
+    print_message("c %.3f: %llu of %llu tokens beyond it\n", (double)bounds[b], (unsigned long long)failures,
+                  (unsigned long long)tokens);
+    if (b > 0) assert_true(shares[b] <= 0.5 * shares[b - 1]);
+  }
+  assert_true(shares[0] > 0.0 && shares[BOUNDS - 1] == 0.0);
+}
+
 static void streams_memory_is_flat(void **state) {
   (void)state;
   enum { CHUNK = 4096, DIM = 16, BATCH = 64 };
@@ -285,6 +317,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(error_falls_with_the_kept_count),
                                      cmocka_unit_test(streams_error_falls_too),
                                      cmocka_unit_test(more_levels_add_their_errors),
+                                     cmocka_unit_test(failures_are_rare),
                                      cmocka_unit_test(streams_memory_is_flat)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
