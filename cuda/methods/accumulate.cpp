@@ -7,7 +7,10 @@ constexpr std::uint32_t kThreads = 256;
 
 // The state is the methods' first field.
 kvsift_status accumulate(const Launcher &to, std::uint32_t heads, const AccumulateArgs &args) {
-  const LaunchShape shape{(args.call.image.s.max_blocks + kThreads - 1) / kThreads, heads, 1, kThreads, 0};
+  // No more than fill the machine: most of a capacity may be unused.
+  const std::uint32_t all = blocks_of(args.call.image.s.max_blocks, kThreads);
+  const std::uint32_t fill = blocks_of(to.device.multiprocessors * 8, heads);
+  const LaunchShape shape{all < fill ? all : fill, heads, 1, kThreads, 0};
   return launch(to.device, kKernel_accumulate, shape, to.stream, args, to.error);
 }
 

@@ -11,9 +11,13 @@ std::uint32_t count_of(const Histories &h) { return h.heads * h.lists; }
 
 std::uint32_t at_least_one(std::uint32_t n) { return n > 0 ? n : 1; }
 
-// Blocks of `threads` for so many columns, one column a thread.
-std::uint32_t blocks_for(std::uint32_t columns, std::uint32_t threads) {
-  return at_least_one((columns + threads - 1) / threads);
+std::uint32_t divided(std::uint32_t n, std::uint32_t by) { return at_least_one((n + by - 1) / by); }
+
+// Blocks of 256 threads for the columns of each history: no more than fill the machine, since most of a capacity may be
+// unused. The kernels loop.
+std::uint32_t column_blocks(const Launcher &to, const Histories &h) {
+  const std::uint32_t all = divided(h.shape.columns, 256), fill = divided(to.device.multiprocessors * 8, count_of(h));
+  return all < fill ? all : fill;
 }
 
 }  // namespace
@@ -40,8 +44,7 @@ Histories histories_of(const Settings &s, const UnitOffsets &p) {
 }
 
 kvsift_status append_history(const Launcher &to, const HistoryAppendArgs &args) {
-  constexpr std::uint32_t kThreads = 256;
-  const LaunchShape shape{blocks_for(args.histories.shape.columns, kThreads), count_of(args.histories), 1, kThreads, 0};
+  const LaunchShape shape{column_blocks(to, args.histories), count_of(args.histories), 1, 256, 0};
   return launch(to.device, kKernel_history_append, shape, to.stream, args, to.error);
 }
 
@@ -56,10 +59,10 @@ kvsift_status predict(const Launcher &to, const PredictorPlanArgs &args, const P
   const LaunchShape plan{h.heads, 1, 1, h.lists < 8 ? 32 * h.lists : 256, 0};
   if (kvsift_status s = launch(to.device, kKernel_predictor_plan, plan, to.stream, args, to.error)) return s;
   const std::uint32_t resident = to.device.multiprocessors * kResidentBlocks;
-  const LaunchShape convolve{blocks_for(resident, histories), histories, 1, 128, 0};
+  const LaunchShape convolve{divided(resident, histories), histories, 1, 128, 0};
   const KernelId kernel = h.int8 != 0 ? kKernel_predictor_convolve_int8 : kKernel_predictor_convolve;
   if (kvsift_status s = launch(to.device, kernel, convolve, to.stream, PredictorConvolveArgs{h}, to.error)) return s;
-  const LaunchShape mean{blocks_for(h.shape.columns, 256), histories, 1, 256, 0};
+  const LaunchShape mean{column_blocks(to, h), histories, 1, 256, 0};
   return launch(to.device, kKernel_predictor_mean, mean, to.stream, ranks, to.error);
 }
 
