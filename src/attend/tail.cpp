@@ -36,17 +36,20 @@ class CoresetWalk {
 // For the query heads from `first` on of `running`, which share a list.
 void add_coreset(const Head &head, const List &list, const Tail &tail, std::uint32_t first,
                  ChunkWork *work, Running *running) {
-  Chunk chunk;
-  const Chunk none{};
-  float weights[kChunk];
+  Chunk chunks[2];
+  float weights[2][kChunk];
   CoresetWalk walk(list.ranges, list.count, tail);
-  while (walk.next(&chunk, weights)) {
+  walk.next(&chunks[0], weights[0]);
+  ask_for_chunk(head.keys, head.dim, chunks[0]);
+  for (std::uint32_t c = 0; chunks[c].size > 0; c ^= 1) {
+    const Chunk &chunk = chunks[c];
+    walk.next(&chunks[c ^ 1], weights[c ^ 1]);
     work->dot(head, chunk, Coming{head.values, chunk});
-    head.kernels->array.log(weights, weights, chunk.size);
+    head.kernels->array.log(weights[c], weights[c], chunk.size);
     for (std::uint32_t g = 0; g < head.group; ++g)
-      head.kernels->array.axpby(1.0f, work->row(g), 1.0f, weights, chunk.size);
+      head.kernels->array.axpby(1.0f, work->row(g), 1.0f, weights[c], chunk.size);
     work->soften(head, chunk.size);
-    work->weigh(head, chunk, Coming{head.keys, none});
+    work->weigh(head, chunk, Coming{head.keys, chunks[c ^ 1]});
     running->merge(head, *work, true, first);
   }
 }
