@@ -51,6 +51,7 @@ static AttendArgs attend_args(const CudaJob &job, const kvsift_query &query, flo
   args.call = job.call;
   args.query = query.view;
   args.out = out;
+  args.logits_of_selection = cuda_method_of(p->s.c.method)->leaves_tail;
   args.tail = job.call.layer < p->s.c.dense_layers ? static_cast<std::uint32_t>(KVSIFT_TAIL_NONE) : p->s.c.tail;
   return args;
 }

@@ -16,6 +16,9 @@ static kvsift_status tell_fault(CudaPolicy *policy, const Fault &f) {
     case kFaultCapacity:
       return fail_in(p, KVSIFT_CAPACITY, "the device reached ", f.tokens, " tokens in layer ", f.layer, ", max_tokens is ",
                      p->s.c.max_tokens);
+    case kFaultRollback:
+      return fail_in(p, KVSIFT_ROLLBACK, "tokens: the device has no state to go back to in KV head ", f.head,
+                     "; config.rollback_tokens is ", p->s.c.rollback_tokens);
     default: break;
   }
   const char *const what = f.what == kFaultQuery    ? "query->view"

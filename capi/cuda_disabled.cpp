@@ -46,6 +46,7 @@ extern "C" kvsift_status kvsift_cuda_predict_next(kvsift_cuda_policy *, uint32_t
   return KVSIFT_INVALID_ARGUMENT;
 }
 extern "C" kvsift_status kvsift_cuda_advance(kvsift_cuda_policy *, uint32_t, void *) { return KVSIFT_INVALID_ARGUMENT; }
+extern "C" kvsift_status kvsift_cuda_truncate(kvsift_cuda_policy *, uint32_t, void *) { return KVSIFT_INVALID_ARGUMENT; }
 extern "C" kvsift_status kvsift_cuda_replayed(kvsift_cuda_policy *, uint32_t, uint32_t) { return KVSIFT_INVALID_ARGUMENT; }
 extern "C" kvsift_status kvsift_cuda_observe_prompt(kvsift_cuda_policy *, uint32_t, const kvsift_query *, const kvsift_cache *,
                                                     void *) {

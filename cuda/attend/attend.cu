@@ -2,7 +2,6 @@
 
 #include <type_traits>
 
-#include "cuda/attend/moments.cuh"
 #include "cuda/attend/observe.cuh"
 #include "cuda/attend/values.cuh"
 #include "cuda/policy/queries.cuh"
@@ -54,31 +53,11 @@ __device__ inline void kept_chunk(const AttendPlan &plan, const ChunkRows &rows,
   });
 }
 
-// Logits of pages [first, first + count), for all query heads.
-template <class M>
-__device__ inline void page_logits(const AttendPlan &plan, const ChunkRows &rows, std::uint32_t first, std::uint32_t count,
-                                   bool left) {
-  const Settings &s = plan.head.settings();
-  if (left) {
-    const Scratch scratch = plan.head.scratch();
-    for (std::uint32_t g = 0; g < s.group; ++g) {
-      if (threadIdx.x < count) rows.logits[g * kChunk + threadIdx.x] = scratch.spare[g * scratch.stride + first + threadIdx.x];
-    }
-    return;
-  }
-  for (std::uint32_t half = 0; half < 2; ++half) {
-    const std::uint32_t i = half * (kChunk / 2) + threadIdx.x / 2;
-    const Page page = page_at(first + i, plan.step.tokens, s.c.page_tokens);
-    for (std::uint32_t q = 0; q < s.group; q += kQueries) {
-      float dot[kQueries], spread[kQueries];
-      page_figures<M, true>(plan.head, page.number, i < count, rows.queries + q * s.dim16, dot, spread);
-#pragma unroll
-      for (int k = 0; k < kQueries; ++k) {
-        if (i < count && threadIdx.x % 2 == 0) {
-          rows.logits[(q + k) * kChunk + i] = tail_logit(s.scale, page, dot[k], spread[k]);
-        }
-      }
-    }
+// Logits of pages [first, first + count), for all query heads, as the scoring left them.
+__device__ inline void page_logits(const AttendPlan &plan, const ChunkRows &rows, std::uint32_t first, std::uint32_t count) {
+  const Scratch scratch = plan.head.scratch();
+  for (std::uint32_t g = 0; g < plan.head.settings().group; ++g) {
+    if (threadIdx.x < count) rows.logits[g * kChunk + threadIdx.x] = scratch.spare[g * scratch.stride + first + threadIdx.x];
   }
 }
 
@@ -99,8 +78,8 @@ __device__ inline void hide_pages(const AttendPlan &plan, float *logits, std::ui
   __syncthreads();
 }
 
-// Whether the selection left its tail logits for these very queries.
-__device__ inline bool has_logits(const AttendPlan &plan, const float *queries) {
+// The selection's scoring left tail logits for its own queries: whether these are others.
+__device__ inline bool are_others(const AttendPlan &plan, const float *queries) {
   const HeadMarks marks = *plan.head.marks();
   const Settings &s = plan.head.settings();
   const float *then = plan.head.scratch().queries;
@@ -108,13 +87,12 @@ __device__ inline bool has_logits(const AttendPlan &plan, const float *queries) 
   for (std::uint32_t i = threadIdx.x; i < s.group * s.dim16; i += kAttendThreads) {
     differs = differs || __float_as_uint(queries[i]) != __float_as_uint(then[i]);
   }
-  return __syncthreads_or(differs) == 0;
+  return __syncthreads_or(differs) != 0;
 }
 
 // Chunk `chunk` of the pages, for all query heads.
 template <class M, bool Wide>
-__device__ inline void tail_chunk(const AttendPlan &plan, const ChunkRows &rows, std::uint32_t chunk, bool left,
-                                  ChunkShared *shared) {
+__device__ inline void tail_chunk(const AttendPlan &plan, const ChunkRows &rows, std::uint32_t chunk, ChunkShared *shared) {
   const Settings &s = plan.head.settings();
   const UnitOffsets &at = plan.head.image.at;
   const std::uint32_t first = chunk * kChunk;
@@ -126,7 +104,7 @@ __device__ inline void tail_chunk(const AttendPlan &plan, const ChunkRows &rows,
   const ValueRows value_rows{nullptr, s.dim16, s.dim16, sizeof(M) == 1, count};
   fetch_stage<M>(value_rows, *shared, 0, rows.stage);
   fetch_stage<M>(value_rows, *shared, 1, rows.stage);
-  page_logits<M>(plan, rows, first, count, left);
+  page_logits(plan, rows, first, count);
   __syncthreads();
   hide_pages(plan, rows.logits, first, count);
   soften(rows.logits, s.group, count, shared);
@@ -149,7 +127,9 @@ __device__ inline void attend(const AttendArgs &args, char *dynamic) {
   if (!plan.active) return;
   const ChunkRows rows = chunk_rows(dynamic, args.call.image.s);
   widen_queries(args.call, head, args.query, rows.queries, false);
-  const bool left = plan.tail && has_logits(plan, rows.queries);
+  if (plan.tail && args.logits_of_selection != 0 && are_others(plan, rows.queries)) {
+    if (threadIdx.x == 0) report(args.call, kFaultQuery, head.kv_head);
+  }
   constexpr bool kWide = std::is_same<T, AnyType>::value;
   std::uint32_t item = blockIdx.x;
   for (std::uint32_t list = 0; list < plan.lists(); ++list) {
@@ -162,9 +142,9 @@ __device__ inline void attend(const AttendArgs &args, char *dynamic) {
   }
   for (; item < plan.tail_chunks(); item += gridDim.x) {
     if (args.call.image.s.c.moments_type == KVSIFT_I8) {
-      tail_chunk<std::int8_t, kWide>(plan, rows, item, left, &shared);
+      tail_chunk<std::int8_t, kWide>(plan, rows, item, &shared);
     } else {
-      tail_chunk<F16, kWide>(plan, rows, item, left, &shared);
+      tail_chunk<F16, kWide>(plan, rows, item, &shared);
     }
     __syncthreads();
   }
@@ -175,7 +155,7 @@ __device__ inline void attend(const AttendArgs &args, char *dynamic) {
 
 using namespace kvsift;
 
-KVSIFT_KERNEL(attend_f32, AttendArgs, kAttendThreads) {
+KVSIFT_KERNEL_RESIDENT(attend_f32, AttendArgs, kAttendThreads, 2) {
   KVSIFT_DYNAMIC_SHARED(dynamic);
   attend<float>(args, dynamic);
 }
@@ -196,7 +176,7 @@ KVSIFT_KERNEL(attend_i8, AttendArgs, kAttendThreads) {
 }
 
 // Keys and values of types of their own, odd sizes or unaligned rows: element by element.
-KVSIFT_KERNEL(attend_any, AttendArgs, kAttendThreads) {
+KVSIFT_KERNEL_RESIDENT(attend_any, AttendArgs, kAttendThreads, 2) {
   KVSIFT_DYNAMIC_SHARED(dynamic);
   attend<AnyType>(args, dynamic);
 }

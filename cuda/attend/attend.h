@@ -30,6 +30,7 @@ struct AttendArgs {
   std::uint64_t block_stride;
   std::uint32_t row_only;
   std::uint32_t tail;    // KVSIFT_TAIL_*, of this layer
+  std::uint32_t logits_of_selection;  // the tail's were left by the selection's scoring, else by a kernel before this one
   std::uint32_t tail_only;  // the selected tokens are another kernel's
 };
 

@@ -1,4 +1,4 @@
-// Logits of a chunk: pairs of threads take a token each, or two at once.
+// Logits of a chunk: pairs of threads take a token each.
 #pragma once
 
 #include "cuda/attend/chunk.cuh"
@@ -20,39 +20,32 @@ __device__ inline void key_part<AnyType>(const std::uint8_t *row, const kvsift_v
   for (std::uint32_t i = 0; i < 8; ++i) out[i] = c + i < dim ? element_at(row, view.type, c + i) : 0.0f;
 }
 
-// Tokens tid / 2 and, with N = 2, tid / 2 + 128 of the chunk, for four query heads.
-template <class T, int N>
-__device__ inline void dot_tile(const AttendPlan &plan, const ChunkShared &shared, const float *queries, std::uint32_t count,
-                                float *logits) {
+// Token `i` of the chunk, this thread's half of its lanes, for four query heads.
+template <class T>
+__device__ inline void dot_tile(const AttendPlan &plan, const ChunkShared &shared, const float *queries, std::uint32_t i,
+                                std::uint32_t count, float *logits) {
   const Settings &s = plan.head.settings();
   const kvsift_view &view = plan.args.cache.keys;
-  const std::uint32_t half = threadIdx.x % 2, first = threadIdx.x / 2;
-  float sum[N][kHeadTile][8] = {};
-#pragma unroll 1
+  const std::uint8_t *row = shared.keys[i];
+  const std::uint32_t half = threadIdx.x % 2;
+  float sum[kHeadTile][8] = {};
+#pragma unroll 4
   for (std::uint32_t c = half * 8; c < s.c.head_dim; c += 16) {
-    float key[N][8];
-#pragma unroll
-    for (int n = 0; n < N; ++n) key_part<T>(shared.keys[first + n * (kChunk / 2)], view, c, s.c.head_dim, key[n]);
+    float key[8];
+    key_part<T>(row, view, c, s.c.head_dim, key);
 #pragma unroll
     for (int q = 0; q < kHeadTile; ++q) {
       float x[8];
       load8(queries + q * s.dim16 + c, x);
 #pragma unroll
-      for (int n = 0; n < N; ++n) {
-#pragma unroll
-        for (int i = 0; i < 8; ++i) sum[n][q][i] = __fmaf_rn(x[i], key[n][i], sum[n][q][i]);
-      }
+      for (int l = 0; l < 8; ++l) sum[q][l] = __fmaf_rn(x[l], key[l], sum[q][l]);
     }
   }
 #pragma unroll
-  for (int n = 0; n < N; ++n) {
-    const std::uint32_t i = first + n * (kChunk / 2);
-#pragma unroll
-    for (int q = 0; q < kHeadTile; ++q) {
-      float dot = tree16_of_pair(sum[n][q], kAllLanes);
-      if (view.scales != nullptr) dot = dot * shared.key_scales[i];
-      if (half == 0 && i < count) logits[q * kChunk + i] = dot * s.scale;
-    }
+  for (int q = 0; q < kHeadTile; ++q) {
+    float dot = tree16_of_pair(sum[q], kAllLanes);
+    if (view.scales != nullptr) dot = dot * shared.key_scales[i];
+    if (half == 0 && i < count) logits[q * kChunk + i] = dot * s.scale;
   }
 }
 
@@ -63,10 +56,8 @@ __device__ inline void dot_chunk(const AttendPlan &plan, const ChunkShared &shar
   const std::uint32_t dim16 = plan.head.settings().dim16;
   for (std::uint32_t q = 0; q < heads; q += kHeadTile) {
     const float *queries = rows.queries + (first_query + q) * dim16;
-    if (count > kChunk / 2) {
-      dot_tile<T, 2>(plan, shared, queries, count, rows.logits + q * kChunk);
-    } else {
-      dot_tile<T, 1>(plan, shared, queries, count, rows.logits + q * kChunk);
+    for (std::uint32_t i = threadIdx.x / 2; i < blocks_of(count, kChunk / 2) * (kChunk / 2); i += kChunk / 2) {
+      dot_tile<T>(plan, shared, queries, i, count, rows.logits + q * kChunk);
     }
   }
   __syncthreads();

@@ -1,11 +1,12 @@
 #include "cuda/attend/launch.h"
 
 #include "core/view.h"
+#include "cuda/methods/page_scores.h"
 
 namespace kvsift {
 namespace {
 
-constexpr std::uint32_t kChunk = 256, kBlocksOfMultiprocessor = 2;
+constexpr std::uint32_t kChunk = 256, kBlocksOfMultiprocessor = 3;
 
 // Of the fast kernels by element type, then the one for all else.
 constexpr KernelId kKernelsByType[] = {kKernel_attend_f32, kKernel_attend_f16, kKernel_attend_bf16, kKernel_attend_i8};
@@ -63,6 +64,9 @@ CacheArgs cache_args(const kvsift_cache &cache) {
 }
 
 kvsift_status launch_attend(const Launcher &to, const AttendArgs &args, std::uint32_t heads, bool learns) {
+  if (args.tail == KVSIFT_TAIL_MOMENTS && args.logits_of_selection == 0) {
+    if (kvsift_status status = leave_tail_logits(to, args.call, heads, args.query)) return status;
+  }
   if (kvsift_status status = launch_pass(to, args, heads)) return status;
   if (!learns || args.block_max == nullptr) return KVSIFT_OK;
   AttendArgs row = args;

@@ -23,10 +23,14 @@
     kvsift_##name(*static_cast<const Args *>(p));                                                            \
   });                                                                                                        \
   static void kvsift_##name(const Args args)
+#define KVSIFT_KERNEL_RESIDENT(name, Args, threads, blocks) KVSIFT_KERNEL(name, Args, threads)
 #define KVSIFT_DYNAMIC_SHARED(name) char *name = emulator::dynamic_shared()
 #else
 #define KVSIFT_KERNEL(name, Args, threads) \
   extern "C" __global__ void __launch_bounds__(threads) kvsift_##name(const __grid_constant__ Args args)
+// With so many blocks on a multiprocessor at least: what registers a thread may have.
+#define KVSIFT_KERNEL_RESIDENT(name, Args, threads, blocks) \
+  extern "C" __global__ void __launch_bounds__(threads, blocks) kvsift_##name(const __grid_constant__ Args args)
 #define KVSIFT_DYNAMIC_SHARED(name)             \
   extern __shared__ uint4 kvsift_shared_pool[]; \
   char *name = reinterpret_cast<char *>(kvsift_shared_pool)

@@ -34,7 +34,7 @@ const std::uint32_t *predicted_blocks(const Call &call) {
 
 std::uint64_t predictor_and_prefill_room(const Settings &s) { return predictor_room(s).bytes + prefill_room(s); }
 
-constexpr CudaMethod kPlain = {no_room, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, false, 0, false, no_bytes};
+constexpr CudaMethod kPlain = {no_room, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, false, 0, false, no_bytes};
 
 constexpr CudaMethod pages(kvsift_status (*score)(const Launcher &, const Call &, std::uint32_t, const kvsift_query &),
                            std::uint32_t (*bytes_of_block)(const Settings &)) {
@@ -82,6 +82,7 @@ constexpr CudaMethod kPredictorOnDevice = [] {
   m.leading = predicted_blocks;
   m.observe = observe_predictor;
   m.predict = predict_next;
+  m.truncate = truncate_predictor;
   m.ranks = true;
   return m;
 }();

@@ -22,6 +22,8 @@ struct CudaMethod {
   // A step's rows, or a prompt's; null: it does not learn.
   kvsift_status (*observe)(const Launcher &to, const Call &call, std::uint32_t heads, const PooledRows &rows);
   kvsift_status (*predict)(const Launcher &to, const Call &call, std::uint32_t heads);
+  // Besides what the undo ring brings back; null: that is all.
+  kvsift_status (*truncate)(const Launcher &to, const Call &call, std::uint32_t heads, std::uint32_t tokens);
   bool ranks;                // it has scores at all
   std::uint32_t state_rows;  // 1 + the field of the state that is the scores, [lists][max_blocks]; 0: they are in scratch
   bool leaves_tail;          // with the moments tail, scoring leaves its logits in scratch

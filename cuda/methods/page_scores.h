@@ -17,6 +17,8 @@ struct PageScoreArgs {
 
 kvsift_status score_quest(const Launcher &to, const Call &call, std::uint32_t heads, const kvsift_query &query);
 kvsift_status score_page_stats(const Launcher &to, const Call &call, std::uint32_t heads, const kvsift_query &query);
+// The tail's logits in the heads' spare rows.
+kvsift_status leave_tail_logits(const Launcher &to, const Call &call, std::uint32_t heads, const kvsift_view &query);
 std::uint32_t bytes_of_bounds(const Settings &settings);
 std::uint32_t bytes_of_moments(const Settings &settings);
 

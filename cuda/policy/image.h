@@ -13,6 +13,15 @@ struct Progress {
   std::uint32_t tokens, decode_steps, prompt_end, first_prompt, selected_for;
 };
 
+// The counters at a cache cut back to `to` tokens. Tokens of a prompt are no decode steps.
+constexpr Progress truncated(const Progress &p, std::uint32_t to) {
+  const std::uint32_t decoded = p.tokens - (to > p.prompt_end ? to : p.prompt_end);
+  const std::uint32_t most = to > p.first_prompt ? to - p.first_prompt : 0;
+  const std::uint32_t left = p.decode_steps > decoded ? p.decode_steps - decoded : 0;
+  return Progress{to, left < most ? left : most, p.prompt_end < to ? p.prompt_end : to,
+                  p.first_prompt < to ? p.first_prompt : to, 0};
+}
+
 // What a select found its step to be; one for each KV head.
 struct StepRecord {
   std::uint32_t tokens, everything, calibration, tail;
@@ -31,7 +40,8 @@ enum FaultKind : std::uint32_t {
   kFaultAttention,
   kFaultTable,
   kFaultObservation,
-  kFaultCapacity
+  kFaultCapacity,
+  kFaultRollback
 };
 
 // The room of the device alone; offsets from the image's start.

@@ -1,6 +1,7 @@
 #include "cuda/policy/pages.h"
 
 #include "cuda/policy/rows.cuh"
+#include "cuda/policy/steps.h"
 #include "cuda/policy/undo.cuh"
 
 namespace kvsift {
@@ -34,7 +35,8 @@ __device__ inline float welford(float x, std::uint32_t seen, float weight, float
 }
 
 struct PageWork {
-  const KeysArgs &args;
+  const Call &call;
+  const KeysArgs *args;  // null: no rows come
   const DeviceHead &head;
   std::uint32_t column;  // of this thread; those from dim16 on have nothing to do but to wait
 
@@ -44,7 +46,7 @@ struct PageWork {
     const DeviceRow row = row_of(view, 0, i, head.kv_head);
     const float x = column < head.settings().c.head_dim ? element_at(row.data, view.type, column) : 0.0f;
     const float scaled = x * row.scale;
-    if (scaled - scaled != 0.0f) report(args.call, fault, head.kv_head);
+    if (scaled - scaled != 0.0f) report(call, fault, head.kv_head);
     return scaled;
   }
 
@@ -52,9 +54,9 @@ struct PageWork {
   __device__ void append(std::uint32_t i, std::uint32_t seen, Column *c) const {
     if (idle()) return;
     const Settings &s = head.settings();
-    const float weight = 1.0f / static_cast<float>(seen + 1), key = element(args.keys, i, kFaultKeys);
+    const float weight = 1.0f / static_cast<float>(seen + 1), key = element(args->keys, i, kFaultKeys);
     c->mean = welford(key, seen, weight, c->mean, &c->square);
-    if (s.value_moments) c->value = welford(element(args.values, i, kFaultValues), seen, weight, c->value, nullptr);
+    if (s.value_moments) c->value = welford(element(args->values, i, kFaultValues), seen, weight, c->value, nullptr);
     if (!s.page_bounds) return;
     const float low = widen(c->low), high = widen(c->high);
     c->low = half_down(seen == 0 || key < low ? key : low);
@@ -139,7 +141,7 @@ struct PageWork {
     const Settings &s = head.settings();
     const std::uint32_t size = s.c.page_tokens, single = s.c.rollback_tokens;
     while (i < end) {
-      const std::uint32_t seen = (first + i) % size, left = args.tokens - i;
+      const std::uint32_t seen = (first + i) % size, left = args->tokens - i;
       std::uint32_t count = left > single ? left - single : 1;
       if (count > size - seen) count = size - seen;
       if (count == 1 && single > 0) {
@@ -153,14 +155,59 @@ struct PageWork {
   }
 };
 
+// Step state as it was at `tokens` tokens, from the undo ring; false where the ring does not reach so far.
+__device__ inline bool bring_back(const DeviceHead &head, std::uint32_t tokens) {
+  const Image &image = head.image;
+  Unit *unit = head.unit();
+  if (slot_bytes(image) == 0) return true;
+  const std::uint32_t *lengths = head.at<std::uint32_t>(image.at.undo_tokens);
+  const std::uint32_t count = unit->undo_count;
+  std::uint32_t back = 0;
+  while (back < count && lengths[slot_at(head, back)] != tokens) ++back;
+  if (back == count) return false;
+  const std::uint32_t slot = slot_at(head, back);
+  copy_by_block(head.at<char>(image.at.step_begin), head.at<char>(image.at.undo) + slot * slot_bytes(image), slot_bytes(image));
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    unit->undo_next = slot;
+    unit->undo_count = count - back - 1;
+  }
+  return true;
+}
+
 }  // namespace
 }  // namespace kvsift
 
 using namespace kvsift;
 
+// As kvsift_truncate does to a unit. A block for each sparse layer (x) and KV head (y).
+KVSIFT_KERNEL(truncate_unit, TruncateArgs, 256) {
+  const Settings &s = args.call.image.s;
+  const DeviceHead head{args.call.image, s.c.dense_layers + blockIdx.x, blockIdx.y};
+  Unit *unit = head.unit();
+  const bool moved = unit->keys_seen > args.to;
+  const bool changed = moved || unit->rows_seen > args.to || (args.evicts != 0 && unit->selected_for > args.to);
+  __syncthreads();
+  if (changed && !bring_back(head, args.to)) {
+    if (threadIdx.x == 0) report(args.call, kFaultRollback, head.kv_head);
+    return;
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    if (unit->keys_seen > args.to) unit->keys_seen = args.to;
+    if (unit->rows_seen > args.to) unit->rows_seen = args.to;
+    if (unit->selected_for > args.to) unit->selected_for = 0;
+    if (blockIdx.x == 0) *head.marks() = HeadMarks{0, 0, 0, 0};
+  }
+  const std::uint32_t open = args.to % s.c.page_tokens;
+  if (!moved || open == 0 || !(s.page_moments || s.page_bounds)) return;
+  const PageWork work{args.call, nullptr, head, threadIdx.x};
+  work.write_page(args.to / s.c.page_tokens, open, work.open());
+}
+
 KVSIFT_KERNEL(append_keys, KeysArgs, 256) {
   const DeviceHead head = head_of(args.call);
-  const PageWork work{args, head, threadIdx.x};
+  const PageWork work{args.call, &args, head, threadIdx.x};
   const Settings &s = args.call.image.s;
   const std::uint32_t size = s.c.page_tokens, rollback = s.c.rollback_tokens;
   const std::uint32_t first = args.first_token == 0xffffffffu ? head.unit()->keys_seen : args.first_token;

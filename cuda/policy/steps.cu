@@ -20,5 +20,12 @@ KVSIFT_KERNEL(advance_tokens, AdvanceArgs, 32) {
   p->tokens += args.tokens;
 }
 
+// The policy's counters after kvsift_truncate.
+KVSIFT_KERNEL(truncate_counters, TruncateArgs, 32) {
+  if (threadIdx.x != 0) return;
+  Progress *p = progress_of(args.call.image);
+  *p = truncated(*p, args.to);
+}
+
 // A block for each KV head.
 KVSIFT_KERNEL(remember_step, RememberArgs, 1024) { remember(head_of(args.call), tokens_of(args.call) - 1); }

@@ -27,10 +27,11 @@ struct ObserveArgs {
 };
 constexpr std::uint32_t kFullFromStep = 2;
 
-// Back to a cache of `tokens` tokens.
+// Back to a cache of `to` tokens.
 struct TruncateArgs {
-  Call call;                 // blockIdx.x counts sparse layers from the first, whatever the call's layer
+  Call call;
   std::uint32_t to;
+  std::uint32_t evicts;      // the method drops blocks when it chooses
 };
 
 }  // namespace kvsift

@@ -24,10 +24,10 @@
  *
  * Errors. A status tells of arguments and of the driver; the driver's answers become KVSIFT_DEVICE with the call's name
  * and the driver's number in the sentence. What the device itself finds (NaN or infinity in a query, key or value, a
- * negative entry of a block table, more tokens than max_tokens) is left in pinned memory and answered by the next call
- * that is made after it happened: NOT_FINITE, INVALID_ARGUMENT or CAPACITY. After such an answer, and after any
- * KVSIFT_DEVICE, the policy is lost: its state may be of a half-done step, every call but reset, upload and destroy
- * answers the same status again.
+ * negative entry of a block table, more tokens than max_tokens, no state to go back to) is left in pinned memory and
+ * answered by the next call that is made after it happened: NOT_FINITE, INVALID_ARGUMENT, CAPACITY or ROLLBACK. After such
+ * an answer, and after any KVSIFT_DEVICE, the policy is lost: its state may be of a half-done step, every call but reset,
+ * upload and destroy answers the same status again.
  *
  * Threads. A policy belongs to one thread at a time; different policies share nothing. */
 #ifndef KVSIFT_KVSIFT_CUDA_H
@@ -158,6 +158,9 @@ kvsift_status kvsift_cuda_replayed(kvsift_cuda_policy *policy, uint32_t steps, u
  * are device memory. Keys must have been written to the cache. */
 kvsift_status kvsift_cuda_observe_prompt(kvsift_cuda_policy *policy, uint32_t layer, const kvsift_query *query,
                                          const kvsift_cache *cache, void *stream);
+
+/* As kvsift_truncate. Replays must have been told of before. What the host can foresee gets ROLLBACK and changes nothing. */
+kvsift_status kvsift_cuda_truncate(kvsift_cuda_policy *policy, uint32_t tokens, void *stream);
 
 /* ---- copies ---- */
 
