@@ -33,6 +33,10 @@ static const char *const help[] = {
     "                       in sixteen)\n"
     "  --seed N             for uniform and balance\n\n",
     "Where the cache lies\n"
+    "  --device cpu|cuda    cuda: cache, choices and attention of the answer on the first CUDA\n"
+    "                       device; the prompt is read, and weights are multiplied, on the CPU,\n"
+    "                       with copies for each layer. Answers on the CPU first, and the text\n"
+    "                       must be the same           (default: cpu)\n"
     "  --offload host|FILE  in slow memory: answers once with everything in memory and once from a\n"
     "                       store, whose text must be the same\n"
     "  --fast-blocks N      blocks of a KV head that a layer keeps in fast memory  (default: 1/4)\n"

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "compare.h"
+#include "device.h"
 #include "offload.h"
 #include "options.h"
 #include "report.h"
@@ -21,6 +22,7 @@ static bool compare_and_report(engine *e, const script *asked, const options *fr
   kvsift_policy_config config;
   comparison result;
   if (!options_config(from, e->model->layers, &config, why)) return false;
+  if (from->on_device) return device_answer(e, asked, &config, from, why);
   if (from->offload != NULL) return offload_answer(e, asked, &config, from, why);
   bool done = compare(&result, e, asked, &config, from->compare, why);
   if (done) {

@@ -11,6 +11,7 @@
 
 static const char *const tails[] = {"none", "moments", "balance"};
 static const char *const groupings[] = {"query-head", "mean", "max"};
+static const char *const devices[] = {"cpu", "cuda"};
 static const char *const types[] = {"f32", "f16", "bf16", "i8"};
 
 uint32_t name_index(const char *const *names, uint32_t count, const char *name) {
@@ -134,6 +135,12 @@ static bool read_choice(options *out, const char *name, const char *value, bool 
   }
   if (strcmp(name, "--kv-type") == 0)
     return read_name(name, value, types, 4, &out->cache_type, why);
+  if (strcmp(name, "--device") == 0) {
+    uint32_t device;
+    bool done = read_name(name, value, devices, 2, &device, why);
+    out->on_device = done && device == 1;
+    return done;
+  }
   if (strcmp(name, "--target-mass") == 0) return read_share(name, value, &out->target_mass, why);
   if (strcmp(name, "--seed") == 0) return read_count(name, value, UINT64_MAX, &out->seed, why);
   *known = false;
@@ -182,5 +189,7 @@ bool options_read(options *out, int count, char **arguments, failure *why) {
     return fail(why, "give --prompt or --file, not both");
   if (out->offload == NULL && (out->trace != NULL || out->fast_blocks != UNSET))
     return fail(why, "--trace and --fast-blocks need --offload");
+  if (out->on_device && (out->offload != NULL || out->dump_rows != NULL || out->json != NULL))
+    return fail(why, "--device cuda goes without --offload, --dump-rows and --json");
   return true;
 }

@@ -16,6 +16,7 @@ typedef struct options {
   const char *dump_rows;
   const char *offload; /* "host" or a file: where the cache lies; null: in memory */
   const char *trace;   /* with offload: what happened when */
+  bool on_device;      /* cache and attention on a CUDA device */
   uint32_t tokens; /* to generate; UNSET: enough for the answers */
   kvsift_method method;
   float budget_share; /* of the context; 0 where budget_tokens is set */
