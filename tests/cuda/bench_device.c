@@ -113,7 +113,7 @@ static void run_shape(const request *r, output *to, uint32_t tokens, uint32_t ba
 static void run_all(const request *r, output *to) {
   static const uint32_t sizes[] = {1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144, 524288, 1048576};
   static const uint32_t batches[] = {1, 4, 16};
-  const uint32_t both[] = {1024, 2048, 0}, one[] = {1024, 0}, asked[] = {r->budget, 0}, tiny[] = {64, 0};
+  const uint32_t both[] = {1024, 2048, 0}, one[] = {1024, 0}, asked[] = {r->budget, 0}, tiny[] = {160, 0};
   if (r->quick) {
     run_shape(r, to, 200, 2, tiny);
     return;
