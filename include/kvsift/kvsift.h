@@ -31,7 +31,7 @@
 extern "C" {
 #endif
 #ifdef __GNUC__
-#pragma GCC visibility push(default)
+#pragma GCC visibility push(default) /* a shared library made of the archive exports what is declared here */
 #endif
 
 #define KVSIFT_VERSION_MAJOR 0
