@@ -48,8 +48,9 @@ std::uint32_t guard_needles(const CompressJob &job) {
   const GuardKeys keys{job.source.keys, job.plan.c.head_dim, nullptr, job.range.begin, tokens};
   constexpr std::uint32_t kMost = KVSIFT_BALANCE_MAX_GROUP;
   guard_products(job.kernels, keys, group < kMost ? group : kMost, product);
+  std::uint32_t *order = job.places.index.in(job.scratch);
   const std::uint32_t guarded = mark_unlike(product, tokens, job.plan.c.guard_margin,
-                                            job.guard_most, job.places.index.in(job.scratch), marks);
+                                            job.guard_most, order, marks);
   for (std::uint32_t i = 0; i < tokens; ++i) weight_of[i] = static_cast<float>(marks[i]);
   return guarded;
 }

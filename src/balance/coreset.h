@@ -26,7 +26,9 @@ struct CoresetShape {
   bool closes;            // there is an end, and a way back behind it
 
   // The guard may keep as many tokens as the halvings do.
-  std::uint32_t guard_most(std::uint32_t tokens) const { return guards == 0 ? 0 : tokens >> levels; }
+  std::uint32_t guard_most(std::uint32_t tokens) const {
+    return guards == 0 ? 0 : tokens >> levels;
+  }
   // What a reader has to have room for.
   std::uint32_t most() const { return entries + guards; }
 };

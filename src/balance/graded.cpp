@@ -1,8 +1,8 @@
-// Graded BalanceKV: plain halving treats all tokens alike, though a few carry most of the attention.
-// Here the tokens that the last prompt queries attended to most are kept as they are, and every
-// other token is halved among its like: g times where its importance x is about 4^-g of theirs, so
-// that it survives at a rate near sqrt(x). On recorded attention that rate did better than x, which
-// spends all on a few, and than flatter ones.
+// Graded BalanceKV: plain halving treats all tokens alike, though a few carry most of the
+// attention. Here the tokens that the last prompt queries attended to most are kept as they are,
+// and every other token is halved among its like: g times where its importance x is about 4^-g of
+// theirs, so that it survives at a rate near sqrt(x). On recorded attention that rate did better
+// than x, which spends all on a few, and than flatter ones.
 #include <algorithm>
 
 #include "balance/compress.h"
@@ -58,7 +58,8 @@ class Grades {
 
   // The most generous limit at which no more than `budget` tokens stay.
   std::int32_t limit(std::uint32_t budget) const {
-    std::int32_t low = -4096 - (kMostHalvings + 1) * kStepsPerHalving, high = 4096 + kStepsPerHalving;
+    std::int32_t low = -4096 - (kMostHalvings + 1) * kStepsPerHalving,
+                 high = 4096 + kStepsPerHalving;
     while (high - low > 1) {
       const std::int32_t middle = low + (high - low) / 2;
       (kept(middle) <= budget ? low : high) = middle;

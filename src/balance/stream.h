@@ -6,8 +6,8 @@
 // A moment is the trees' lists at one time: moment 0 is now, the others are batch boundaries to go
 // back to. A tree has a list a level; entries name rows of the pool, which live as long as a list
 // of any moment or a recent token names them. Everything is kept by offset, so that a stream can be
-// copied. With a guard, the most unlike tokens so far are named by a list of their own, with weight 1:
-// one that is crowded out is halved with the batch at hand.
+// copied. With a guard, the most unlike tokens so far are named by a list of their own, at weight
+// 1: one that is crowded out is halved with the batch at hand.
 #pragma once
 
 #include "balance/halver.h"
