@@ -166,9 +166,9 @@ __device__ inline void count_step(const ListWork &work, const Step &step, bool e
 __device__ inline bool is_last(const ListWork &work) {
   __shared__ std::uint32_t ticket;
   const std::uint32_t lists = work.image().s.lists;
-  if (lists == 1) return true;
   __threadfence();
   __syncthreads();
+  if (lists == 1) return true;
   std::uint32_t *tickets = in_image<std::uint32_t>(work.image(), work.image().room.tickets) + work.head.kv_head;
   if (threadIdx.x == 0) {
     ticket = atomicAdd(tickets, 1u);
