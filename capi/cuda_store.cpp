@@ -7,7 +7,9 @@
 using namespace kvsift;
 
 static CudaStore *store_of(kvsift_cuda_store *handle) { return reinterpret_cast<CudaStore *>(handle); }
-static const CudaStore *store_of(const kvsift_cuda_store *handle) { return reinterpret_cast<const CudaStore *>(handle); }
+static const CudaStore *store_of(const kvsift_cuda_store *handle) {
+  return reinterpret_cast<const CudaStore *>(handle);
+}
 
 static bool is_store(const kvsift_cuda_store *handle) {
   if (handle == nullptr || reinterpret_cast<std::uintptr_t>(handle) % kAlign != 0) return false;
@@ -61,8 +63,9 @@ static kvsift_status check_arena(kvsift_error *error, const char *name, const vo
   return fail(error, KVSIFT_ARENA_TOO_SMALL, "arenas->", name, "_bytes is ", bytes, ", ", wanted, " are needed");
 }
 
-extern "C" kvsift_status kvsift_cuda_store_create(const kvsift_cuda_store_config *config, const kvsift_cuda_arenas *arenas,
-                                                  void *stream, kvsift_cuda_store **store) {
+extern "C" kvsift_status kvsift_cuda_store_create(const kvsift_cuda_store_config *config,
+                                                  const kvsift_cuda_arenas *arenas, void *stream,
+                                                  kvsift_cuda_store **store) {
   if (store != nullptr) *store = nullptr;
   if (kvsift_status s = check_config(config)) return s;
   kvsift_error *error = config->error;
@@ -72,8 +75,10 @@ extern "C" kvsift_status kvsift_cuda_store_create(const kvsift_cuda_store_config
   CudaStore *made = nullptr;
   if (kvsift_status s = lay_out_store(*config, &p)) return s;
   const kvsift_cuda_arenas &a = *arenas;
-  if (kvsift_status s = check_arena(error, "device", a.device, a.device_bytes, p.device_bytes, KVSIFT_CUDA_ALIGNMENT)) return s;
-  if (kvsift_status s = check_arena(error, "pinned", a.pinned, a.pinned_bytes, p.pinned_bytes, KVSIFT_CUDA_ALIGNMENT)) return s;
+  if (kvsift_status s = check_arena(error, "device", a.device, a.device_bytes, p.device_bytes, KVSIFT_CUDA_ALIGNMENT))
+    return s;
+  if (kvsift_status s = check_arena(error, "pinned", a.pinned, a.pinned_bytes, p.pinned_bytes, KVSIFT_CUDA_ALIGNMENT))
+    return s;
   if (kvsift_status s = check_arena(error, "host", a.host, a.host_bytes, p.host_bytes, kAlign)) return s;
   if (kvsift_status s = create_store(*config, p, a, stream, &made)) return s;
   *store = reinterpret_cast<kvsift_cuda_store *>(made);
@@ -95,11 +100,14 @@ static kvsift_status check_layer(CudaStore *store, std::uint32_t layer) {
 static kvsift_status check_rows(CudaStore *store, const char *name, const kvsift_view *view) {
   if (view == nullptr || view->data == nullptr) return fail(&store->error, KVSIFT_INVALID_ARGUMENT, name, " is null");
   if (view->type != store->g.type) {
-    return fail(&store->error, KVSIFT_INVALID_ARGUMENT, name, "->type is ", view->type, ", the store's is ", store->g.type);
+    return fail(&store->error, KVSIFT_INVALID_ARGUMENT, name, "->type is ", view->type, ", the store's is ",
+                store->g.type);
   }
   const std::uint64_t unit = element_bytes(view->type);
-  if (((reinterpret_cast<std::uintptr_t>(view->data) | view->token_stride | view->head_stride) & (unit - 1)) == 0) return KVSIFT_OK;
-  return fail(&store->error, KVSIFT_MISALIGNED, name, ": data or a stride is no multiple of the element's ", unit, " bytes");
+  if (((reinterpret_cast<std::uintptr_t>(view->data) | view->token_stride | view->head_stride) & (unit - 1)) == 0)
+    return KVSIFT_OK;
+  return fail(&store->error, KVSIFT_MISALIGNED, name, ": data or a stride is no multiple of the element's ", unit,
+              " bytes");
 }
 
 static kvsift_status check_lists(CudaStore *store, const kvsift_selection *selection) {
@@ -107,8 +115,8 @@ static kvsift_status check_lists(CudaStore *store, const kvsift_selection *selec
   if (kvsift_status s = check_struct(error, "selection", selection)) return s;
   const std::uint32_t expected = selection->per_query_head != 0 ? store->g.query_heads : store->g.kv_heads;
   if (selection->lists != expected || selection->ranges == nullptr || selection->range_counts == nullptr) {
-    return fail(error, KVSIFT_INVALID_ARGUMENT, "selection: lists is ", selection->lists, ", the store's heads make ", expected,
-                "; ranges and range_counts must be set");
+    return fail(error, KVSIFT_INVALID_ARGUMENT, "selection: lists is ", selection->lists, ", the store's heads make ",
+                expected, "; ranges and range_counts must be set");
   }
   for (std::uint32_t list = 0; list < selection->lists; ++list) {
     const kvsift_range *ranges = selection->ranges + std::uint64_t{list} * selection->range_stride;
@@ -118,8 +126,10 @@ static kvsift_status check_lists(CudaStore *store, const kvsift_selection *selec
       bad = ranges[r].begin < end || ranges[r].end <= ranges[r].begin || ranges[r].end > selection->tokens;
     }
     if (!bad) continue;
-    return fail(error, KVSIFT_INVALID_ARGUMENT, "selection: list ", list, " has ", count, " ranges, one of them empty, out of "
-                "order or beyond its ", selection->tokens, " tokens, or more than range_stride ", selection->range_stride);
+    return fail(error, KVSIFT_INVALID_ARGUMENT, "selection: list ", list, " has ", count,
+                " ranges, one of them empty, out of "
+                "order or beyond its ",
+                selection->tokens, " tokens, or more than range_stride ", selection->range_stride);
   }
   return KVSIFT_OK;
 }
@@ -132,8 +142,8 @@ extern "C" kvsift_status kvsift_cuda_store_append(kvsift_cuda_store *handle, uin
   if (kvsift_status s = check_layer(store, layer)) return s;
   const uint32_t have = store->layers[layer].tokens;
   if (first_token != have) {
-    return fail(&store->error, KVSIFT_OUT_OF_ORDER, "append: first_token is ", first_token, ", layer ", layer, " has ", have,
-                " tokens");
+    return fail(&store->error, KVSIFT_OUT_OF_ORDER, "append: first_token is ", first_token, ", layer ", layer, " has ",
+                have, " tokens");
   }
   if (tokens > store->g.max_tokens - have) {
     return fail(&store->error, KVSIFT_CAPACITY, "append: ", tokens, " tokens after ", have, " exceed max_tokens ",
@@ -157,8 +167,8 @@ static kvsift_status receive(CudaStore *store, const kvsift_selection &from, CUs
   return check_driver(store, d.event_synchronize(store->received), "cuEventSynchronize");
 }
 
-extern "C" kvsift_status kvsift_cuda_store_receive(kvsift_cuda_store *handle, const kvsift_cuda_selection *from, void *stream,
-                                                   kvsift_selection *to) {
+extern "C" kvsift_status kvsift_cuda_store_receive(kvsift_cuda_store *handle, const kvsift_cuda_selection *from,
+                                                   void *stream, kvsift_selection *to) {
   if (!is_store(handle)) return KVSIFT_INVALID_ARGUMENT;
   CudaStore *store = store_of(handle);
   if (kvsift_status s = check_layer(store, 0)) return s;
@@ -166,7 +176,8 @@ extern "C" kvsift_status kvsift_cuda_store_receive(kvsift_cuda_store *handle, co
   if (kvsift_status s = check_struct(&store->error, "to", to)) return s;
   const kvsift_selection &lists = from->lists;
   if (lists.tokens == 0 || lists.ranges == nullptr || lists.range_counts == nullptr) {
-    return fail(&store->error, KVSIFT_INVALID_ARGUMENT, "from->lists: no lists, or tokens is 0: the host must know the length");
+    return fail(&store->error, KVSIFT_INVALID_ARGUMENT,
+                "from->lists: no lists, or tokens is 0: the host must know the length");
   }
   if (lists.lists > store->g.query_heads || lists.range_stride > store->max_ranges) {
     return fail(&store->error, KVSIFT_CAPACITY, "from->lists: ", lists.lists, " lists of ", lists.range_stride,
@@ -191,8 +202,9 @@ extern "C" kvsift_status kvsift_cuda_store_receive(kvsift_cuda_store *handle, co
 
 constexpr std::uint32_t kLayerBits = 16;
 
-extern "C" kvsift_status kvsift_cuda_store_prefetch(kvsift_cuda_store *handle, uint32_t layer, const kvsift_selection *selection,
-                                                    void *stream, kvsift_ticket *ticket) {
+extern "C" kvsift_status kvsift_cuda_store_prefetch(kvsift_cuda_store *handle, uint32_t layer,
+                                                    const kvsift_selection *selection, void *stream,
+                                                    kvsift_ticket *ticket) {
   if (!is_store(handle)) return KVSIFT_INVALID_ARGUMENT;
   CudaStore *store = store_of(handle);
   if (kvsift_status s = check_layer(store, layer)) return s;
@@ -231,16 +243,17 @@ extern "C" kvsift_status kvsift_cuda_store_poll(kvsift_cuda_store *handle, kvsif
   return result == CUDA_ERROR_NOT_READY ? KVSIFT_OK : check_driver(store, result, "cuEventQuery");
 }
 
-extern "C" kvsift_status kvsift_cuda_store_resolve(kvsift_cuda_store *handle, uint32_t layer, const kvsift_selection *selection,
-                                                   kvsift_cache *cache, void *stream) {
+extern "C" kvsift_status kvsift_cuda_store_resolve(kvsift_cuda_store *handle, uint32_t layer,
+                                                   const kvsift_selection *selection, kvsift_cache *cache,
+                                                   void *stream) {
   if (!is_store(handle)) return KVSIFT_INVALID_ARGUMENT;
   CudaStore *store = store_of(handle);
   if (kvsift_status s = check_layer(store, layer)) return s;
   if (kvsift_status s = check_lists(store, selection)) return s;
   if (kvsift_status s = check_struct(&store->error, "cache", cache)) return s;
   if (selection->tokens > store->layers[layer].tokens) {
-    return fail(&store->error, KVSIFT_OUT_OF_ORDER, "resolve: the selection is for ", selection->tokens, " tokens, layer ",
-                layer, " has ", store->layers[layer].tokens, ": append comes first");
+    return fail(&store->error, KVSIFT_OUT_OF_ORDER, "resolve: the selection is for ", selection->tokens,
+                " tokens, layer ", layer, " has ", store->layers[layer].tokens, ": append comes first");
   }
   if (kvsift_status s = resolve(store, layer, *selection, static_cast<CUstream>(stream))) return s;
   describe_cache(*store, layer, cache);

@@ -15,31 +15,39 @@ extern "C" kvsift_status kvsift_cuda_store_config_init(kvsift_cuda_store_config 
 extern "C" kvsift_status kvsift_cuda_store_sizes(const kvsift_cuda_store_config *config, kvsift_cuda_sizes *) {
   return no_cuda(config);
 }
-extern "C" kvsift_status kvsift_cuda_store_create(const kvsift_cuda_store_config *config, const kvsift_cuda_arenas *, void *,
-                                                  kvsift_cuda_store **store) {
+extern "C" kvsift_status kvsift_cuda_store_create(const kvsift_cuda_store_config *config, const kvsift_cuda_arenas *,
+                                                  void *, kvsift_cuda_store **store) {
   if (store != nullptr) *store = nullptr;
   return no_cuda(config);
 }
 
 // No handle exists, so none is valid.
 extern "C" kvsift_status kvsift_cuda_store_destroy(kvsift_cuda_store *) { return KVSIFT_INVALID_ARGUMENT; }
-extern "C" kvsift_status kvsift_cuda_store_append(kvsift_cuda_store *, uint32_t, uint32_t, uint32_t, const kvsift_view *,
-                                                  const kvsift_view *, void *) {
+extern "C" kvsift_status kvsift_cuda_store_append(kvsift_cuda_store *, uint32_t, uint32_t, uint32_t,
+                                                  const kvsift_view *, const kvsift_view *, void *) {
   return KVSIFT_INVALID_ARGUMENT;
 }
-extern "C" kvsift_status kvsift_cuda_store_receive(kvsift_cuda_store *, const kvsift_cuda_selection *, void *, kvsift_selection *) {
+extern "C" kvsift_status kvsift_cuda_store_receive(kvsift_cuda_store *, const kvsift_cuda_selection *, void *,
+                                                   kvsift_selection *) {
   return KVSIFT_INVALID_ARGUMENT;
 }
 extern "C" kvsift_status kvsift_cuda_store_prefetch(kvsift_cuda_store *, uint32_t, const kvsift_selection *, void *,
                                                     kvsift_ticket *) {
   return KVSIFT_INVALID_ARGUMENT;
 }
-extern "C" kvsift_status kvsift_cuda_store_wait(kvsift_cuda_store *, kvsift_ticket, void *) { return KVSIFT_INVALID_ARGUMENT; }
-extern "C" kvsift_status kvsift_cuda_store_poll(kvsift_cuda_store *, kvsift_ticket, uint32_t *) { return KVSIFT_INVALID_ARGUMENT; }
-extern "C" kvsift_status kvsift_cuda_store_resolve(kvsift_cuda_store *, uint32_t, const kvsift_selection *, kvsift_cache *, void *) {
+extern "C" kvsift_status kvsift_cuda_store_wait(kvsift_cuda_store *, kvsift_ticket, void *) {
   return KVSIFT_INVALID_ARGUMENT;
 }
-extern "C" kvsift_status kvsift_cuda_store_truncate(kvsift_cuda_store *, uint32_t, void *) { return KVSIFT_INVALID_ARGUMENT; }
+extern "C" kvsift_status kvsift_cuda_store_poll(kvsift_cuda_store *, kvsift_ticket, uint32_t *) {
+  return KVSIFT_INVALID_ARGUMENT;
+}
+extern "C" kvsift_status kvsift_cuda_store_resolve(kvsift_cuda_store *, uint32_t, const kvsift_selection *,
+                                                   kvsift_cache *, void *) {
+  return KVSIFT_INVALID_ARGUMENT;
+}
+extern "C" kvsift_status kvsift_cuda_store_truncate(kvsift_cuda_store *, uint32_t, void *) {
+  return KVSIFT_INVALID_ARGUMENT;
+}
 extern "C" kvsift_status kvsift_cuda_store_flush(kvsift_cuda_store *) { return KVSIFT_INVALID_ARGUMENT; }
 extern "C" uint32_t kvsift_cuda_store_layer_tokens(const kvsift_cuda_store *, uint32_t) { return 0; }
 extern "C" kvsift_status kvsift_cuda_store_get_stats(const kvsift_cuda_store *, kvsift_store_stats *) {

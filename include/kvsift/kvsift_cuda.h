@@ -201,7 +201,8 @@ const char *kvsift_cuda_last_error(const kvsift_cuda_policy *policy);
  * all layers and KV heads; a block is block_tokens tokens of one KV head in one layer.
  *
  *     each layer of a step:   kvsift_cuda_store_append(the new token)
- *                             kvsift_cuda_select_blocks -> kvsift_cuda_store_receive -> kvsift_cuda_store_resolve -> kvsift_cuda_attend
+ *                             kvsift_cuda_select_blocks -> kvsift_cuda_store_receive
+ *                                                       -> kvsift_cuda_store_resolve -> kvsift_cuda_attend
  *                             kvsift_cuda_store_prefetch(what the next token is expected to need)
  *
  * Who waits. The host decides what goes where, so it must see the selection: receive copies a device policy's lists to pinned
@@ -263,8 +264,9 @@ kvsift_status kvsift_cuda_store_append(kvsift_cuda_store *store, uint32_t layer,
                                        const kvsift_view *keys, const kvsift_view *values, void *stream);
 
 /* A device policy's selection for the host: waits until `stream` has come so far. The lists of `to` lie in the pinned arena
- * and hold until the next receive; `to` names no blocks, coreset or missed blocks. from->lists.tokens must not be 0: INVALID_ARGUMENT;
- * more lists than query heads or more ranges than max_ranges: CAPACITY. */
+ * and hold until the next receive; `to` names no blocks, coreset or missed blocks. INVALID_ARGUMENT:
+ * from->lists.tokens is 0, so the host does not know the length. CAPACITY: more lists than query heads, or a range_stride
+ * above max_ranges. */
 kvsift_status kvsift_cuda_store_receive(kvsift_cuda_store *store, const kvsift_cuda_selection *from, void *stream,
                                         kvsift_selection *to);
 
@@ -284,7 +286,7 @@ kvsift_status kvsift_cuda_store_poll(kvsift_cuda_store *store, kvsift_ticket tic
  * a paged cache for kvsift_cuda_attend: a table in device memory for each KV head, negative where a block is not resident.
  * The cache may be attended to with this selection, in `stream`, until the next append, prefetch, resolve or truncate of
  * the layer. cache->struct_size must be set. OUT_OF_ORDER: the selection is for more tokens than the layer has. CAPACITY:
- * with the pinned tokens it has more blocks than the layer has slots. */
+ * with the pinned tokens it has more blocks than the layer has slots; what was fetched stays. */
 kvsift_status kvsift_cuda_store_resolve(kvsift_cuda_store *store, uint32_t layer, const kvsift_selection *selection,
                                         kvsift_cache *cache, void *stream);
 

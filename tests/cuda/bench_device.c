@@ -4,8 +4,8 @@
  *     bench_device [--quick] [--json FILE] [--tokens N] [--batch N] [--budget N] [--method NAME] [--once]
  *
  * A step of all layers and sequences is captured as a graph and replayed; what select and attend take is the difference
- * between graphs with and without them. Layers rotate so that no cache holds what a step reads. --quick: tiny shapes, for
- * the emulator, whose times mean nothing. --once: one step without a graph, for a profiler. */
+ * between graphs with and without them. Layers rotate so that no cache holds what a step reads. --quick: tiny shapes,
+ * for the emulator, whose times mean nothing. --once: one step without a graph, for a profiler. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +29,8 @@ static const variant kVariants[] = {
     {"page-stats + moments, per KV head", KVSIFT_METHOD_PAGE_STATS, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_MOMENTS, 0},
     {"page-stats + moments, per query head", KVSIFT_METHOD_PAGE_STATS, KVSIFT_GROUP_QUERY_HEAD, KVSIFT_TAIL_MOMENTS, 0},
     {"attention-predictor, per KV head", KVSIFT_METHOD_ATTENTION_PREDICTOR, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE, 0},
-    {"attention-predictor-fast, per KV head", KVSIFT_METHOD_ATTENTION_PREDICTOR, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE, 1},
+    {"attention-predictor-fast, per KV head", KVSIFT_METHOD_ATTENTION_PREDICTOR, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE,
+     1},
 };
 enum { VARIANTS = sizeof kVariants / sizeof *kVariants };
 
@@ -150,7 +151,9 @@ static bool read_arguments(request *r, int argc, char **argv) {
 int main(int argc, char **argv) {
   request r = {0};
   if (!read_arguments(&r, argc, argv)) {
-    fprintf(stderr, "usage: bench_device [--quick] [--json FILE] [--tokens N] [--batch N] [--budget N] [--method NAME] [--once]\n");
+    fprintf(
+        stderr,
+        "usage: bench_device [--quick] [--json FILE] [--tokens N] [--batch N] [--budget N] [--method NAME] [--once]\n");
     return 2;
   }
   if (!gpu_open()) return 77;
@@ -159,8 +162,8 @@ int main(int argc, char **argv) {
   const double copy = bench_copy_bandwidth(r.quick);
   printf("device memory, copying: %.0f GB/s read and written together\n", copy);
   if (to.json != NULL) {
-    fprintf(to.json, "{\n  \"device\": \"%s\",\n  \"emulated\": %s,\n  \"copy_gb_per_s\": %.1f,\n  \"runs\": [", gpu_name(),
-            gpu_is_mock() ? "true" : "false", copy);
+    fprintf(to.json, "{\n  \"device\": \"%s\",\n  \"emulated\": %s,\n  \"copy_gb_per_s\": %.1f,\n  \"runs\": [",
+            gpu_name(), gpu_is_mock() ? "true" : "false", copy);
   }
   run_all(&r, &to);
   if (to.json != NULL) {

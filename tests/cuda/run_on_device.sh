@@ -62,7 +62,7 @@ if ! pkg-config --exists cmocka; then
 fi
 
 build_all() {
-  local options=(-Dcuda=enabled -Dtests=$tests -Dexamples=disabled)
+  local options=(-Dcuda=enabled "-Dtests=$tests" -Dexamples=disabled)
   if [ -f "$build/build.ninja" ]; then
     meson setup --reconfigure "$build" "$root" "${options[@]}" >/dev/null || return 1
   else
@@ -70,13 +70,15 @@ build_all() {
   fi
   if [ $tests = disabled ]; then
     ninja -C "$build" --quiet libkvsift.a || return 1
-    bench=$probe/bench_device
-    (cd "$root/tests/cuda" && cc -O2 -I"$root/include" -isystem "$cuda_home/include" -o "$bench" bench_device.c \
-      bench_world.c gpu.c "$build/libkvsift.a" -ldl -lm -lpthread) || return 1
+    bench=$probe
+    cd "$root/tests/cuda" || return 1
+    local with=(-O2 -I"$root/include" -isystem "$cuda_home/include" gpu.c "$build/libkvsift.a" -ldl -lm -lpthread)
+    cc -o "$bench/bench_device" bench_device.c bench_world.c "${with[@]}" || return 1
+    cc -o "$bench/bench_offload" bench_offload.c "${with[@]}" || return 1
   else
     # shellcheck disable=SC2046
     ninja -C "$build" --quiet $(python3 "$root/tests/cuda/run_tests.py" --build "$build" --targets) || return 1
-    bench=$build/tests/cuda/bench_device
+    bench=$build/tests/cuda
   fi
 }
 bench=
@@ -89,7 +91,7 @@ unset KVSIFT_CUDA_DRIVER
 quick=()
 if [ "$mock" != 0 ]; then
   [ $tests = enabled ] || { echo "run_on_device.sh: the emulator needs the tests"; exit 1; }
-  export KVSIFT_CUDA_DRIVER=$build/tests/cuda/libkvsift_mock_cuda.so
+  export KVSIFT_CUDA_DRIVER=$build/tests/cuda/libkvsift_mock_cuda.so KVSIFT_TEST_SEED=3
   quick=(--quick)
 fi
 
@@ -100,8 +102,8 @@ if [ $tests = enabled ]; then
   stage tests 150 "${run_tests[@]}" --json "$results/tests.json" || worst=1
   if [ -n "$sanitizer" ] && [ "$mock" = 0 ]; then
     for tool in memcheck racecheck; do
-      # Few random cases: a sanitizer makes a kernel tens of times slower.
-      KVSIFT_TEST_CASES=2 stage $tool 60 "${run_tests[@]}" --json "$results/$tool.json" --only 'probe|methods|store|policy/' \
+      # One random case each: a sanitizer makes a kernel tens of times slower.
+      KVSIFT_TEST_SEED=3 stage $tool 60 "${run_tests[@]}" --json "$results/$tool.json" --only 'probe|methods|store|policy/' \
         --wrapper "$sanitizer --tool $tool --error-exitcode 9" || worst=1
     done
   else
@@ -109,7 +111,8 @@ if [ $tests = enabled ]; then
   fi
 fi
 
-stage bench 170 "$bench" ${quick[@]+"${quick[@]}"} --json "$results/bench.json" || worst=1
+stage bench 170 "$bench/bench_device" ${quick[@]+"${quick[@]}"} --json "$results/bench.json" || worst=1
+stage offload 30 "$bench/bench_offload" ${quick[@]+"${quick[@]}"} --json "$results/offload.json" || worst=1
 if [ "$mock" = 0 ] && python3 -c 'import torch' 2>/dev/null; then
   stage sdpa 60 python3 "$root/tests/cuda/bench_sdpa.py" --bench "$results/bench.json" --json "$results/sdpa.json" || worst=1
 else
@@ -120,7 +123,7 @@ ncu=$(command -v ncu || ls /opt/nvidia/nsight-compute/*/ncu 2>/dev/null | tail -
 if [ "$mock" = 0 ] && [ -n "$ncu" ]; then
   limiters() {
     "$ncu" --clock-control none --csv --section SpeedOfLight --section Occupancy --section LaunchStats --launch-count 80 \
-      --kernel-name regex:kvsift_ "$bench" --once --tokens 32768 --budget 1024 >"$results/ncu.csv"
+      --kernel-name regex:kvsift_ "$bench/bench_device" --once --tokens 32768 --budget 1024 >"$results/ncu.csv"
   }
   export -f limiters
   export ncu bench results

@@ -18,10 +18,10 @@ SKIPPED = 77
 
 
 def cuda_tests(build: Path) -> list[dict[str, Any]]:
-    """The tests of the suite, but for those that only make sense on the emulator."""
+    """The suite's programs, but for those that only make sense on the emulator or without a device."""
     listed = subprocess.run(["meson", "introspect", "--tests", str(build)], check=True, capture_output=True, text=True)
-    tests = json.loads(listed.stdout)
-    return [t for t in tests if any(s.endswith("cuda") for s in t["suite"]) and "_shuffled" not in t["name"]]
+    tests = [t for t in json.loads(listed.stdout) if any(s.endswith("cuda") for s in t["suite"])]
+    return [t for t in tests if Path(t["cmd"][0]).is_relative_to(build) and "_shuffled" not in t["name"]]
 
 
 def targets(tests: list[dict[str, Any]], build: Path) -> list[str]:
@@ -55,9 +55,10 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120, help="the most that one test may take")
     parser.add_argument("--jobs", type=int, default=4, help="tests at a time")
     options = parser.parse_args()
-    tests = [t for t in cuda_tests(options.build) if re.search(options.only, t["name"])]
+    build = options.build.resolve()
+    tests = [t for t in cuda_tests(build) if re.search(options.only, t["name"])]
     if options.targets:
-        print("\n".join(targets(tests, options.build.resolve())))
+        print("\n".join(targets(tests, build)))
         return 0
     results = []
     with ThreadPoolExecutor(options.jobs) as pool:

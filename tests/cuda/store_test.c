@@ -1,5 +1,5 @@
-/* The store in front of pinned memory: contents byte for byte over random sequences, attention over its slots, and what it
- * does when the driver fails. */
+/* The store in front of pinned memory: contents byte for byte over random sequences, attention over its slots, and what
+ * it does when the driver fails. */
 #include <stdarg.h>
 #include <setjmp.h>
 #include <stddef.h>
@@ -38,7 +38,8 @@ static void fill(uint8_t *to, uint64_t bytes, test_random *r) {
 static kvsift_cuda_store_config pick_config(test_random *r) {
   kvsift_cuda_store_config c = {.struct_size = sizeof c};
   assert_int_equal(kvsift_cuda_store_config_init(&c), KVSIFT_OK);
-  c.layers = 1 + random_below(r, 2), c.kv_heads = 1 + random_below(r, 3), c.query_heads = c.kv_heads * (1 + random_below(r, 2));
+  c.layers = 1 + random_below(r, 2), c.kv_heads = 1 + random_below(r, 3),
+  c.query_heads = c.kv_heads * (1 + random_below(r, 2));
   c.head_dim = 8 * (1 + random_below(r, 4)) - random_below(r, 2), c.block_tokens = 1u << random_below(r, 5);
   c.max_tokens = c.block_tokens * (6 + random_below(r, 20)) - random_below(r, c.block_tokens);
   c.type = (kvsift_type)random_below(r, 3);
@@ -51,7 +52,9 @@ static kvsift_cuda_store_config pick_config(test_random *r) {
 static void take_arenas(fixture *f) {
   kvsift_cuda_sizes sizes = {.struct_size = sizeof sizes};
   expect(kvsift_cuda_store_sizes(&f->config, &sizes) == KVSIFT_OK, "sizes: %s", f->error.message);
-  f->arenas = (kvsift_cuda_arenas){.struct_size = sizeof f->arenas, .device_bytes = sizes.device, .pinned_bytes = sizes.pinned,
+  f->arenas = (kvsift_cuda_arenas){.struct_size = sizeof f->arenas,
+                                   .device_bytes = sizes.device,
+                                   .pinned_bytes = sizes.pinned,
                                    .host_bytes = sizes.host};
   f->arenas.device = gpu_new(sizes.device, NULL);
   f->arenas.pinned = gpu_new_pinned(sizes.pinned);
@@ -135,19 +138,22 @@ static void check_resident(fixture *f, uint32_t layer, const kvsift_cache *cache
   const kvsift_cuda_store_config *c = &f->config;
   const uint64_t keys = f->row_bytes * c->block_tokens;
   gpu_read(f->table, cache->block_table, (size_t)c->kv_heads * f->blocks * sizeof *f->table);
-  const uint32_t per_layer = c->kv_heads * (layer < c->resident_layers || c->fast_blocks > f->blocks ? f->blocks : c->fast_blocks);
+  const uint32_t per_layer =
+      c->kv_heads * (layer < c->resident_layers || c->fast_blocks > f->blocks ? f->blocks : c->fast_blocks);
   gpu_read(f->slots, cache->keys.data, per_layer * f->record_bytes);
   for (uint32_t h = 0; h < c->kv_heads; ++h) {
     for (uint32_t b = 0; b < f->blocks; ++b) {
       const int32_t slot = f->table[h * cache->block_table_stride + b];
       const uint32_t first = b * c->block_tokens;
       if (slot < 0) continue;
-      expect((uint32_t)slot < per_layer && first < f->tokens[layer], "layer %u, block %u is in slot %d", layer, b, slot);
+      expect((uint32_t)slot < per_layer && first < f->tokens[layer], "layer %u, block %u is in slot %d", layer, b,
+             slot);
       const uint32_t left = f->tokens[layer] - first, rows = left < c->block_tokens ? left : c->block_tokens;
       const uint64_t at = layer * f->layer_bytes + h * f->head_bytes + first * f->row_bytes;
       const uint8_t *record = f->slots + (uint32_t)slot * f->record_bytes;
       expect(memcmp(record, f->keys + at, rows * f->row_bytes) == 0 &&
-             memcmp(record + keys, f->values + at, rows * f->row_bytes) == 0, "layer %u, head %u, block %u differs", layer, h, b);
+                 memcmp(record + keys, f->values + at, rows * f->row_bytes) == 0,
+             "layer %u, head %u, block %u differs", layer, h, b);
     }
   }
 }
@@ -177,7 +183,8 @@ static void check_slow(fixture *f) {
   for (uint32_t l = 0; l < c->layers; ++l) {
     for (uint32_t h = 0; h < c->kv_heads; ++h) {
       for (uint32_t b = 0; (b + 1) * c->block_tokens <= f->tokens[l]; ++b) {
-        const uint8_t *record = (uint8_t *)f->arenas.pinned + ((uint64_t)(l * c->kv_heads + h) * f->blocks + b) * f->record_bytes;
+        const uint8_t *record =
+            (uint8_t *)f->arenas.pinned + ((uint64_t)(l * c->kv_heads + h) * f->blocks + b) * f->record_bytes;
         const uint64_t bytes = f->row_bytes * c->block_tokens, at = l * f->layer_bytes + h * f->head_bytes + b * bytes;
         expect(memcmp(record, f->keys + at, bytes) == 0 && memcmp(record + bytes, f->values + at, bytes) == 0,
                "slow memory: layer %u, head %u, block %u differs", l, h, b);
@@ -247,8 +254,13 @@ static kvsift_selection block_of_each(fixture *f, uint32_t block) {
     f->ranges[(size_t)i * f->stride] = (kvsift_range){block * 16, block * 16 + 16};
     f->counts[i] = 1;
   }
-  return (kvsift_selection){.struct_size = sizeof(kvsift_selection), .tokens = f->tokens[0], .lists = f->config.kv_heads,
-                            .block_tokens = 16, .range_stride = f->stride, .ranges = f->ranges, .range_counts = f->counts};
+  return (kvsift_selection){.struct_size = sizeof(kvsift_selection),
+                            .tokens = f->tokens[0],
+                            .lists = f->config.kv_heads,
+                            .block_tokens = 16,
+                            .range_stride = f->stride,
+                            .ranges = f->ranges,
+                            .range_counts = f->counts};
 }
 
 static void counters_tell_what_happened(void **state) {
@@ -359,7 +371,8 @@ static void a_failing_driver_loses_the_store(void **state) {
       gpu_fail(functions[i], 0, 0);
       if (status != KVSIFT_OK) {
         const char *sentence = kvsift_cuda_store_last_error(f->store);
-        expect(status == KVSIFT_DEVICE && strstr(sentence, functions[i]) != NULL, "%s, call %u: %s", functions[i], nth, sentence);
+        expect(status == KVSIFT_DEVICE && strstr(sentence, functions[i]) != NULL, "%s, call %u: %s", functions[i], nth,
+               sentence);
         expect(whole_step(f) == KVSIFT_DEVICE, "%s: the store went on", functions[i]);
       }
       fixture_free(f);
@@ -373,8 +386,9 @@ static void a_failing_driver_loses_the_store(void **state) {
 
 static void a_failing_create_leaves_nothing(void **state) {
   (void)state;
-  static const char *const functions[] = {"cuStreamCreate", "cuEventCreate", "cuMemsetD8Async", "cuMemHostGetDevicePointer",
-                                          "cuEventRecord", "cuStreamWaitEvent", "cuLibraryLoadData"};
+  static const char *const functions[] = {
+      "cuStreamCreate", "cuEventCreate",     "cuMemsetD8Async",  "cuMemHostGetDevicePointer",
+      "cuEventRecord",  "cuStreamWaitEvent", "cuLibraryLoadData"};
   if (!gpu_is_mock()) {
     print_message("skipped: a real driver does not fail to order\n");
     skip();
@@ -403,8 +417,10 @@ static void attention_is_that_of_the_whole_cache(void **state) {
   kvsift_cuda_sizes sizes = {.struct_size = sizeof sizes};
   kvsift_cuda_policy *policy = NULL;
   assert_int_equal(kvsift_policy_config_init(&c, KVSIFT_METHOD_PAGE_STATS), KVSIFT_OK);
-  c.layers = 1, c.query_heads = 4, c.kv_heads = 2, c.head_dim = 32, c.max_tokens = 400, c.budget_tokens = 96, c.sink_tokens = 16;
-  c.local_tokens = 32, c.dense_layers = 0, c.dense_tokens = KVSIFT_DENSE_OFF, c.grouping = KVSIFT_GROUP_MEAN, c.budget_share = 0;
+  c.layers = 1, c.query_heads = 4, c.kv_heads = 2, c.head_dim = 32, c.max_tokens = 400, c.budget_tokens = 96,
+  c.sink_tokens = 16;
+  c.local_tokens = 32, c.dense_layers = 0, c.dense_tokens = KVSIFT_DENSE_OFF, c.grouping = KVSIFT_GROUP_MEAN,
+  c.budget_share = 0;
   c.error = &f->error;
   expect(kvsift_cuda_policy_sizes(&c, &sizes) == KVSIFT_OK, "sizes: %s", f->error.message);
   kvsift_cuda_arenas a = {.struct_size = sizeof a, .device = gpu_new(sizes.device, NULL), .device_bytes = sizes.device,
@@ -412,7 +428,8 @@ static void attention_is_that_of_the_whole_cache(void **state) {
                           .host = aligned_alloc(64, sizes.host), .host_bytes = sizes.host};
   expect(kvsift_cuda_policy_create(&c, &a, gpu_stream(), &policy) == KVSIFT_OK, "create: %s", f->error.message);
   create(f);
-#define MUST(call) expect((call) == KVSIFT_OK, "%s%s", kvsift_cuda_last_error(policy), kvsift_cuda_store_last_error(f->store))
+#define MUST(call) \
+  expect((call) == KVSIFT_OK, "%s%s", kvsift_cuda_last_error(policy), kvsift_cuda_store_last_error(f->store))
   float query[4 * 32], out[2][4 * 32];
   for (uint32_t i = 0; i < 4 * 32; ++i) query[i] = (float)random_below(&r, 200) / 100.0f - 1.0f;
   float *device_query = gpu_new(sizeof query, query), *device_out = gpu_new(2 * sizeof query, NULL);
@@ -422,8 +439,11 @@ static void attention_is_that_of_the_whole_cache(void **state) {
     MUST(append(f, 0, tokens));
     MUST(kvsift_cuda_observe_keys(policy, 0, NULL, first, tokens, &keys, &values, gpu_stream()));
     if (step > 0) {
-      const kvsift_query q = {.struct_size = sizeof q, .tokens = f->tokens[0], .view = {.data = device_query, .head_stride = 128}};
-      const kvsift_cache whole = {.struct_size = sizeof whole, .tokens = f->tokens[0], .keys = view_of(f, f->device_keys, 0, 0),
+      const kvsift_query q = {
+          .struct_size = sizeof q, .tokens = f->tokens[0], .view = {.data = device_query, .head_stride = 128}};
+      const kvsift_cache whole = {.struct_size = sizeof whole,
+                                  .tokens = f->tokens[0],
+                                  .keys = view_of(f, f->device_keys, 0, 0),
                                   .values = view_of(f, f->device_values, 0, 0)};
       kvsift_cuda_selection chosen = {.struct_size = sizeof chosen};
       kvsift_selection lists = {.struct_size = sizeof lists};
