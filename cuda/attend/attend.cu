@@ -160,17 +160,17 @@ KVSIFT_KERNEL_RESIDENT(attend_f32, AttendArgs, kAttendThreads, 2) {
   attend<float>(args, dynamic);
 }
 
-KVSIFT_KERNEL(attend_f16, AttendArgs, kAttendThreads) {
+KVSIFT_KERNEL_RESIDENT(attend_f16, AttendArgs, kAttendThreads, 2) {
   KVSIFT_DYNAMIC_SHARED(dynamic);
   attend<F16>(args, dynamic);
 }
 
-KVSIFT_KERNEL(attend_bf16, AttendArgs, kAttendThreads) {
+KVSIFT_KERNEL_RESIDENT(attend_bf16, AttendArgs, kAttendThreads, 2) {
   KVSIFT_DYNAMIC_SHARED(dynamic);
   attend<BF16>(args, dynamic);
 }
 
-KVSIFT_KERNEL(attend_i8, AttendArgs, kAttendThreads) {
+KVSIFT_KERNEL_RESIDENT(attend_i8, AttendArgs, kAttendThreads, 2) {
   KVSIFT_DYNAMIC_SHARED(dynamic);
   attend<std::int8_t>(args, dynamic);
 }

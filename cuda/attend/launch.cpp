@@ -6,7 +6,7 @@
 namespace kvsift {
 namespace {
 
-constexpr std::uint32_t kChunk = 256, kBlocksOfMultiprocessor = 3;
+constexpr std::uint32_t kChunk = 256, kBlocksOfMultiprocessor = 2;
 
 // Of the fast kernels by element type, then the one for all else.
 constexpr KernelId kKernelsByType[] = {kKernel_attend_f32, kKernel_attend_f16, kKernel_attend_bf16, kKernel_attend_i8};
