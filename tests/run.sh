@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs what is missing, builds, and runs all tests: a release build, then address and undefined-behaviour sanitizers,
-# then the thread sanitizer. The last line adds all runs up.
+# then the thread sanitizer, then the CUDA backend where nvcc is. The last line adds all runs up.
 #
 #     tests/run.sh            what CI runs
 #     tests/run.sh --long     also long fuzzing and soak runs, and NEON under qemu
@@ -75,6 +75,12 @@ run build-asan -Db_sanitize=address,undefined -Dbuildtype=debugoptimized -Db_lun
   -Dexamples=enabled -- --no-suite bindings --no-suite packaging --no-suite long --timeout-multiplier 4
 run build-tsan -Db_sanitize=thread -Dbuildtype=debugoptimized -Db_lundef=false -Dtests=enabled -Dexamples=enabled -- \
   --timeout-multiplier 4 property/threads unit/store property/store
+# CUDA: the kernels are compiled for devices, and run on the emulator behind a stand-in for the driver.
+if command -v nvcc >/dev/null 2>&1 || [ -x "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" ]; then
+  run build-cuda -Dcuda=enabled -Dtests=enabled -Dexamples=enabled -- --suite cuda --timeout-multiplier 2
+else
+  echo "skipped: the CUDA backend (no nvcc)"
+fi
 if $long; then
   run build-arm --cross-file tests/aarch64.ini -Dexamples=disabled -Dtests=auto -- --no-suite host --timeout-multiplier 20
 else
