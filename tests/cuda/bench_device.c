@@ -2,13 +2,17 @@
  * cache): microseconds a layer for select, attend and observe, beside full attention.
  *
  *     bench_device [--quick] [--json FILE] [--tokens N] [--batch N] [--budget N] [--method NAME] [--once]
+ *                  [--seconds N]
  *
  * A step of all layers and sequences is captured as a graph and replayed; what select and attend take is the difference
  * between graphs with and without them. Layers rotate so that no cache holds what a step reads. --quick: tiny shapes,
- * for the emulator, whose times mean nothing. --once: one step without a graph, for a profiler. */
+ * for the emulator, whose times mean nothing. --once: one step without a graph, for a profiler. --seconds: no new shape
+ * is begun after so many. */
+#define _POSIX_C_SOURCE 199309L
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "bench_world.h"
 #include "gpu.h"
@@ -37,6 +41,7 @@ enum { VARIANTS = sizeof kVariants / sizeof *kVariants };
 typedef struct request {
   bool quick, once;
   uint32_t tokens, batch, budget; /* 0: the built-in list */
+  uint32_t seconds;               /* 0: no end */
   const char *method, *json;
 } request;
 
@@ -69,6 +74,7 @@ static figures measure(const bench_world *w, const kvsift_policy_config *c, uint
 typedef struct output {
   FILE *json;
   bool first;
+  double copy; /* GB/s of device memory */
 } output;
 
 static void print(output *to, const bench_world *w, const variant *v, uint32_t budget, figures f, double full) {
@@ -83,7 +89,8 @@ static void print(output *to, const bench_world *w, const variant *v, uint32_t b
           to->first ? "" : ",", v->label, w->tokens, w->batch, budget, f.select, f.attend, f.observe, f.step,
           full > 0 ? full / f.step : 1.0);
   if (v->method == KVSIFT_METHOD_FULL && f.attend > 0) {
-    fprintf(to->json, ", \"cache_gb_per_s\": %.1f", bytes / f.attend / 1e3);
+    const double rate = bytes / f.attend / 1e3;
+    fprintf(to->json, ", \"cache_gb_per_s\": %.1f, \"share_of_copy\": %.3f", rate, rate / to->copy);
   }
   fprintf(to->json, "}");
   fflush(to->json);
@@ -111,25 +118,36 @@ static void run_shape(const request *r, output *to, uint32_t tokens, uint32_t ba
   bench_world_free(w);
 }
 
-static void run_all(const request *r, output *to) {
-  static const uint32_t sizes[] = {1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144, 524288, 1048576};
+static double seconds_now(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* All shapes, those first that matter most. */
+static void run_list(const request *r, output *to) {
+  static const uint32_t sizes[] = {32768, 131072, 8192, 4096, 2048, 1024, 16384, 65536, 1048576, 262144, 524288};
   static const uint32_t batches[] = {1, 4, 16};
-  const uint32_t both[] = {1024, 2048, 0}, one[] = {1024, 0}, asked[] = {r->budget, 0}, tiny[] = {160, 0};
-  if (r->quick) {
-    run_shape(r, to, 200, 2, tiny);
-    return;
-  }
-  if (r->tokens != 0) {
-    run_shape(r, to, r->tokens, r->batch != 0 ? r->batch : 1, r->budget != 0 ? asked : both);
-    return;
-  }
+  const uint32_t both[] = {1024, 2048, 0}, one[] = {1024, 0}, asked[] = {r->budget, 0};
+  const double end = seconds_now() + r->seconds;
   for (uint32_t b = 0; b < sizeof batches / sizeof *batches; ++b) {
     for (uint32_t i = 0; i < sizeof sizes / sizeof *sizes; ++i) {
       if (batches[b] > 1 && (sizes[i] < 8192 || (uint64_t)batches[b] * sizes[i] > 4u << 20)) continue;
-      const bool wide = sizes[i] == 32768 || sizes[i] == 131072;
+      if (r->seconds != 0 && seconds_now() > end) {
+        printf("left out: %u tokens, batch %u: %u seconds are over\n", sizes[i], batches[b], r->seconds);
+        continue;
+      }
+      const bool wide = batches[b] == 1 && (sizes[i] == 32768 || sizes[i] == 131072);
       run_shape(r, to, sizes[i], batches[b], r->budget != 0 ? asked : wide ? both : one);
     }
   }
+}
+
+static void run_all(const request *r, output *to) {
+  const uint32_t both[] = {1024, 2048, 0}, asked[] = {r->budget, 0}, tiny[] = {160, 0};
+  if (r->quick) run_shape(r, to, 200, 2, tiny);
+  else if (r->tokens == 0) run_list(r, to);
+  else run_shape(r, to, r->tokens, r->batch != 0 ? r->batch : 1, r->budget != 0 ? asked : both);
 }
 
 static bool read_arguments(request *r, int argc, char **argv) {
@@ -141,6 +159,7 @@ static bool read_arguments(request *r, int argc, char **argv) {
     else if (strcmp(argv[i], "--json") == 0) r->json = value, ++i;
     else if (strcmp(argv[i], "--method") == 0) r->method = value, ++i;
     else if (strcmp(argv[i], "--tokens") == 0) r->tokens = (uint32_t)strtoul(value, NULL, 10), ++i;
+    else if (strcmp(argv[i], "--seconds") == 0) r->seconds = (uint32_t)strtoul(value, NULL, 10), ++i;
     else if (strcmp(argv[i], "--batch") == 0) r->batch = (uint32_t)strtoul(value, NULL, 10), ++i;
     else if (strcmp(argv[i], "--budget") == 0) r->budget = (uint32_t)strtoul(value, NULL, 10), ++i;
     else return false;
@@ -153,13 +172,14 @@ int main(int argc, char **argv) {
   if (!read_arguments(&r, argc, argv)) {
     fprintf(
         stderr,
-        "usage: bench_device [--quick] [--json FILE] [--tokens N] [--batch N] [--budget N] [--method NAME] [--once]\n");
+        "usage: bench_device [--quick] [--json FILE] [--tokens N] [--batch N] [--budget N] [--method NAME] [--once] "
+        "[--seconds N]\n");
     return 2;
   }
   if (!gpu_open()) return 77;
-  output to = {r.json != NULL ? fopen(r.json, "w") : NULL, true};
+  output to = {r.json != NULL ? fopen(r.json, "w") : NULL, true, 0};
   if (r.json != NULL && to.json == NULL) return fprintf(stderr, "%s cannot be written\n", r.json), 1;
-  const double copy = bench_copy_bandwidth(r.quick);
+  const double copy = to.copy = bench_copy_bandwidth(r.quick);
   printf("device memory, copying: %.0f GB/s read and written together\n", copy);
   if (to.json != NULL) {
     fprintf(to.json, "{\n  \"device\": \"%s\",\n  \"emulated\": %s,\n  \"copy_gb_per_s\": %.1f,\n  \"runs\": [",
