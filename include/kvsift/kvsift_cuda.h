@@ -126,7 +126,8 @@ kvsift_status kvsift_cuda_select_blocks(kvsift_cuda_policy *policy, uint32_t lay
 /* As kvsift_attend, over what the last kvsift_cuda_select_blocks of these heads chose, which must have been for this layer
  * and length. Cache, query, out ([query heads][head_dim] float32) and the observation's buffers are device memory;
  * cache->tokens may be 0 where query->tokens is. Rows whose addresses and strides are multiples of 16 bytes are read 16
- * bytes at a time, others element by element. The observation may be null; its host fields tokens and full are set where
+ * bytes at a time, others element by element. With page statistics and a moments tail the query must be the one that
+ * select was given, whose tail logits are used. The observation may be null; its host fields tokens and full are set where
  * the host knows them, else to 0. */
 kvsift_status kvsift_cuda_attend(kvsift_cuda_policy *policy, uint32_t layer, const kvsift_query *query,
                                  const kvsift_cache *cache, float *out, kvsift_observation *observation, void *stream);
