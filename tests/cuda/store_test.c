@@ -44,7 +44,7 @@ static kvsift_cuda_store_config pick_config(test_random *r) {
   c.max_tokens = c.block_tokens * (6 + random_below(r, 20)) - random_below(r, c.block_tokens);
   c.type = (kvsift_type)random_below(r, 3);
   c.sink_tokens = random_below(r, c.block_tokens + 1), c.local_tokens = random_below(r, 2 * c.block_tokens + 1);
-  c.fast_blocks = 6 + random_below(r, 6), c.resident_layers = random_below(r, 3) == 0;
+  c.fast_blocks = 8 + random_below(r, 5), c.resident_layers = random_below(r, 3) == 0;
   c.run_blocks = random_below(r, 4), c.max_ranges = c.max_tokens;
   return c;
 }
@@ -117,7 +117,7 @@ static kvsift_status append(fixture *f, uint32_t layer, uint32_t tokens) {
   return status;
 }
 
-/* Lists that fit beside the pinned blocks: at most two random blocks a KV head. */
+/* Lists that fit beside the pinned blocks, at most four a KV head: at most two blocks each. */
 static kvsift_selection pick_lists(fixture *f, uint32_t layer, test_random *r) {
   const bool by_query = random_below(r, 2) == 0;
   kvsift_selection s = {.struct_size = sizeof s, .tokens = f->tokens[layer], .per_query_head = by_query,
