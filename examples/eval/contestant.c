@@ -24,6 +24,7 @@ static bool create_one(contest *out, const options *base, const model *m, uint32
   if (!options_config(&from, m->layers, &config, why)) return false;
   sift_set_geometry(&config, m, capacity);
   config.dense_tokens = KVSIFT_DENSE_OFF; /* the method is judged, however short the text */
+  config.calibration_dense = 0;           /* and within its budget at every step */
   if (!sift_create(&c->sift, &config, why)) return false;
   out->sifts[out->count++] = &c->sift;
   return true;
