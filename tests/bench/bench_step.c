@@ -16,6 +16,7 @@
 #include <kvsift/kvsift.h>
 
 #include "peak.h"
+#include "spin.h"
 
 enum { QUERY_HEADS = 32, KV_HEADS = 8, DIM = 128, BLOCK = 16, MAX_THREADS = 8, STEPS_MOST = 64 };
 static const size_t kTokenBytes = (size_t)KV_HEADS * DIM * 2;
@@ -189,7 +190,7 @@ static kvsift_policy *make_policy(const world *w, const variant *v, uint32_t bud
 typedef struct worker {
   const world *w;
   kvsift_policy *policy;
-  pthread_barrier_t *barrier;
+  spin_barrier *barrier;
   uint32_t index, rows_needed, mass_needed, block;
   float *out, *block_max, *block_mass, *lse;
   timing sum;
@@ -219,12 +220,12 @@ static void *work(void *argument) {
       const double attended = wall_seconds();
       if (me->rows_needed) check(kvsift_observe_attention(policy, layer, &q, &o), "observe", policy);
       const double observed = wall_seconds();
-      pthread_barrier_wait(me->barrier);
+      spin_barrier_wait(me->barrier);
       me->sum.select += selected - start, me->sum.attend += attended - selected, me->sum.observe += observed - attended;
       me->sum.total += wall_seconds() - start;
     }
     if (me->index == 0) check(kvsift_advance(policy, 1), "advance", policy);
-    pthread_barrier_wait(me->barrier);
+    spin_barrier_wait(me->barrier);
   }
   return NULL;
 }
@@ -239,8 +240,7 @@ static int measure(const world *w, const variant *v, uint32_t budget, timing *ou
   float *room = malloc(((size_t)QUERY_HEADS * DIM + 2 * (size_t)QUERY_HEADS * blocks + QUERY_HEADS) * sizeof(float));
   pthread_t threads[MAX_THREADS];
   worker workers[MAX_THREADS];
-  pthread_barrier_t barrier;
-  pthread_barrier_init(&barrier, NULL, w->threads);
+  spin_barrier barrier = {.threads = w->threads};
   for (uint32_t i = 0; i < w->threads; ++i) {
     workers[i] = (worker){.w = w, .policy = policy, .barrier = &barrier, .index = i, .block = block, .out = room,
                           .rows_needed = (info.needs & KVSIFT_NEEDS_ATTENTION) != 0,
@@ -252,7 +252,6 @@ static int measure(const world *w, const variant *v, uint32_t budget, timing *ou
   }
   work(&workers[0]);
   for (uint32_t i = 1; i < w->threads; ++i) pthread_join(threads[i], NULL);
-  pthread_barrier_destroy(&barrier);
   kvsift_stats stats = {.struct_size = sizeof stats};
   check(kvsift_get_stats(policy, &stats), "stats", policy);
   const double calls = (double)w->taken * w->layers;
