@@ -147,7 +147,7 @@ static kvsift_status observe_on_device(const CudaJob &job, const kvsift_observat
   const std::uint32_t tokens = o.tokens == 0 ? p->tokens + 1 : o.tokens;
   const bool prompt = p->selected_for.load(std::memory_order_relaxed) != tokens;
   const bool first = job.policy->seen(job.policy->rows_seen, job.call.layer)[job.call.first_head] <= p->tokens;
-  const PooledRows rows{peak, args.has_mass != 0 ? peak + p->s.group * stride : nullptr, 0, image.scratch_floats, stride, 1,
+  const DeviceRows rows{peak, args.has_mass != 0 ? peak + p->s.group * stride : nullptr, 0, image.scratch_floats, stride, 1,
                         prompt, prompt && first};
   return method.observe(to, job.call, job.heads(), rows);
 }

@@ -3,6 +3,7 @@
 
 #include "core/view.h"
 #include "cuda/store/steps.h"
+#include "store_checks.h"
 
 using namespace kvsift;
 
@@ -14,14 +15,6 @@ static const CudaStore *store_of(const kvsift_cuda_store *handle) {
 static bool is_store(const kvsift_cuda_store *handle) {
   if (handle == nullptr || reinterpret_cast<std::uintptr_t>(handle) % kAlign != 0) return false;
   return store_of(handle)->alive == kAliveStore;
-}
-
-template <class T>
-static kvsift_status check_struct(kvsift_error *error, const char *name, const T *object) {
-  if (object == nullptr) return fail(error, KVSIFT_INVALID_ARGUMENT, name, " is null");
-  if (object->struct_size >= sizeof(T)) return KVSIFT_OK;
-  return fail(error, KVSIFT_INVALID_STRUCT_SIZE, name, "->struct_size is ", object->struct_size, ", less than ",
-              static_cast<std::uint64_t>(sizeof(T)));
 }
 
 static kvsift_status check_config(const kvsift_cuda_store_config *config) {
@@ -44,7 +37,7 @@ extern "C" kvsift_status kvsift_cuda_store_config_init(kvsift_cuda_store_config 
 
 extern "C" kvsift_status kvsift_cuda_store_sizes(const kvsift_cuda_store_config *config, kvsift_cuda_sizes *sizes) {
   if (kvsift_status s = check_config(config)) return s;
-  if (kvsift_status s = check_struct(config->error, "sizes", sizes)) return s;
+  if (kvsift_status s = check_size(config->error, "sizes", sizes)) return s;
   CudaStorePlaces places;
   if (kvsift_status s = lay_out_store(*config, &places)) return s;
   sizes->device = places.device_bytes;
@@ -70,7 +63,7 @@ extern "C" kvsift_status kvsift_cuda_store_create(const kvsift_cuda_store_config
   if (kvsift_status s = check_config(config)) return s;
   kvsift_error *error = config->error;
   if (store == nullptr) return fail(error, KVSIFT_INVALID_ARGUMENT, "store is null");
-  if (kvsift_status s = check_struct(error, "arenas", arenas)) return s;
+  if (kvsift_status s = check_size(error, "arenas", arenas)) return s;
   CudaStorePlaces p;
   CudaStore *made = nullptr;
   if (kvsift_status s = lay_out_store(*config, &p)) return s;
@@ -112,7 +105,7 @@ static kvsift_status check_rows(CudaStore *store, const char *name, const kvsift
 
 static kvsift_status check_lists(CudaStore *store, const kvsift_selection *selection) {
   kvsift_error *error = &store->error;
-  if (kvsift_status s = check_struct(error, "selection", selection)) return s;
+  if (kvsift_status s = check_size(error, "selection", selection)) return s;
   const std::uint32_t expected = selection->per_query_head != 0 ? store->g.query_heads : store->g.kv_heads;
   if (selection->lists != expected || selection->ranges == nullptr || selection->range_counts == nullptr) {
     return fail(error, KVSIFT_INVALID_ARGUMENT, "selection: lists is ", selection->lists, ", the store's heads make ",
@@ -141,14 +134,7 @@ extern "C" kvsift_status kvsift_cuda_store_append(kvsift_cuda_store *handle, uin
   CudaStore *store = store_of(handle);
   if (kvsift_status s = check_layer(store, layer)) return s;
   const uint32_t have = store->layers[layer].tokens;
-  if (first_token != have) {
-    return fail(&store->error, KVSIFT_OUT_OF_ORDER, "append: first_token is ", first_token, ", layer ", layer, " has ",
-                have, " tokens");
-  }
-  if (tokens > store->g.max_tokens - have) {
-    return fail(&store->error, KVSIFT_CAPACITY, "append: ", tokens, " tokens after ", have, " exceed max_tokens ",
-                store->g.max_tokens);
-  }
+  if (kvsift_status s = check_append(&store->error, layer, have, store->g.max_tokens, first_token, tokens)) return s;
   if (tokens == 0) return KVSIFT_OK;
   if (kvsift_status s = check_rows(store, "keys", keys)) return s;
   if (kvsift_status s = check_rows(store, "values", values)) return s;
@@ -172,8 +158,8 @@ extern "C" kvsift_status kvsift_cuda_store_receive(kvsift_cuda_store *handle, co
   if (!is_store(handle)) return KVSIFT_INVALID_ARGUMENT;
   CudaStore *store = store_of(handle);
   if (kvsift_status s = check_layer(store, 0)) return s;
-  if (kvsift_status s = check_struct(&store->error, "from", from)) return s;
-  if (kvsift_status s = check_struct(&store->error, "to", to)) return s;
+  if (kvsift_status s = check_size(&store->error, "from", from)) return s;
+  if (kvsift_status s = check_size(&store->error, "to", to)) return s;
   const kvsift_selection &lists = from->lists;
   if (lists.tokens == 0 || lists.ranges == nullptr || lists.range_counts == nullptr) {
     return fail(&store->error, KVSIFT_INVALID_ARGUMENT,
@@ -250,7 +236,7 @@ extern "C" kvsift_status kvsift_cuda_store_resolve(kvsift_cuda_store *handle, ui
   CudaStore *store = store_of(handle);
   if (kvsift_status s = check_layer(store, layer)) return s;
   if (kvsift_status s = check_lists(store, selection)) return s;
-  if (kvsift_status s = check_struct(&store->error, "cache", cache)) return s;
+  if (kvsift_status s = check_size(&store->error, "cache", cache)) return s;
   if (selection->tokens > store->layers[layer].tokens) {
     return fail(&store->error, KVSIFT_OUT_OF_ORDER, "resolve: the selection is for ", selection->tokens,
                 " tokens, layer ", layer, " has ", store->layers[layer].tokens, ": append comes first");
@@ -285,7 +271,7 @@ extern "C" uint32_t kvsift_cuda_store_layer_tokens(const kvsift_cuda_store *hand
 extern "C" kvsift_status kvsift_cuda_store_get_stats(const kvsift_cuda_store *handle, kvsift_store_stats *stats) {
   if (!is_store(handle)) return KVSIFT_INVALID_ARGUMENT;
   const CudaStore *store = store_of(handle);
-  if (kvsift_status s = check_struct(&const_cast<CudaStore *>(store)->error, "stats", stats)) return s;
+  if (kvsift_status s = check_size(&const_cast<CudaStore *>(store)->error, "stats", stats)) return s;
   const uint32_t size = stats->struct_size;
   *stats = store->stats;
   stats->struct_size = size;

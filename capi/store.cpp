@@ -102,14 +102,7 @@ extern "C" kvsift_status kvsift_store_append(kvsift_store *handle, uint32_t laye
   Store *store = store_of(handle);
   if (kvsift_status s = check_store_layer(store, layer)) return s;
   const uint32_t have = store->layers[layer].tokens;
-  if (first_token != have) {
-    return fail(&store->error, KVSIFT_OUT_OF_ORDER, "append: first_token is ", first_token, ", layer ", layer, " has ",
-                have, " tokens");
-  }
-  if (tokens > store->g.max_tokens - have) {
-    return fail(&store->error, KVSIFT_CAPACITY, "append: ", tokens, " tokens after ", have, " exceed max_tokens ",
-                store->g.max_tokens);
-  }
+  if (kvsift_status s = check_append(&store->error, layer, have, store->g.max_tokens, first_token, tokens)) return s;
   if (tokens == 0) return KVSIFT_OK;
   if (kvsift_status s = check_rows(store, "keys", keys)) return s;
   if (kvsift_status s = check_rows(store, "values", values)) return s;

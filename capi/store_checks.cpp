@@ -73,6 +73,16 @@ kvsift_status check_store_layer(Store *store, std::uint32_t layer) {
   return fail(&store->error, KVSIFT_INVALID_ARGUMENT, "layer is ", layer, ", the store has ", store->g.layers);
 }
 
+kvsift_status check_append(kvsift_error *error, std::uint32_t layer, std::uint32_t have, std::uint32_t max_tokens,
+                           std::uint32_t first_token, std::uint32_t tokens) {
+  if (first_token != have) {
+    return fail(error, KVSIFT_OUT_OF_ORDER, "append: first_token is ", first_token, ", layer ", layer, " has ", have,
+                " tokens");
+  }
+  if (tokens <= max_tokens - have) return KVSIFT_OK;
+  return fail(error, KVSIFT_CAPACITY, "append: ", tokens, " tokens after ", have, " exceed max_tokens ", max_tokens);
+}
+
 kvsift_status check_rows(Store *store, const char *name, const kvsift_view *view) {
   kvsift_error *error = &store->error;
   if (view == nullptr || view->data == nullptr) return fail(error, KVSIFT_INVALID_ARGUMENT, name, " is null");

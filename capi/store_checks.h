@@ -18,6 +18,10 @@ kvsift_status check_store_layer(Store *store, std::uint32_t layer);
 // Rows as append takes them: the configured type, aligned elements, scales where they are needed.
 kvsift_status check_rows(Store *store, const char *name, const kvsift_view *view);
 
+// Whether `tokens` rows from first_token on follow the `have` that a layer holds, and fit. For device stores too.
+kvsift_status check_append(kvsift_error *error, std::uint32_t layer, std::uint32_t have, std::uint32_t max_tokens,
+                           std::uint32_t first_token, std::uint32_t tokens);
+
 // Lists for the store's heads, ranges ascending and disjoint, within the tokens that the selection says.
 kvsift_status check_selection(Store *store, const kvsift_selection *selection);
 

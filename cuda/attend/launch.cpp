@@ -48,7 +48,7 @@ kvsift_status launch_pass(const Launcher &to, const AttendArgs &args, std::uint3
 
 }  // namespace
 
-kvsift_status allow_attend_shared(const Device &device, const Settings &s, kvsift_error *error) {
+kvsift_status allow_attend_shared(const CudaDevice &device, const Settings &s, kvsift_error *error) {
   for (std::uint32_t type = 0; type < 4; ++type) {
     if (kvsift_status status = allow_shared(device, kKernelsByType[type], shared_bytes(s, element_bytes(type)), error)) {
       return status;

@@ -7,7 +7,7 @@
 namespace kvsift {
 
 // Lets the kernels have the shared memory that this configuration needs of them.
-kvsift_status allow_attend_shared(const Device &device, const Settings &settings, kvsift_error *error);
+kvsift_status allow_attend_shared(const CudaDevice &device, const Settings &settings, kvsift_error *error);
 
 // The passes that the step may need: the selection's, and over everything for the observation of a calibration whose output
 // stays sparse, where `learns`.

@@ -91,7 +91,7 @@ kvsift_status prefill_rows(const Launcher &to, const Call &call, std::uint32_t h
     args.call.tokens = call.tokens - (wanted - done - args.rows);
     if (kvsift_status status = launch_pass(to, args)) return status;
     const std::uint64_t list = args.room.block_stride, head = list * s.lists;
-    const PooledRows rows{args.room.pooled_peak, job.with_mass ? args.room.pooled_mass : nullptr, head * heads, head, list,
+    const DeviceRows rows{args.room.pooled_peak, job.with_mass ? args.room.pooled_mass : nullptr, head * heads, head, list,
                           args.rows, 1, kFirstUnlessSeen};
     if (kvsift_status status = observe(to, args.call, heads, rows)) return status;
     const LaunchShape seen{1, heads, 1, 32, 0};

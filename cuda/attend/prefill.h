@@ -43,7 +43,7 @@ struct PrefillJob {
   bool with_mass;
 };
 
-using ObserveRows = kvsift_status (*)(const Launcher &, const Call &, std::uint32_t heads, const PooledRows &);
+using ObserveRows = kvsift_status (*)(const Launcher &, const Call &, std::uint32_t heads, const DeviceRows &);
 
 // Bytes of the room, from room.method on behind what the method has, and rows that a pass goes through.
 struct PrefillPlaces {

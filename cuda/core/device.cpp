@@ -41,7 +41,7 @@ kvsift_status check_kernel(const Driver &d, CUresult result, const char *call, s
               static_cast<std::int32_t>(result), ")");
 }
 
-kvsift_status load_kernels(Device *device, kvsift_error *error) {
+kvsift_status load_kernels(CudaDevice *device, kvsift_error *error) {
   const Driver &d = device->driver;
   for (std::uint32_t i = 0; i < kModules; ++i) {
     const CUresult result =
@@ -58,7 +58,7 @@ kvsift_status load_kernels(Device *device, kvsift_error *error) {
   return KVSIFT_OK;
 }
 
-kvsift_status ask_device(Device *device, kvsift_error *error) {
+kvsift_status ask_device(CudaDevice *device, kvsift_error *error) {
   const Driver &d = device->driver;
   CUdevice number = 0;
   int count = 0;
@@ -71,8 +71,8 @@ kvsift_status ask_device(Device *device, kvsift_error *error) {
 
 }  // namespace
 
-kvsift_status open_device(Device *device, kvsift_error *error) {
-  *device = Device{};
+kvsift_status open_device(CudaDevice *device, kvsift_error *error) {
+  *device = CudaDevice{};
   if (kvsift_status s = open_driver(&device->driver, error)) return s;
   kvsift_status status = ask_device(device, error);
   if (status == KVSIFT_OK) status = load_kernels(device, error);
@@ -80,15 +80,15 @@ kvsift_status open_device(Device *device, kvsift_error *error) {
   return status;
 }
 
-void close_device(Device *device) {
+void close_device(CudaDevice *device) {
   for (CUlibrary module : device->modules) {
     if (module != nullptr) device->driver.unload_library(module);
   }
   close_driver(&device->driver);
-  *device = Device{};
+  *device = CudaDevice{};
 }
 
-kvsift_status launch_kernel(const Device &device, KernelId kernel, const LaunchShape &shape, void *stream, const void *args,
+kvsift_status launch_kernel(const CudaDevice &device, KernelId kernel, const LaunchShape &shape, void *stream, const void *args,
                             kvsift_error *error) {
   if (shape.x == 0 || shape.y == 0 || shape.z == 0) return KVSIFT_OK;
   void *parameters[] = {const_cast<void *>(args)};
@@ -98,7 +98,7 @@ kvsift_status launch_kernel(const Device &device, KernelId kernel, const LaunchS
   return check_kernel(device.driver, result, "cuLaunchKernel", kernel, error);
 }
 
-kvsift_status allow_shared(const Device &device, KernelId kernel, std::uint32_t bytes, kvsift_error *error) {
+kvsift_status allow_shared(const CudaDevice &device, KernelId kernel, std::uint32_t bytes, kvsift_error *error) {
   const CUresult result = device.driver.set_attribute(
       device.kernels[kernel], CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, static_cast<int>(bytes));
   return check_kernel(device.driver, result, "cuFuncSetAttribute", kernel, error);

@@ -24,7 +24,7 @@ enum KernelId : std::uint32_t {
   kKernels
 };
 
-struct Device {
+struct CudaDevice {
   Driver driver;
   CUlibrary modules[kModules];
   CUfunction kernels[kKernels];
@@ -32,8 +32,8 @@ struct Device {
 };
 
 // Opens the driver and loads all kernels into the current context, so that no later call has to.
-kvsift_status open_device(Device *device, kvsift_error *error);
-void close_device(Device *device);
+kvsift_status open_device(CudaDevice *device, kvsift_error *error);
+void close_device(CudaDevice *device);
 
 struct LaunchShape {
   std::uint32_t x, y, z;      // blocks
@@ -41,16 +41,16 @@ struct LaunchShape {
   std::uint32_t shared_bytes; // dynamic; more than 48 KiB must have been allowed by allow_shared
 };
 
-kvsift_status launch_kernel(const Device &device, KernelId kernel, const LaunchShape &shape, void *stream, const void *args,
+kvsift_status launch_kernel(const CudaDevice &device, KernelId kernel, const LaunchShape &shape, void *stream, const void *args,
                             kvsift_error *error);
 
 // `args` is the one struct that the kernel takes.
 template <class Args>
-kvsift_status launch(const Device &device, KernelId kernel, const LaunchShape &shape, void *stream, const Args &args,
+kvsift_status launch(const CudaDevice &device, KernelId kernel, const LaunchShape &shape, void *stream, const Args &args,
                      kvsift_error *error) {
   return launch_kernel(device, kernel, shape, stream, &args, error);
 }
 
-kvsift_status allow_shared(const Device &device, KernelId kernel, std::uint32_t bytes, kvsift_error *error);
+kvsift_status allow_shared(const CudaDevice &device, KernelId kernel, std::uint32_t bytes, kvsift_error *error);
 
 }  // namespace kvsift

@@ -6,7 +6,7 @@
 namespace kvsift {
 
 struct Launcher {
-  const Device &device;
+  const CudaDevice &device;
   void *stream;
   kvsift_error *error;
 };

@@ -16,16 +16,16 @@ kvsift_status accumulate(const Launcher &to, std::uint32_t heads, const Accumula
 
 }  // namespace
 
-kvsift_status observe_h2o(const Launcher &to, const Call &call, std::uint32_t heads, const PooledRows &rows) {
+kvsift_status observe_h2o(const Launcher &to, const Call &call, std::uint32_t heads, const DeviceRows &rows) {
   return accumulate(to, heads, AccumulateArgs{call, rows, 0, 1, 0, 1.0f, 1.0f});
 }
 
-kvsift_status observe_ema(const Launcher &to, const Call &call, std::uint32_t heads, const PooledRows &rows) {
+kvsift_status observe_ema(const Launcher &to, const Call &call, std::uint32_t heads, const DeviceRows &rows) {
   const float decay = call.image.s.c.ema_decay;
   return accumulate(to, heads, AccumulateArgs{call, rows, 0, 0, 0, decay, 1 - decay});
 }
 
-kvsift_status observe_votes(const Launcher &to, const Call &call, std::uint32_t heads, const PooledRows &rows) {
+kvsift_status observe_votes(const Launcher &to, const Call &call, std::uint32_t heads, const DeviceRows &rows) {
   return accumulate(to, heads, AccumulateArgs{call, rows, 0, 1, 1, 1.0f, 1.0f});
 }
 

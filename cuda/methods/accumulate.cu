@@ -9,7 +9,7 @@ namespace {
 __device__ void accumulate_block(const AccumulateArgs &args, const DeviceHead &head, std::uint32_t tokens, bool fresh,
                                  std::uint32_t j) {
   const Settings &s = args.call.image.s;
-  const PooledRows &rows = args.rows;
+  const DeviceRows &rows = args.rows;
   const float *from = (args.of_mass != 0 ? rows.mass : rows.peak) + blockIdx.y * rows.head_stride + j;
   float *state = head.state<float>(args.field) + j;
   for (std::uint32_t list = 0; list < s.lists; ++list, from += rows.list_stride, state += s.max_blocks) {

@@ -58,7 +58,7 @@ kvsift_status reset_predictor(const Launcher &to, const Call &call, std::uint32_
   return launch(to.device, kKernel_predictor_reset, LaunchShape{heads, 1, 1, 32, 0}, to.stream, args, to.error);
 }
 
-kvsift_status observe_predictor(const Launcher &to, const Call &call, std::uint32_t heads, const PooledRows &rows) {
+kvsift_status observe_predictor(const Launcher &to, const Call &call, std::uint32_t heads, const DeviceRows &rows) {
   HistoryAppendArgs args{};
   args.histories = histories_of_call(call, heads);
   args.peak = rows.peak;

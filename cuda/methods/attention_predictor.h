@@ -26,7 +26,7 @@ struct PredictorResetArgs {
 };
 
 kvsift_status reset_predictor(const Launcher &to, const Call &call, std::uint32_t heads);
-kvsift_status observe_predictor(const Launcher &to, const Call &call, std::uint32_t heads, const PooledRows &rows);
+kvsift_status observe_predictor(const Launcher &to, const Call &call, std::uint32_t heads, const DeviceRows &rows);
 kvsift_status predict_next(const Launcher &to, const Call &call, std::uint32_t heads);
 // Leaves the scores in the heads' scratch.
 kvsift_status score_predictor(const Launcher &to, const Call &call, std::uint32_t heads);

@@ -46,7 +46,7 @@ constexpr CudaMethod pages(kvsift_status (*score)(const Launcher &, const Call &
 }
 
 // Methods whose state is their scores.
-constexpr CudaMethod accumulating(kvsift_status (*observe)(const Launcher &, const Call &, std::uint32_t, const PooledRows &)) {
+constexpr CudaMethod accumulating(kvsift_status (*observe)(const Launcher &, const Call &, std::uint32_t, const DeviceRows &)) {
   CudaMethod m = kPlain;
   m.room_bytes = prefill_room;
   m.observe = observe;

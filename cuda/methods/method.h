@@ -20,7 +20,7 @@ struct CudaMethod {
   // On the device, [KV heads of the call]: how many leading blocks have a score; null: all.
   const std::uint32_t *(*leading)(const Call &call);
   // A step's rows, or a prompt's; null: it does not learn.
-  kvsift_status (*observe)(const Launcher &to, const Call &call, std::uint32_t heads, const PooledRows &rows);
+  kvsift_status (*observe)(const Launcher &to, const Call &call, std::uint32_t heads, const DeviceRows &rows);
   kvsift_status (*predict)(const Launcher &to, const Call &call, std::uint32_t heads);
   // Besides what the undo ring brings back; null: that is all.
   kvsift_status (*truncate)(const Launcher &to, const Call &call, std::uint32_t heads, std::uint32_t tokens);

@@ -6,7 +6,7 @@
 namespace kvsift {
 
 // Rows of consecutive queries, oldest first, reduced to the lists of each KV head. The call's tokens are the last one's.
-struct PooledRows {
+struct DeviceRows {
   const float *peak, *mass;  // [rows][KV heads of the call][lists][blocks]; mass is null where not asked for
   std::uint64_t row_stride, head_stride, list_stride;
   std::uint32_t rows;

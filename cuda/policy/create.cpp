@@ -60,7 +60,7 @@ kvsift_status reset_on_device(CudaPolicy *policy, void *stream) {
 
 kvsift_status create_on_device(const CudaPlaces &places, const CudaArenas &arenas, void *stream, CudaPolicy **out,
                                kvsift_error *error) {
-  Device device;
+  CudaDevice device;
   if (kvsift_status s = open_device(&device, error)) return s;
   CUdeviceptr fault = 0;
   const CUresult result = device.driver.device_pointer(&fault, arenas.pinned, 0);

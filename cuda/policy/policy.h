@@ -11,7 +11,7 @@ constexpr std::uint64_t kAliveOnDevice = 0x6b76736966744355ull;
 struct CudaPolicy {
   std::uint64_t alive;
   Policy host;          // settings, places, counters and the error as the edge's checks want them; no units lie behind it
-  Device device;
+  CudaDevice device;
   Image image;
   Fault *fault;         // pinned
   std::uint64_t bytes;  // of this arena

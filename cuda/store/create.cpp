@@ -126,7 +126,7 @@ kvsift_status lay_out_store(const kvsift_cuda_store_config &c, CudaStorePlaces *
 
 kvsift_status create_store(const kvsift_cuda_store_config &config, const CudaStorePlaces &places,
                            const kvsift_cuda_arenas &arenas, void *stream, CudaStore **out) {
-  Device device;
+  CudaDevice device;
   if (kvsift_status s = open_device(&device, config.error)) return s;
   auto *store = ::new (arenas.host) CudaStore{};
   store->device = device;

@@ -33,7 +33,7 @@ struct CudaLayer {
 struct CudaStore {
   std::uint64_t alive;
   Geometry g;
-  Device device;
+  CudaDevice device;
   kvsift_error error;  // of the last failed call
   kvsift_status lost;  // what every call answers; KVSIFT_OK: not lost
   std::uint32_t run_blocks, max_ranges;

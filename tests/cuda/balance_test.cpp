@@ -15,7 +15,7 @@ using namespace kvsift_test;
 
 namespace {
 
-Device device;
+CudaDevice device;
 
 struct Case {
   kvsift_balance_config config;

@@ -18,7 +18,7 @@ using namespace kvsift_test;
 
 namespace {
 
-Device device;
+CudaDevice device;
 
 struct Observer {
   kvsift_method method;
@@ -128,7 +128,7 @@ void decode_step(Random &random, const Twins &twins, const Observer &observer, s
   twins.share_progress();
   const float *scratch = reinterpret_cast<const float *>(twins.device() + twins.inside()->scratch.bytes);
   const std::uint64_t stride = scratch_stride(s);
-  const PooledRows pooled{scratch, scratch + s.group * stride, 0, twins.inside()->scratch_floats, stride, 1, 0, 0};
+  const DeviceRows pooled{scratch, scratch + s.group * stride, 0, twins.inside()->scratch_floats, stride, 1, 0, 0};
   // The graph form: the length comes from the policy's counters.
   must(observer.observe(Launcher{device, gpu_stream(), &error}, twins.call(kLayer, 0), s.c.kv_heads, pooled), error);
 }

@@ -8,24 +8,12 @@
 
 #include "cuda/core/launcher.h"
 #include "cuda/methods/attention_predictor.h"
-#include "gpu.h"
+#include "on_device.h"
 #include "policy/policy.h"
 
 namespace kvsift_test {
 
 using namespace kvsift;
-
-template <class T>
-struct OnDevice {
-  T *data;
-  std::size_t count;
-  explicit OnDevice(std::size_t n, const T *from = nullptr)
-      : data(static_cast<T *>(gpu_new(n * sizeof(T), from))), count(n) {}
-  ~OnDevice() { gpu_free(data); }
-  OnDevice(const OnDevice &) = delete;
-  OnDevice &operator=(const OnDevice &) = delete;
-  void read(T *to) const { gpu_read(to, data, count * sizeof(T)); }
-};
 
 inline void must(kvsift_status status, const kvsift_error &error) {
   if (status == KVSIFT_OK) return;

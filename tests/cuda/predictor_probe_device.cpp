@@ -19,7 +19,7 @@ namespace {
 // Rows are told from each other by cache lengths, of which a block has more than there are rows.
 constexpr std::uint32_t kBlockTokens = 1u << 20;
 
-Device device;
+CudaDevice device;
 
 // A unit with one list, as methods/attention_predictor.cpp lays it out.
 struct Places {

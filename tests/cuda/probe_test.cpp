@@ -1,9 +1,9 @@
 // The building blocks of the kernels against the CPU's kernels, bit for bit.
 #include "cuda/core/device.h"
 #include "cuda/core/probe.h"
-#include "gpu.h"
 #include "kernel_cases.h"
 #include "kernels/one.h"
+#include "on_device.h"
 
 #include <cstdio>
 
@@ -18,19 +18,7 @@ using namespace kvsift_test;
 
 namespace {
 
-Device device;
-
-template <class T>
-struct OnDevice {
-  T *data;
-  std::size_t count;
-  explicit OnDevice(std::size_t n, const T *from = nullptr)
-      : data(static_cast<T *>(gpu_new(n * sizeof(T), from))), count(n) {}
-  ~OnDevice() { gpu_free(data); }
-  OnDevice(const OnDevice &) = delete;
-  OnDevice &operator=(const OnDevice &) = delete;
-  void read(T *to) const { gpu_read(to, data, count * sizeof(T)); }
-};
+CudaDevice device;
 
 template <class Args>
 void run(KernelId kernel, std::uint32_t blocks, const Args &args) {
@@ -83,7 +71,7 @@ void failed_calls_are_named(void **) {
   const char *const calls[] = {"cuInit", "cuDeviceGetCount", "cuCtxGetCurrent", "cuCtxGetDevice", "cuDeviceGetAttribute",
                                "cuLibraryLoadData", "cuLibraryGetKernel", "cuKernelGetFunction"};
   for (const char *call : calls) {
-    Device other;
+    CudaDevice other;
     kvsift_error error{};
     gpu_fail(call, 1, 2);
     const kvsift_status status = open_device(&other, &error);
