@@ -19,8 +19,8 @@ SKIPPED = 77
 
 def cuda_tests(build: Path) -> list[dict[str, Any]]:
     """The suite's programs, but for those that only make sense on the emulator or without a device."""
-    listed = subprocess.run(["meson", "introspect", "--tests", str(build)], check=True, capture_output=True, text=True)
-    tests = [t for t in json.loads(listed.stdout) if any(s.endswith("cuda") for s in t["suite"])]
+    listed = json.loads((build / "meson-info" / "intro-tests.json").read_text())
+    tests = [t for t in listed if any(s.endswith("cuda") for s in t["suite"])]
     return [t for t in tests if Path(t["cmd"][0]).is_relative_to(build) and "_shuffled" not in t["name"]]
 
 
