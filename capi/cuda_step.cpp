@@ -144,8 +144,7 @@ static kvsift_status select_on_device(const CudaJob &job, const kvsift_query &qu
   args.learns = learns(p);
   args.leaves_tail = method.leaves_tail && p->s.value_moments;
   args.bytes_of_block = method.bytes_of_block(p->s);
-  const LaunchShape shape{p->s.lists, job.heads(), 1, kChooseThreads, 0};
-  return launch(job.to.device, kKernel_choose, shape, job.to.stream, args, job.to.error);
+  return launch_choose(job.to, args, job.heads());
 }
 
 extern "C" kvsift_status kvsift_cuda_select_blocks(kvsift_cuda_policy *policy, uint32_t layer, const kvsift_query *query,

@@ -2,6 +2,7 @@
 
 #include <type_traits>
 
+#include "cuda/attend/dense_observe.cuh"
 #include "cuda/attend/observe.cuh"
 #include "cuda/attend/values.cuh"
 #include "cuda/policy/queries.cuh"
@@ -120,34 +121,109 @@ __device__ inline void tail_chunk(const AttendPlan &plan, const ChunkRows &rows,
 }
 
 template <class T>
-__device__ inline void attend(const AttendArgs &args, char *dynamic) {
-  __shared__ ChunkShared shared;
-  const DeviceHead head = head_of(args.call);
-  const AttendPlan plan = plan_of(args, head);
-  if (!plan.active) return;
+__device__ inline void attend_chunks(const AttendPlan &plan, char *dynamic) {
+  const AttendArgs &args = plan.args;
   const ChunkRows rows = chunk_rows(dynamic, args.call.image.s);
-  widen_queries(args.call, head, args.query, rows.queries, false);
+  ChunkShared *shared = rows.shared;
+  widen_queries(args.call, plan.head, args.query, rows.queries, false);
   if (plan.tail && args.logits_of_selection != 0 && are_others(plan, rows.queries)) {
-    if (threadIdx.x == 0) report(args.call, kFaultQuery, head.kv_head);
+    if (threadIdx.x == 0) report(args.call, kFaultQuery, plan.head.kv_head);
   }
   constexpr bool kWide = std::is_same<T, AnyType>::value;
   std::uint32_t item = blockIdx.x;
   for (std::uint32_t list = 0; list < plan.lists(); ++list) {
     const std::uint32_t chunks = plan.chunks(list);
     for (; item < chunks; item += gridDim.x) {
-      kept_chunk<T>(plan, rows, list, item, &shared);
+      kept_chunk<T>(plan, rows, list, item, shared);
       __syncthreads();
     }
     item -= chunks;
   }
   for (; item < plan.tail_chunks(); item += gridDim.x) {
     if (args.call.image.s.c.moments_type == KVSIFT_I8) {
-      tail_chunk<std::int8_t, kWide>(plan, rows, item, &shared);
+      tail_chunk<std::int8_t, kWide>(plan, rows, item, shared);
     } else {
-      tail_chunk<F16, kWide>(plan, rows, item, &shared);
+      tail_chunk<F16, kWide>(plan, rows, item, shared);
     }
     __syncthreads();
   }
+}
+
+// One warp's chunk.
+template <class T, int Tiles>
+__device__ inline void dense_chunk(DenseChunk<Tiles> *chunk) {
+  const AttendPlan &plan = chunk->plan;
+  const bool values = plan.args.row_only == 0;
+  const std::uint32_t stages = chunk->stages(), lane = lane_of_warp(), heads = chunk->heads();
+  fetch_rows(*chunk, 0);
+  fetch_rows(*chunk, 1);
+  for (std::uint32_t stage = 0; stage < stages; ++stage) {
+    wait_copies<1>();
+    __syncwarp();
+    dot_rows<T>(*chunk, stage);
+    __syncwarp();
+    if (values || stage + 2 < stages) fetch_rows(*chunk, stage + 2);
+  }
+  if (plan.observes) put_maxima(DenseBlocks<Tiles>(*chunk));
+  soften_warp(chunk);
+  if (plan.observes) put_masses(DenseBlocks<Tiles>(*chunk));
+#pragma unroll
+  for (int i = 0; i < 4 * Tiles; ++i) {
+    if (lane != static_cast<std::uint32_t>(i) || lane >= heads) continue;
+    float *sums = plan.sums(plan.place(i, chunk->slot));
+    sums[0] = chunk->max[i / 4][i % 4];
+    sums[1] = chunk->sum[i / 4][i % 4];
+  }
+  if (!values) return;
+  const std::uint32_t column = 4 * lane < plan.head.settings().c.head_dim ? 4 * lane : 0;
+  float acc[Tiles][4][4] = {};
+  for (std::uint32_t stage = stages; stage < 2 * stages; ++stage) {
+    wait_copies<1>();
+    __syncwarp();
+    add_values<T>(*chunk, stage, column, acc);
+    __syncwarp();
+    fetch_rows(*chunk, stage + 2);
+  }
+#pragma unroll
+  for (int i = 0; i < 4 * Tiles; ++i) {
+    if (static_cast<std::uint32_t>(i) >= heads || column != 4 * lane) continue;
+    const float(&v)[4] = acc[i / 4][i % 4];
+    *reinterpret_cast<float4 *>(plan.values(plan.place(i, chunk->slot)) + column) = make_float4(v[0], v[1], v[2], v[3]);
+  }
+}
+
+template <class T, int Tiles>
+__device__ inline void attend_dense(const AttendPlan &plan, char *dynamic) {
+  const Settings &s = plan.head.settings();
+  const DenseRoom room = dense_room(s, Tiles, sizeof(T));
+  auto *queries = reinterpret_cast<float *>(dynamic);
+  widen_queries(plan.args.call, plan.head, plan.args.query, queries, false);
+  const std::uint32_t warp = threadIdx.x / kWarpThreads, tokens = plan.step.tokens;
+  char *own = dynamic + room.queries + warp * room.warp;
+  const DenseRing ring{reinterpret_cast<std::uint8_t *>(own + room.logits + room.scales),
+                       reinterpret_cast<float *>(own + room.logits), room.pitch,
+                       s.c.head_dim * static_cast<std::uint32_t>(sizeof(T)) / 16};
+  for (std::uint32_t c = blockIdx.x + gridDim.x * warp; c < plan.chunks(0); c += gridDim.x * kDenseWarps) {
+    const std::uint32_t first = c * kChunk;
+    DenseChunk<Tiles> chunk{plan, queries, reinterpret_cast<float4 *>(own), ring, c, first,
+                            tokens - first < kChunk ? tokens - first : kChunk, {}, {}};
+    dense_chunk<T>(&chunk);
+    wait_copies<0>();
+    __syncwarp();
+  }
+}
+
+template <class T>
+__device__ inline void attend(const AttendArgs &args, char *dynamic) {
+  const DeviceHead head = head_of(args.call);
+  const AttendPlan plan = plan_of(args, head);
+  if (!plan.active) return;
+  if constexpr (!std::is_same<T, AnyType>::value && sizeof(T) <= 2) {
+    const bool dense = plan.everything && args.tail_only == 0 && plan.chunks(0) > kDenseRounds * gridDim.x;
+    if (dense && args.dense_tiles == 1) return attend_dense<T, 1>(plan, dynamic);
+    if (dense && args.dense_tiles == 2) return attend_dense<T, 2>(plan, dynamic);
+  }
+  attend_chunks<T>(plan, dynamic);
 }
 
 }  // namespace

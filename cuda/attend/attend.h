@@ -7,7 +7,46 @@ namespace kvsift {
 
 constexpr std::uint32_t kAttendThreads = 256;
 constexpr std::uint32_t kMostNarrow = 4 * kAttendThreads * 2;  // dimensions times query heads, but for attend_any
-constexpr std::uint32_t kStageRows = 32;  // value rows in shared memory at a time
+constexpr std::uint32_t kChunk = 256;  // tokens, or pages, whose softmax is one
+
+constexpr std::uint32_t kMergeColumns = 32;  // that one block of the merge takes
+
+// Value rows in one of the two halves of the stage, which has 64 KiB at most.
+constexpr std::uint32_t stage_rows(std::uint32_t row_bytes) { return row_bytes <= 256 ? 128 : row_bytes <= 512 ? 64 : 32; }
+
+// Of a chunk that a block takes.
+struct ChunkShared {
+  std::uint32_t tokens[kChunk];
+  const std::uint8_t *keys[kChunk], *values[kChunk];
+  float key_scales[kChunk], value_scales[kChunk];
+  std::uint32_t starts[kChunk], begins[kChunk];  // of a stretch of the list's ranges
+  std::uint32_t before;                          // the kept token before the chunk's first
+  float max[KVSIFT_MAX_GROUP], sum[KVSIFT_MAX_GROUP];
+};
+
+// Where things lie in dynamic shared memory, bytes. Query heads come in fours.
+constexpr std::uint32_t heads_of_rows(std::uint32_t group) { return (group + 3) / 4 * 4; }
+
+struct ChunkRoom {
+  std::uint32_t logits, shared, stage;  // behind the queries
+};
+constexpr ChunkRoom chunk_room(const Settings &s) {
+  const std::uint32_t logits = heads_of_rows(s.group) * s.dim16 * 4, shared = logits + heads_of_rows(s.group) * kChunk * 4;
+  return ChunkRoom{logits, shared, shared + (static_cast<std::uint32_t>(sizeof(ChunkShared)) + 15) / 16 * 16};
+}
+
+// Chunks that a warp takes alone, where there are more than kDenseRounds for each block.
+constexpr std::uint32_t kDenseRounds = 2, kDenseWarps = kAttendThreads / 32, kDenseRows = 16, kDenseDim = 128;
+
+struct DenseRoom {
+  std::uint32_t queries, warp;          // of the block, then of each warp:
+  std::uint32_t logits, scales, pitch;  // of one of the two times kDenseRows rows
+};
+// Rows are padded so that four (or eight) of them lie in different banks.
+constexpr DenseRoom dense_room(const Settings &s, std::uint32_t tiles, std::uint32_t element) {
+  const std::uint32_t logits = tiles * kChunk * 16, scales = 2 * kDenseRows * 4, pitch = (s.c.head_dim + 16) * element;
+  return DenseRoom{tiles * 4 * s.dim16 * 4, logits + scales + 2 * kDenseRows * pitch, logits, scales, pitch};
+}
 
 // One layer's cache: device pointers.
 struct CacheArgs {
@@ -32,6 +71,7 @@ struct AttendArgs {
   std::uint32_t tail;    // KVSIFT_TAIL_*, of this layer
   std::uint32_t logits_of_selection;  // the tail's were left by the selection's scoring, else by a kernel before this one
   std::uint32_t tail_only;  // the selected tokens are another kernel's
+  std::uint32_t dense_tiles;  // fours of query heads, where warps can take chunks alone; else 0
 };
 
 }  // namespace kvsift

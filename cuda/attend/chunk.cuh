@@ -11,25 +11,17 @@ namespace {
 struct ChunkRows {
   float *queries;       // [heads][dim16]
   float *logits;        // [heads][kChunk]; soften makes them exp(logit - max)
-  std::uint8_t *stage;  // [2][kStageRows][bytes of a value row]
+  ChunkShared *shared;
+  std::uint8_t *stage;  // [2][stage_rows][bytes of a value row]
 };
-
-struct ChunkShared {
-  std::uint32_t tokens[kChunk];
-  const std::uint8_t *keys[kChunk], *values[kChunk];
-  float key_scales[kChunk], value_scales[kChunk];
-  std::uint32_t starts[kChunk], begins[kChunk];  // of a stretch of the list's ranges
-  std::uint32_t before;                          // the kept token before the chunk's first
-  float max[KVSIFT_MAX_GROUP], sum[KVSIFT_MAX_GROUP];
-};
-
-__device__ inline std::uint32_t heads_of_rows(std::uint32_t group) { return (group + 3) / 4 * 4; }
 
 __device__ inline ChunkRows chunk_rows(char *shared, const Settings &s) {
+  const ChunkRoom room = chunk_room(s);
   ChunkRows rows;
   rows.queries = reinterpret_cast<float *>(shared);
-  rows.logits = rows.queries + heads_of_rows(s.group) * s.dim16;
-  rows.stage = reinterpret_cast<std::uint8_t *>(rows.logits + heads_of_rows(s.group) * kChunk);
+  rows.logits = reinterpret_cast<float *>(shared + room.logits);
+  rows.shared = reinterpret_cast<ChunkShared *>(shared + room.shared);
+  rows.stage = reinterpret_cast<std::uint8_t *>(shared + room.stage);
   return rows;
 }
 

@@ -1,51 +1,60 @@
-// Logits of a chunk: pairs of threads take a token each.
+// Logits of a chunk: four neighbouring threads take four tokens at a time, a warp 32.
 #pragma once
 
 #include "cuda/attend/chunk.cuh"
+#include "cuda/attend/quad.cuh"
 
 namespace kvsift {
 namespace {
 
 constexpr int kHeadTile = 4;
 
-// Eight elements of a row from `c` on; rows of any type and alignment are read one by one.
+// Four elements of a row from `c` on; rows of any type and alignment are read one by one.
 template <class T>
-__device__ inline void key_part(const std::uint8_t *row, const kvsift_view &, std::uint32_t c, std::uint32_t, float (&out)[8]) {
-  load8(reinterpret_cast<const T *>(row) + c, out);
+__device__ inline void key_part(const std::uint8_t *row, const kvsift_view &, std::uint32_t c, std::uint32_t, float (&out)[4]) {
+  load4(reinterpret_cast<const T *>(row) + c, out);
 }
 struct AnyType {};
 template <>
 __device__ inline void key_part<AnyType>(const std::uint8_t *row, const kvsift_view &view, std::uint32_t c, std::uint32_t dim,
-                                         float (&out)[8]) {
-  for (std::uint32_t i = 0; i < 8; ++i) out[i] = c + i < dim ? element_at(row, view.type, c + i) : 0.0f;
+                                         float (&out)[4]) {
+  for (std::uint32_t i = 0; i < 4; ++i) out[i] = c + i < dim ? element_at(row, view.type, c + i) : 0.0f;
 }
 
-// Token `i` of the chunk, this thread's half of its lanes, for four query heads.
-template <class T>
-__device__ inline void dot_tile(const AttendPlan &plan, const ChunkShared &shared, const float *queries, std::uint32_t i,
+// Tokens `first` + 0, 8, 16 and 24 of the chunk, for `Heads` query heads from `queries` on.
+template <class T, int Heads>
+__device__ inline void dot_tile(const AttendPlan &plan, const ChunkShared &shared, const float *queries, std::uint32_t first,
                                 std::uint32_t count, float *logits) {
   const Settings &s = plan.head.settings();
   const kvsift_view &view = plan.args.cache.keys;
-  const std::uint8_t *row = shared.keys[i];
-  const std::uint32_t half = threadIdx.x % 2;
-  float sum[kHeadTile][8] = {};
+  const std::uint8_t *row[4];
+#pragma unroll
+  for (int t = 0; t < 4; ++t) row[t] = shared.keys[first + 8 * t];
+  float lanes[4][Heads][4] = {};
 #pragma unroll 4
-  for (std::uint32_t c = half * 8; c < s.c.head_dim; c += 16) {
-    float key[8];
-    key_part<T>(row, view, c, s.c.head_dim, key);
+  for (std::uint32_t c = threadIdx.x % 4 * 4; c < s.c.head_dim; c += 16) {
+    float key[4][4];
 #pragma unroll
-    for (int q = 0; q < kHeadTile; ++q) {
-      float x[8];
-      load8(queries + q * s.dim16 + c, x);
+    for (int t = 0; t < 4; ++t) key_part<T>(row[t], view, c, s.c.head_dim, key[t]);
 #pragma unroll
-      for (int l = 0; l < 8; ++l) sum[q][l] = __fmaf_rn(x[l], key[l], sum[q][l]);
+    for (int h = 0; h < Heads; ++h) {
+      float x[4];
+      load4(queries + h * s.dim16 + c, x);
+#pragma unroll
+      for (int t = 0; t < 4; ++t) {
+#pragma unroll
+        for (int l = 0; l < 4; ++l) lanes[t][h][l] = __fmaf_rn(x[l], key[t][l], lanes[t][h][l]);
+      }
     }
   }
+  float dot[Heads];
+  sums_of_four<Heads>(lanes, dot);
+  const std::uint32_t own = first + threadIdx.x % 4 * 8;
+  if (own >= count) return;
 #pragma unroll
-  for (int q = 0; q < kHeadTile; ++q) {
-    float dot = tree16_of_pair(sum[q], kAllLanes);
-    if (view.scales != nullptr) dot = dot * shared.key_scales[i];
-    if (half == 0 && i < count) logits[q * kChunk + i] = dot * s.scale;
+  for (int h = 0; h < Heads; ++h) {
+    if (view.scales != nullptr) dot[h] = dot[h] * shared.key_scales[own];
+    logits[h * kChunk + own] = dot[h] * s.scale;
   }
 }
 
@@ -53,11 +62,14 @@ __device__ inline void dot_tile(const AttendPlan &plan, const ChunkShared &share
 template <class T>
 __device__ inline void dot_chunk(const AttendPlan &plan, const ChunkShared &shared, const ChunkRows &rows,
                                  std::uint32_t first_query, std::uint32_t heads, std::uint32_t count) {
-  const std::uint32_t dim16 = plan.head.settings().dim16;
-  for (std::uint32_t q = 0; q < heads; q += kHeadTile) {
-    const float *queries = rows.queries + (first_query + q) * dim16;
-    for (std::uint32_t i = threadIdx.x / 2; i < blocks_of(count, kChunk / 2) * (kChunk / 2); i += kChunk / 2) {
-      dot_tile<T>(plan, shared, queries, i, count, rows.logits + q * kChunk);
+  const std::uint32_t dim16 = plan.head.settings().dim16, warp = threadIdx.x / kWarpThreads;
+  const std::uint32_t first = warp * kWarpThreads + threadIdx.x % kWarpThreads / 4;
+  const float *queries = rows.queries + first_query * dim16;
+  if (warp * kWarpThreads < count && heads == 1) {
+    dot_tile<T, 1>(plan, shared, queries, first, count, rows.logits);
+  } else if (warp * kWarpThreads < count) {
+    for (std::uint32_t q = 0; q < heads; q += kHeadTile) {
+      dot_tile<T, kHeadTile>(plan, shared, queries + q * dim16, first, count, rows.logits + q * kChunk);
     }
   }
   __syncthreads();

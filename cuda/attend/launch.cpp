@@ -6,16 +6,31 @@
 namespace kvsift {
 namespace {
 
-constexpr std::uint32_t kChunk = 256, kBlocksOfMultiprocessor = 2;
+constexpr std::uint32_t kBlocksOfMultiprocessor = 2;
 
 // Of the fast kernels by element type, then the one for all else.
 constexpr KernelId kKernelsByType[] = {kKernel_attend_f32, kKernel_attend_f16, kKernel_attend_bf16, kKernel_attend_i8};
 
+std::uint32_t stage_bytes(const Settings &s, std::uint32_t element) {
+  const std::uint32_t row = s.dim16 * element;
+  return 2 * stage_rows(row) * row;
+}
+
+// Query heads in fours where warps can take chunks of rows of such elements alone.
+std::uint32_t dense_tiles(const Settings &s, std::uint32_t element) {
+  return element <= 2 && s.c.head_dim <= kDenseDim && s.group <= 8 ? heads_of_rows(s.group) / 4 : 0;
+}
+
 std::uint32_t shared_bytes(const Settings &s, std::uint32_t element) {
-  const std::uint32_t heads = (s.group + 3) / 4 * 4;
+  std::uint32_t stage = stage_bytes(s, element);
   // Rows of page means come through the same stage.
-  const std::uint32_t widest = element > 2 || !s.value_moments ? element : 2;
-  return heads * (s.dim16 + kChunk) * 4 + 2 * kStageRows * s.dim16 * widest;
+  for (std::uint32_t mean = 1; s.value_moments && mean <= 2; ++mean) {
+    if (stage_bytes(s, mean) > stage) stage = stage_bytes(s, mean);
+  }
+  const std::uint32_t chunk = chunk_room(s).stage + stage, tiles = dense_tiles(s, element);
+  const DenseRoom room = dense_room(s, tiles, element);
+  const std::uint32_t dense = tiles == 0 ? 0 : room.queries + kDenseWarps * room.warp;
+  return chunk > dense ? chunk : dense;
 }
 
 bool is_aligned(const kvsift_view &view) {
@@ -32,9 +47,11 @@ bool is_fast(const AttendArgs &args) {
          s.dim16 * s.group <= kMostNarrow;
 }
 
-kvsift_status launch_pass(const Launcher &to, const AttendArgs &args, std::uint32_t heads) {
-  const Settings &s = args.call.image.s;
-  const bool fast = is_fast(args);
+kvsift_status launch_pass(const Launcher &to, const AttendArgs &asked, std::uint32_t heads) {
+  const Settings &s = asked.call.image.s;
+  const bool fast = is_fast(asked);
+  AttendArgs args = asked;
+  args.dense_tiles = fast ? dense_tiles(s, element_bytes(args.cache.keys.type)) : 0;
   const KernelId kernel = fast ? kKernelsByType[args.cache.keys.type] : kKernel_attend_any;
   const std::uint64_t slots = args.call.image.room.slots * s.lists;
   // Enough to fill the machine; what is left over they take in turns.
@@ -42,7 +59,7 @@ kvsift_status launch_pass(const Launcher &to, const AttendArgs &args, std::uint3
   const LaunchShape chunks{slots < most ? static_cast<std::uint32_t>(slots) : most, heads, 1, kAttendThreads,
                            shared_bytes(s, fast ? element_bytes(args.cache.keys.type) : 4)};
   if (kvsift_status status = launch(to.device, kernel, chunks, to.stream, args, to.error)) return status;
-  const LaunchShape merge{s.group, heads, 1, kAttendThreads, 0};
+  const LaunchShape merge{s.group * blocks_of(s.dim16, kMergeColumns), heads, 1, kAttendThreads, 0};
   return launch(to.device, kKernel_attend_merge, merge, to.stream, args, to.error);
 }
 

@@ -1,44 +1,64 @@
-// What queries make of page moments: a pair of neighbouring threads for each page.
+// What queries make of page moments: four neighbouring threads take two pages, a warp 16.
 #pragma once
 
+#include "cuda/attend/quad.cuh"
 #include "cuda/policy/image.cuh"
 
 namespace kvsift {
 namespace {
 
-constexpr int kQueries = 4;  // whose sums a thread holds at a time
+constexpr int kQueries = 4;      // whose sums are made at a time
+constexpr int kQueriesEach = 2;  // whose sums a thread gets in the end
 
-// Half of the lanes of a page: the even thread of the pair has lanes 0 .. 7, the odd one 8 .. 15.
-struct PageSums {
-  float dot[kQueries][8], spread[kQueries][8];
+// A quarter of the lanes of two pages, for kQueries queries.
+struct PageLanes {
+  float dot[2][kQueries][4], spread[2][kQueries][4];
 };
 
-__device__ inline void clear(PageSums *sums) {
+__device__ inline void clear(PageLanes *lanes) {
 #pragma unroll
-  for (int q = 0; q < kQueries; ++q) {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) sums->dot[q][i] = sums->spread[q][i] = 0.0f;
-  }
-}
-
-// sum q m, and sum |q| d or sum q^2 d^2.
-template <class T, bool Squared>
-__device__ inline void add_moments(const T *mean, const T *deviation, const float *queries, std::uint32_t dim16,
-                                   std::uint32_t half, PageSums *sums) {
-#pragma unroll 2
-  for (std::uint32_t c = half * 8; c < dim16; c += 16) {
-    float m[8], d[8];
-    load8(mean + c, m);
-    load8(deviation + c, d);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) d[i] = Squared ? d[i] * d[i] : d[i];
+  for (int p = 0; p < 2; ++p) {
 #pragma unroll
     for (int q = 0; q < kQueries; ++q) {
 #pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const float x = queries[q * dim16 + c + i];
-        sums->dot[q][i] = __fmaf_rn(x, m[i], sums->dot[q][i]);
-        sums->spread[q][i] = __fmaf_rn(Squared ? x * x : fabsf(x), d[i], sums->spread[q][i]);
+      for (int i = 0; i < 4; ++i) lanes->dot[p][q][i] = lanes->spread[p][q][i] = 0.0f;
+    }
+  }
+}
+
+// The thread's pages and, once sums are made, its own page and queries of the kQueries.
+struct PageQuad {
+  std::uint32_t first;  // and first + 8
+
+  __device__ std::uint32_t own() const { return first + threadIdx.x % 4 / 2 * 8; }
+  __device__ std::uint32_t query(int i) const { return threadIdx.x % 2 * 2 + static_cast<std::uint32_t>(i); }
+};
+
+// The quad's pages in stretch `stretch` of kPagesOfBlock pages.
+__device__ inline PageQuad quad_of(std::uint32_t stretch) {
+  return PageQuad{stretch + threadIdx.x / kWarpThreads * 16 + threadIdx.x % kWarpThreads / 4};
+}
+
+// Rows of `a` and `b` of both pages, four elements at a time: add(lanes, page, query, x, a, b) for each.
+template <class T, class Add>
+__device__ inline void walk_pages(const T *a, const T *b, const std::uint32_t (&page)[2], const float *queries,
+                                  std::uint32_t dim16, PageLanes *lanes, Add add) {
+#pragma unroll 8
+  for (std::uint32_t c = threadIdx.x % 4 * 4; c < dim16; c += 16) {
+    float of_a[2][4], of_b[2][4];
+#pragma unroll
+    for (int p = 0; p < 2; ++p) {
+      load4(a + std::uint64_t{page[p]} * dim16 + c, of_a[p]);
+      load4(b + std::uint64_t{page[p]} * dim16 + c, of_b[p]);
+    }
+#pragma unroll
+    for (int q = 0; q < kQueries; ++q) {
+      float x[4];
+      load4(queries + q * dim16 + c, x);
+#pragma unroll
+      for (int p = 0; p < 2; ++p) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) add(&lanes->dot[p][q][i], &lanes->spread[p][q][i], x[i], of_a[p][i], of_b[p][i]);
       }
     }
   }
@@ -52,26 +72,30 @@ __device__ inline Page page_at(std::uint32_t number, std::uint32_t tokens, std::
   return Page{number, number == tokens / page_tokens ? tokens % page_tokens : page_tokens};
 }
 
-// Of one page and kQueries queries, both threads of the pair: dot and spread with the rows' scales.
+// Of the thread's own page and its queries: dot, and sum |q| d or sum q^2 d^2, with the rows' scales. Pages from `pages` on
+// are read as the last one.
 template <class T, bool Squared>
-__device__ inline void page_figures(const DeviceHead &head, std::uint32_t page, bool active, const float *queries,
-                                    float (&dot)[kQueries], float (&spread)[kQueries]) {
+__device__ inline void page_figures(const DeviceHead &head, const PageQuad &quad, std::uint32_t pages, const float *queries,
+                                    float (&dot)[kQueriesEach], float (&spread)[kQueriesEach]) {
   const UnitOffsets &at = head.image.at;
-  const std::uint64_t row = std::uint64_t{page} * head.settings().dim16;
-  PageSums sums;
-  clear(&sums);
-  float mean_scale = 1.0f, deviation_scale = 1.0f;
-  if (active) {
-    add_moments<T, Squared>(head.at<T>(at.key_mean) + row, head.at<T>(at.key_std) + row, queries, head.settings().dim16,
-                            threadIdx.x % 2, &sums);
-    if (sizeof(T) == 1) mean_scale = head.at<float>(at.key_mean_scale)[page];
-    if (sizeof(T) == 1) deviation_scale = head.at<float>(at.key_std_scale)[page];
-  }
+  const std::uint32_t page[2] = {min(quad.first, pages - 1), min(quad.first + 8, pages - 1)};
+  PageLanes lanes;
+  clear(&lanes);
+  walk_pages(head.at<T>(at.key_mean), head.at<T>(at.key_std), page, queries, head.settings().dim16, &lanes,
+             [](float *dot, float *spread, float x, float m, float d) {
+               *dot = __fmaf_rn(x, m, *dot);
+               *spread = __fmaf_rn(Squared ? x * x : fabsf(x), Squared ? d * d : d, *spread);
+             });
+  sums_of_two(lanes.dot, dot);
+  sums_of_two(lanes.spread, spread);
+  if (sizeof(T) != 1) return;
+  const std::uint32_t own = min(quad.own(), pages - 1);
+  const float mean_scale = head.at<float>(at.key_mean_scale)[own], deviation_scale = head.at<float>(at.key_std_scale)[own];
 #pragma unroll
-  for (int q = 0; q < kQueries; ++q) {
-    dot[q] = tree16_of_pair(sums.dot[q], kAllLanes) * mean_scale;
-    spread[q] = tree16_of_pair(sums.spread[q], kAllLanes) * deviation_scale;
-    if (Squared) spread[q] = spread[q] * deviation_scale;
+  for (int i = 0; i < kQueriesEach; ++i) {
+    dot[i] = dot[i] * mean_scale;
+    spread[i] = spread[i] * deviation_scale;
+    if (Squared) spread[i] = spread[i] * deviation_scale;
   }
 }
 

@@ -71,14 +71,15 @@ __device__ inline void put_maxima(const ChunkBlocks &work, const float *logits) 
   }
 }
 
-// Sum of a run of neighbours: lane i adds elements i, i + 16 ..., then the tree.
+// Sum of a run of neighbours, kStride floats apart: lane i adds elements i, i + 16 ..., then the tree.
+template <std::uint32_t kStride>
 __device__ inline float run_sum(const float *row, std::uint32_t count) {
   if (count == 1) return row[0];
   float lane[16];
 #pragma unroll
   for (std::uint32_t l = 0; l < 16; ++l) {
     lane[l] = 0.0f;
-    for (std::uint32_t i = l; i < count; i += 16) lane[l] = lane[l] + row[i];
+    for (std::uint32_t i = l; i < count; i += 16) lane[l] = lane[l] + row[i * kStride];
   }
   return tree16(lane);
 }
@@ -93,7 +94,7 @@ __device__ inline void put_masses(const ChunkBlocks &work, const float *weights)
     for (std::uint32_t t = work.blocks.first[k]; t < end;) {
       std::uint32_t run = 1;
       while (t + run < end && work.chunk.tokens[t + run] == work.chunk.tokens[t] + run) ++run;
-      sum = sum + run_sum(weights + h * kChunk + t, run);
+      sum = sum + run_sum<1>(weights + h * kChunk + t, run);
       t += run;
     }
     const float share = work.chunk.max[h] + log1(sum);

@@ -7,8 +7,6 @@
 namespace kvsift {
 namespace {
 
-constexpr std::uint32_t kChunk = 256;
-
 struct AttendPlan {
   const AttendArgs &args;
   const DeviceHead &head;

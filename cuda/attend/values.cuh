@@ -28,12 +28,13 @@ struct ValueRows {
   std::uint32_t count;
 };
 
-// Rows [stage * kStageRows, ...) on their way into their half of the stage.
+// Rows [stage * stage_rows, ...) on their way into their half of the stage.
 template <class T>
 __device__ inline void fetch_stage(const ValueRows &rows, const ChunkShared &shared, std::uint32_t stage, std::uint8_t *buffer) {
-  const std::uint32_t first = stage * kStageRows, row_bytes = rows.columns * sizeof(typename Staged<T>::Type);
-  std::uint8_t *to = buffer + stage % 2 * kStageRows * row_bytes;
-  const std::uint32_t here = first >= rows.count ? 0 : rows.count - first < kStageRows ? rows.count - first : kStageRows;
+  const std::uint32_t row_bytes = rows.columns * sizeof(typename Staged<T>::Type), most = stage_rows(row_bytes);
+  const std::uint32_t first = stage * most;
+  std::uint8_t *to = buffer + stage % 2 * most * row_bytes;
+  const std::uint32_t here = first >= rows.count ? 0 : rows.count - first < most ? rows.count - first : most;
   if constexpr (std::is_same<T, AnyType>::value) {
     auto *out = reinterpret_cast<float *>(to);
     for (std::uint32_t i = threadIdx.x; i < here * rows.columns; i += kAttendThreads) {
@@ -67,25 +68,49 @@ struct ValuePart {
   bool idle;
 };
 
-template <class T, int Heads>
-__device__ inline void add_stage(const ValueRows &rows, const ChunkShared &shared, const float *weights, const ValuePart &part,
-                                 const std::uint8_t *stage, std::uint32_t first, float (&acc)[Heads][2]) {
-  const auto *row = reinterpret_cast<const T *>(stage) + part.column;
-  const std::uint32_t here = rows.count - first < kStageRows ? rows.count - first : kStageRows;
-#pragma unroll 4
-  for (std::uint32_t i = 0; i < here; ++i, row += rows.columns) {
-    float value[2];
-    load2(row, value);
+// Weights of `Count` neighbouring rows of one query head.
+template <int Count>
+__device__ inline void weights_of(const ValueRows &rows, const ChunkShared &shared, const float *weights, std::uint32_t i,
+                                  float (&out)[Count]) {
+  if constexpr (Count == 4) {
+    load4(weights + i, out);
+  } else {
+    out[0] = weights[i];
+  }
 #pragma unroll
-    for (int h = 0; h < Heads; ++h) {
-      const std::uint32_t g = part.first + h * part.step;
-      if (g >= part.heads) continue;
-      float weight = weights[g * kChunk + first + i];
-      if (rows.scaled) weight = weight * shared.value_scales[first + i];
-      acc[h][0] = __fmaf_rn(weight, value[0], acc[h][0]);
-      acc[h][1] = __fmaf_rn(weight, value[1], acc[h][1]);
+  for (int k = 0; k < Count; ++k) out[k] = rows.scaled ? out[k] * shared.value_scales[i + k] : out[k];
+}
+
+// Rows i .. i + Count - 1 of the chunk, the first of which lies at `row`.
+template <class T, int Heads, int Count>
+__device__ inline void add_rows(const ValueRows &rows, const ChunkShared &shared, const float *weights, const ValuePart &part,
+                                const T *row, std::uint32_t i, float (&acc)[Heads][2]) {
+  float value[Count][2];
+#pragma unroll
+  for (int k = 0; k < Count; ++k) load2(row + k * rows.columns, value[k]);
+#pragma unroll
+  for (int h = 0; h < Heads; ++h) {
+    const std::uint32_t g = part.first + h * part.step, own = g < part.heads ? g : part.first;
+    float weight[Count];
+    weights_of<Count>(rows, shared, weights + own * kChunk, i, weight);
+#pragma unroll
+    for (int k = 0; k < Count; ++k) {
+      acc[h][0] = __fmaf_rn(weight[k], value[k][0], acc[h][0]);
+      acc[h][1] = __fmaf_rn(weight[k], value[k][1], acc[h][1]);
     }
   }
+}
+
+template <class T, int Heads>
+__device__ inline void add_stage(const ValueRows &rows, const ChunkShared &shared, const float *weights, const ValuePart &part,
+                                 const std::uint8_t *stage, std::uint32_t first, std::uint32_t count, float (&acc)[Heads][2]) {
+  const auto *row = reinterpret_cast<const T *>(stage) + part.column;
+  std::uint32_t i = 0;
+#pragma unroll 2
+  for (; i + 4 <= count; i += 4, row += 4 * rows.columns) {
+    add_rows<T, Heads, 4>(rows, shared, weights, part, row, first + i, acc);
+  }
+  for (; i < count; ++i, row += rows.columns) add_rows<T, Heads, 1>(rows, shared, weights, part, row, first + i, acc);
 }
 
 // The stages 0 and 1 must have been fetched. `to[g]` of the part's heads receive their two columns.
@@ -93,13 +118,19 @@ template <class T, int Heads, class Put>
 __device__ inline void weigh_part(const ValueRows &rows, const ChunkShared &shared, const ChunkRows &chunk, const ValuePart &part,
                                   Put put) {
   using Type = typename Staged<T>::Type;
-  const std::uint32_t stages = blocks_of(rows.count, kStageRows);
+  const std::uint32_t row_bytes = rows.columns * sizeof(Type), most = stage_rows(row_bytes);
+  const std::uint32_t stages = blocks_of(rows.count, most);
   float acc[Heads][2] = {};
   for (std::uint32_t stage = 0; stage < stages; ++stage) {
     wait_copies<1>();
     __syncthreads();
-    const std::uint8_t *buffer = chunk.stage + stage % 2 * kStageRows * rows.columns * sizeof(Type);
-    if (!part.idle) add_stage<Type, Heads>(rows, shared, chunk.logits, part, buffer, stage * kStageRows, acc);
+    const std::uint8_t *buffer = chunk.stage + stage % 2 * most * row_bytes;
+    const std::uint32_t first = stage * most, here = rows.count - first < most ? rows.count - first : most;
+    if (!part.idle) add_stage<Type, Heads>(rows, shared, chunk.logits, part, buffer, first, here, acc);
+    if (stage + 2 >= stages) {
+      end_copies();
+      continue;
+    }
     __syncthreads();
     fetch_stage<T>(rows, shared, stage + 2, chunk.stage);
   }
@@ -116,7 +147,7 @@ __device__ inline void weigh_chunk(const ValueRows &rows, const ChunkShared &sha
                                    Put put) {
   const std::uint32_t pairs = rows.columns / 2, step = kAttendThreads / pairs;
   ValuePart part{threadIdx.x % pairs * 2, threadIdx.x / pairs, step, heads, false};
-  part.idle = part.first >= step;
+  part.idle = part.first >= step || part.first >= heads;
   const std::uint32_t each = blocks_of(heads, step);
   if (each <= 1) {
     weigh_part<T, 1>(rows, shared, chunk, part, put);

@@ -61,11 +61,20 @@ kvsift_status load_kernels(CudaDevice *device, kvsift_error *error) {
 kvsift_status ask_device(CudaDevice *device, kvsift_error *error) {
   const Driver &d = device->driver;
   CUdevice number = 0;
-  int count = 0;
   if (kvsift_status s = check(d, d.current_device(&number), "cuCtxGetDevice", error)) return s;
-  const CUresult result = d.device_attribute(&count, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, number);
-  if (kvsift_status s = check(d, result, "cuDeviceGetAttribute", error)) return s;
-  device->multiprocessors = static_cast<std::uint32_t>(count);
+  const auto ask = [&](CUdevice_attribute attribute, std::uint32_t *answer) {
+    int value = 0;
+    const CUresult result = d.device_attribute(&value, attribute, number);
+    *answer = static_cast<std::uint32_t>(value);
+    return check(d, result, "cuDeviceGetAttribute", error);
+  };
+  std::uint32_t major = 0;
+  int version = 0;
+  if (kvsift_status s = ask(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, &device->multiprocessors)) return s;
+  if (kvsift_status s = ask(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, &device->shared_bytes)) return s;
+  if (kvsift_status s = ask(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, &major)) return s;
+  if (kvsift_status s = check(d, d.version(&version), "cuDriverGetVersion", error)) return s;
+  device->overlaps = major >= 9 && version >= 12030;  // from then on graphs can hold such launches
   return KVSIFT_OK;
 }
 
@@ -92,10 +101,18 @@ kvsift_status launch_kernel(const CudaDevice &device, KernelId kernel, const Lau
                             kvsift_error *error) {
   if (shape.x == 0 || shape.y == 0 || shape.z == 0) return KVSIFT_OK;
   void *parameters[] = {const_cast<void *>(args)};
-  const CUresult result =
-      device.driver.launch(device.kernels[kernel], shape.x, shape.y, shape.z, shape.threads, 1, 1, shape.shared_bytes,
-                           static_cast<CUstream>(stream), parameters, nullptr);
-  return check_kernel(device.driver, result, "cuLaunchKernel", kernel, error);
+  CUlaunchAttribute overlap{};
+  overlap.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+  overlap.value.programmaticStreamSerializationAllowed = 1;
+  CUlaunchConfig config{};
+  config.gridDimX = shape.x, config.gridDimY = shape.y, config.gridDimZ = shape.z;
+  config.blockDimX = shape.threads, config.blockDimY = config.blockDimZ = 1;
+  config.sharedMemBytes = shape.shared_bytes;
+  config.hStream = static_cast<CUstream>(stream);
+  config.attrs = &overlap;
+  config.numAttrs = device.overlaps ? 1 : 0;
+  const CUresult result = device.driver.launch(&config, device.kernels[kernel], parameters, nullptr);
+  return check_kernel(device.driver, result, "cuLaunchKernelEx", kernel, error);
 }
 
 kvsift_status allow_shared(const CudaDevice &device, KernelId kernel, std::uint32_t bytes, kvsift_error *error) {

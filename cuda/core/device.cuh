@@ -26,11 +26,16 @@
 #define KVSIFT_KERNEL_RESIDENT(name, Args, threads, blocks) KVSIFT_KERNEL(name, Args, threads)
 #define KVSIFT_DYNAMIC_SHARED(name) char *name = emulator::dynamic_shared()
 #else
-#define KVSIFT_KERNEL(name, Args, threads) \
-  extern "C" __global__ void __launch_bounds__(threads) kvsift_##name(const __grid_constant__ Args args)
+#define KVSIFT_KERNEL_BOUNDED(name, Args, ...)                                                                 \
+  static __device__ void body_of_##name(const Args &args);                                                     \
+  extern "C" __global__ void __launch_bounds__(__VA_ARGS__) kvsift_##name(const __grid_constant__ Args args) { \
+    kvsift::begin_kernel();                                                                                    \
+    body_of_##name(args);                                                                                      \
+  }                                                                                                            \
+  static __device__ __forceinline__ void body_of_##name(const Args &args)
+#define KVSIFT_KERNEL(name, Args, threads) KVSIFT_KERNEL_BOUNDED(name, Args, threads)
 // With so many blocks on a multiprocessor at least: what registers a thread may have.
-#define KVSIFT_KERNEL_RESIDENT(name, Args, threads, blocks) \
-  extern "C" __global__ void __launch_bounds__(threads, blocks) kvsift_##name(const __grid_constant__ Args args)
+#define KVSIFT_KERNEL_RESIDENT(name, Args, threads, blocks) KVSIFT_KERNEL_BOUNDED(name, Args, threads, blocks)
 #define KVSIFT_DYNAMIC_SHARED(name)             \
   extern __shared__ uint4 kvsift_shared_pool[]; \
   char *name = reinterpret_cast<char *>(kvsift_shared_pool)
@@ -40,6 +45,17 @@ namespace kvsift {
 namespace {
 
 constexpr unsigned kWarpThreads = 32, kAllLanes = 0xffffffffu;
+
+// Lets the next kernel come to the device, where it waits here until this one is done: what a kernel does begins after
+// all that came before it, as without, but its blocks are there already.
+#ifndef KVSIFT_EMULATED
+__device__ inline void begin_kernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+#endif
 
 __device__ inline float infinity() { return __uint_as_float(0x7f800000u); }
 
@@ -119,6 +135,25 @@ __device__ inline void load8(const std::int8_t *p, float (&out)[8]) {
     out[i] = widen(static_cast<std::int8_t>(w.x >> 8 * i & 0xffu));
     out[4 + i] = widen(static_cast<std::int8_t>(w.y >> 8 * i & 0xffu));
   }
+}
+
+// Four neighbours, likewise of at most 16 bytes.
+__device__ inline void load4(const float *p, float (&out)[4]) {
+  const float4 v = *reinterpret_cast<const float4 *>(p);
+  out[0] = v.x, out[1] = v.y, out[2] = v.z, out[3] = v.w;
+}
+template <class T>
+__device__ inline void load4_of_16_bits(const T *p, float (&out)[4]) {
+  const uint2 w = *reinterpret_cast<const uint2 *>(p);
+  unpack2<T>(w.x, out);
+  unpack2<T>(w.y, out + 2);
+}
+__device__ inline void load4(const F16 *p, float (&out)[4]) { load4_of_16_bits(p, out); }
+__device__ inline void load4(const BF16 *p, float (&out)[4]) { load4_of_16_bits(p, out); }
+__device__ inline void load4(const std::int8_t *p, float (&out)[4]) {
+  const unsigned w = *reinterpret_cast<const unsigned *>(p);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) out[i] = widen(static_cast<std::int8_t>(w >> 8 * i & 0xffu));
 }
 
 // The tree over lanes (i, i + 8), (i, i + 4) ...: the sixteen sums of one thread,

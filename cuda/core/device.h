@@ -29,6 +29,8 @@ struct CudaDevice {
   CUlibrary modules[kModules];
   CUfunction kernels[kKernels];
   std::uint32_t multiprocessors;
+  std::uint32_t shared_bytes;  // the most that a block can be given
+  bool overlaps;               // a kernel may come to the device while the one before it ends (begin_kernel)
 };
 
 // Opens the driver and loads all kernels into the current context, so that no later call has to.

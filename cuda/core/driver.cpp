@@ -22,6 +22,7 @@ bool find(const Driver &driver, const char *name, F *function, const char **miss
 const char *find_all(Driver *d) {
   const char *missing = nullptr;
   find(*d, KVSIFT_SYMBOL(cuInit), &d->init, &missing);
+  find(*d, KVSIFT_SYMBOL(cuDriverGetVersion), &d->version, &missing);
   find(*d, KVSIFT_SYMBOL(cuDeviceGetCount), &d->device_count, &missing);
   find(*d, KVSIFT_SYMBOL(cuDeviceGetAttribute), &d->device_attribute, &missing);
   find(*d, KVSIFT_SYMBOL(cuCtxGetCurrent), &d->current_context, &missing);
@@ -31,7 +32,7 @@ const char *find_all(Driver *d) {
   find(*d, KVSIFT_SYMBOL(cuLibraryGetKernel), &d->kernel, &missing);
   find(*d, KVSIFT_SYMBOL(cuKernelGetFunction), &d->function, &missing);
   find(*d, KVSIFT_SYMBOL(cuFuncSetAttribute), &d->set_attribute, &missing);
-  find(*d, KVSIFT_SYMBOL(cuLaunchKernel), &d->launch, &missing);
+  find(*d, KVSIFT_SYMBOL(cuLaunchKernelEx), &d->launch, &missing);
   find(*d, KVSIFT_SYMBOL(cuMemHostGetDevicePointer), &d->device_pointer, &missing);
   find(*d, KVSIFT_SYMBOL(cuMemcpyHtoDAsync), &d->to_device, &missing);
   find(*d, KVSIFT_SYMBOL(cuMemcpyDtoHAsync), &d->to_host, &missing);

@@ -10,6 +10,7 @@ namespace kvsift {
 struct Driver {
   void *library;
   decltype(&cuInit) init;
+  decltype(&cuDriverGetVersion) version;
   decltype(&cuDeviceGetCount) device_count;
   decltype(&cuDeviceGetAttribute) device_attribute;
   decltype(&cuCtxGetCurrent) current_context;
@@ -19,7 +20,7 @@ struct Driver {
   decltype(&cuLibraryGetKernel) kernel;
   decltype(&cuKernelGetFunction) function;
   decltype(&cuFuncSetAttribute) set_attribute;
-  decltype(&cuLaunchKernel) launch;
+  decltype(&cuLaunchKernelEx) launch;
   decltype(&cuMemHostGetDevicePointer) device_pointer;
   decltype(&cuMemcpyHtoDAsync) to_device;
   decltype(&cuMemcpyDtoHAsync) to_host;

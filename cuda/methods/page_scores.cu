@@ -14,77 +14,68 @@ struct ScoreRows {
   std::uint32_t queries;  // in use
 };
 
-template <class T>
-__device__ inline void score_moments(const DeviceHead &head, const Page &page, bool active, const float *queries,
-                                     const ScoreRows &rows) {
-  const Settings &s = head.settings();
-  float dot[kQueries], spread[kQueries];
-  if (s.value_moments) {
-    page_figures<T, true>(head, page.number, active, queries, dot, spread);
-  } else {
-    page_figures<T, false>(head, page.number, active, queries, dot, spread);
-  }
+// What a thread makes of a stretch of pages.
+struct ScoreWork {
+  const DeviceHead &head;
+  PageQuad quad;
+  std::uint32_t tokens, pages;
+  const float *queries;
+  ScoreRows rows;
+
+  __device__ const Settings &settings() const { return head.settings(); }
+  // put(page, i, place in the rows) for the thread's page and queries.
+  template <class Put>
+  __device__ void each(Put put) const {
+    const Page page = page_at(quad.own(), tokens, settings().c.page_tokens);
 #pragma unroll
-  for (int q = 0; q < kQueries; ++q) {
-    if (!active || threadIdx.x % 2 != 0 || static_cast<std::uint32_t>(q) >= rows.queries) continue;
-    const std::uint64_t to = q * rows.stride + page.number;
-    if (s.value_moments) {
-      rows.logits[to] = tail_logit(s.scale, page, dot[q], spread[q]);
-      rows.scores[to] = page_peak(s.scale, page, dot[q], spread[q]);
-    } else {
-      rows.scores[to] = page_score(s.scale, dot[q], spread[q]);
+    for (int i = 0; i < kQueriesEach; ++i) {
+      if (page.number < pages && quad.query(i) < rows.queries) put(page, i, quad.query(i) * rows.stride + page.number);
     }
+  }
+};
+
+template <class T>
+__device__ inline void score_moments(const ScoreWork &work) {
+  float dot[kQueriesEach], spread[kQueriesEach];
+  const float scale = work.settings().scale;
+  if (work.settings().value_moments) {
+    page_figures<T, true>(work.head, work.quad, work.pages, work.queries, dot, spread);
+    work.each([&](const Page &page, int i, std::uint64_t to) {
+      work.rows.logits[to] = tail_logit(scale, page, dot[i], spread[i]);
+      work.rows.scores[to] = page_peak(scale, page, dot[i], spread[i]);
+    });
+  } else {
+    page_figures<T, false>(work.head, work.quad, work.pages, work.queries, dot, spread);
+    work.each([&](const Page &, int i, std::uint64_t to) { work.rows.scores[to] = page_score(scale, dot[i], spread[i]); });
   }
 }
 
 // The tail's logits alone, for methods that rank by something else.
 template <class T>
-__device__ inline void leave_logits(const DeviceHead &head, const Page &page, bool active, const float *queries,
-                                    const ScoreRows &rows) {
-  float dot[kQueries], spread[kQueries];
-  page_figures<T, true>(head, page.number, active, queries, dot, spread);
-#pragma unroll
-  for (int q = 0; q < kQueries; ++q) {
-    if (!active || threadIdx.x % 2 != 0 || static_cast<std::uint32_t>(q) >= rows.queries) continue;
-    rows.logits[q * rows.stride + page.number] = tail_logit(head.settings().scale, page, dot[q], spread[q]);
-  }
+__device__ inline void leave_logits(const ScoreWork &work) {
+  float dot[kQueriesEach], spread[kQueriesEach];
+  page_figures<T, true>(work.head, work.quad, work.pages, work.queries, dot, spread);
+  work.each([&](const Page &page, int i, std::uint64_t to) {
+    work.rows.logits[to] = tail_logit(work.settings().scale, page, dot[i], spread[i]);
+  });
 }
 
 // sum max(q, 0) high, and sum min(q, 0) low.
-__device__ inline void add_bounds(const F16 *low, const F16 *high, const float *queries, std::uint32_t dim16, PageSums *sums) {
-#pragma unroll 2
-  for (std::uint32_t c = threadIdx.x % 2 * 8; c < dim16; c += 16) {
-    float l[8], h[8];
-    load8(low + c, l);
-    load8(high + c, h);
-#pragma unroll
-    for (int q = 0; q < kQueries; ++q) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const float x = queries[q * dim16 + c + i];
-        sums->dot[q][i] = __fmaf_rn(x > 0.0f ? x : 0.0f, h[i], sums->dot[q][i]);
-        sums->spread[q][i] = __fmaf_rn(x < 0.0f ? x : 0.0f, l[i], sums->spread[q][i]);
-      }
-    }
-  }
-}
-
-__device__ inline void score_bounds(const DeviceHead &head, const Page &page, bool active, const float *queries,
-                                    const ScoreRows &rows) {
-  const Settings &s = head.settings();
-  const std::uint64_t row = std::uint64_t{page.number} * s.dim16;
-  PageSums sums;
-  clear(&sums);
-  if (active) {
-    add_bounds(head.at<F16>(head.image.at.key_min) + row, head.at<F16>(head.image.at.key_max) + row, queries, s.dim16, &sums);
-  }
-#pragma unroll
-  for (int q = 0; q < kQueries; ++q) {
-    const float high = tree16_of_pair(sums.dot[q], kAllLanes) * s.scale;
-    const float low = tree16_of_pair(sums.spread[q], kAllLanes) * s.scale;
-    if (!active || threadIdx.x % 2 != 0 || static_cast<std::uint32_t>(q) >= rows.queries) continue;
-    rows.scores[q * rows.stride + page.number] = high + low;
-  }
+__device__ inline void score_bounds(const ScoreWork &work) {
+  const Settings &s = work.settings();
+  const UnitOffsets &at = work.head.image.at;
+  const std::uint32_t page[2] = {min(work.quad.first, work.pages - 1), min(work.quad.first + 8, work.pages - 1)};
+  PageLanes lanes;
+  clear(&lanes);
+  walk_pages(work.head.at<F16>(at.key_max), work.head.at<F16>(at.key_min), page, work.queries, s.dim16, &lanes,
+             [](float *high, float *low, float x, float h, float l) {
+               *high = __fmaf_rn(x > 0.0f ? x : 0.0f, h, *high);
+               *low = __fmaf_rn(x < 0.0f ? x : 0.0f, l, *low);
+             });
+  float high[kQueriesEach], low[kQueriesEach];
+  sums_of_two(lanes.dot, high);
+  sums_of_two(lanes.spread, low);
+  work.each([&](const Page &, int i, std::uint64_t to) { work.rows.scores[to] = high[i] * s.scale + low[i] * s.scale; });
 }
 
 // All pages; the queries a few at a time.
@@ -100,10 +91,9 @@ __device__ inline void score_pages(const PageScoreArgs &args) {
   const Scratch scratch = head.scratch();
   const std::uint32_t pages = blocks_of(tokens, s.c.page_tokens);
   for (std::uint32_t first = blockIdx.x * kPagesOfBlock; first < pages; first += gridDim.x * kPagesOfBlock) {
-    const Page page = page_at(first + threadIdx.x / 2, tokens, s.c.page_tokens);
     for (std::uint32_t q = 0; q < s.group; q += kQueries) {
       const ScoreRows rows{scratch.scores + q * scratch.stride, scratch.spare + q * scratch.stride, scratch.stride, s.group - q};
-      kScore(head, page, page.number < pages, queries + q * s.dim16, rows);
+      kScore(ScoreWork{head, quad_of(first), tokens, pages, queries + q * s.dim16, rows});
     }
   }
 }

@@ -1,5 +1,6 @@
 #include "cuda/policy/choose.h"
 
+#include "cuda/policy/group.cuh"
 #include "cuda/policy/lists.cuh"
 #include "cuda/policy/step.cuh"
 #include "cuda/policy/top_blocks.cuh"
@@ -25,64 +26,45 @@ struct ListWork {
   }
 };
 
-// Row sums of exp(x - max), lane i adding elements i, i + 16 ...; rows of the group, in place.
-__device__ inline void soften_group(std::uint32_t group, std::uint32_t count, float *scores, std::uint64_t stride, float *inverse) {
-  __shared__ float lanes[KVSIFT_MAX_GROUP][16];
-  for (std::uint32_t g = 0; g < group; ++g) {
-    float *row = scores + g * stride;
-    float max = -infinity();
-    for (std::uint32_t i = threadIdx.x; i < count; i += blockDim.x) max = row[i] > max ? row[i] : max;
-    max = block_max(max);
-    for (std::uint32_t i = threadIdx.x; i < count; i += blockDim.x) row[i] = exp1(row[i] - max);
-  }
-  __syncthreads();
-  if (threadIdx.x < group * 16) {
-    const float *row = scores + threadIdx.x / 16 * stride;
-    float sum = 0.0f;
-#pragma unroll 8
-    for (std::uint32_t i = threadIdx.x % 16; i < count; i += 16) sum = sum + row[i];
-    lanes[threadIdx.x / 16][threadIdx.x % 16] = sum;
-  }
-  __syncthreads();
-  if (threadIdx.x < group) inverse[threadIdx.x] = 1.0f / tree16(lanes[threadIdx.x]);
-  __syncthreads();
+// Where the rows that a list ranks are read: of shared memory as much as they fit in.
+struct Ranked {
+  float *kept;    // where the scores are kept: the method's state or scratch
+  float *scores;  // what is ranked
+};
+
+__device__ inline void copy_row(const float *from, std::uint32_t count, float *to) {
+  for (std::uint32_t i = threadIdx.x; i < count; i += blockDim.x) to[i] = from[i];
 }
 
-// As reduce_group of policy/group.h: one row of shares from those of the query heads, in row 0.
-__device__ inline void reduce_group(const Settings &s, ScoreKind kind, std::uint32_t count, float *scores, std::uint64_t stride) {
-  __shared__ float inverse[KVSIFT_MAX_GROUP];
-  const bool soften = kind == ScoreKind::kLog;
-  if (soften) soften_group(s.group, count, scores, stride, inverse);
-  const float share = 1.0f / static_cast<float>(s.group);
-  for (std::uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
-    float all = 0.0f;
-    for (std::uint32_t g = 0; g < s.group; ++g) {
-      const float raw = scores[g * stride + i];
-      const float x = soften ? __fmaf_rn(inverse[g], raw, 0.0f * raw) : raw;
-      if (g == 0) {
-        all = x;
-      } else if (s.c.grouping == KVSIFT_GROUP_MEAN) {
-        all = all + x;
-      } else {
-        all = x > all ? x : all;
-      }
-    }
-    scores[i] = s.c.grouping == KVSIFT_GROUP_MEAN ? __fmaf_rn(share, all, 0.0f * all) : all;
+// Scores of the group's query heads as one row, which scratch has too.
+__device__ inline Ranked reduced(const ListWork &work, std::uint32_t blocks, float *shared) {
+  const Settings &s = work.image().s;
+  const Scratch scratch = work.head.scratch();
+  GroupRows rows{scratch.scores, scratch.stride, s.group, blocks};
+  if (s.group * work.args.shared_stride <= work.args.shared_floats) {
+    rows.scores = shared, rows.stride = work.args.shared_stride;
+    for (std::uint32_t g = 0; g < s.group; ++g) copy_row(scratch.scores + g * scratch.stride, blocks, rows.row(g));
+    __syncthreads();
   }
-  __syncthreads();
+  reduce_group(s, work.args.kind, rows);
+  if (rows.scores == scratch.scores) return Ranked{rows.scores, rows.scores};
+  copy_row(rows.scores, blocks, scratch.scores);
+  return Ranked{scratch.scores, rows.scores};
 }
 
 // The scores that this list ranks.
-__device__ inline float *scores_of(const ListWork &work, std::uint32_t blocks) {
+__device__ inline Ranked ranked_scores(const ListWork &work, std::uint32_t blocks, float *shared) {
   const Settings &s = work.image().s;
-  if (work.args.state_rows > 0) {
-    return work.head.state<float>(work.args.state_rows - 1) + std::uint64_t{work.list} * s.max_blocks;
-  }
   const Scratch scratch = work.head.scratch();
-  if (work.args.by_query != 0 && s.c.grouping != KVSIFT_GROUP_QUERY_HEAD) {
-    reduce_group(s, work.args.kind, blocks, scratch.scores, scratch.stride);
+  if (work.args.by_query != 0 && s.c.grouping != KVSIFT_GROUP_QUERY_HEAD) return reduced(work, blocks, shared);
+  float *kept = scratch.scores + work.list * scratch.stride;
+  if (work.args.state_rows > 0) {
+    kept = work.head.state<float>(work.args.state_rows - 1) + std::uint64_t{work.list} * s.max_blocks;
   }
-  return scratch.scores + work.list * scratch.stride;
+  if (work.args.shared_stride > work.args.shared_floats) return Ranked{kept, kept};
+  copy_row(kept, blocks, shared);
+  __syncthreads();
+  return Ranked{kept, shared};
 }
 
 __device__ inline void evict_unlisted(float *scores, std::uint32_t blocks, const Parts &parts) {
@@ -93,23 +75,26 @@ __device__ inline void evict_unlisted(float *scores, std::uint32_t blocks, const
   }
 }
 
-// The list of a step that leaves something out.
-__device__ inline void choose(const ListWork &work, const Step &step) {
+// The list of a step that leaves something out. What it chose is kept in shared memory too where it is not too much.
+__device__ inline void choose(const ListWork &work, const Step &step, float *shared) {
+  __shared__ std::uint32_t near[kNearBlocks];
   const Settings &s = work.image().s;
   const std::uint32_t blocks = blocks_of(step.tokens, s.c.block_tokens);
   const std::uint32_t leading = work.args.leading == nullptr ? blocks : work.args.leading[blockIdx.y];
   const Ranking r = rank_for(s, step.tokens, leading);
-  std::uint32_t *chosen = work.chosen(work.index), count = 0;
-  float *scores = nullptr;
+  std::uint32_t *chosen = work.chosen(work.index), *copy = r.k <= kNearBlocks ? near : nullptr, count = 0;
+  Ranked ranked{nullptr, nullptr};
   if (work.args.scored != 0) {
-    scores = scores_of(work, leading);
-    if (r.crop.end > r.crop.begin) count = top_blocks(scores, r.crop.begin, r.crop.end - r.crop.begin, r.k, chosen);
+    ranked = ranked_scores(work, leading, shared);
+    if (r.crop.end > r.crop.begin) {
+      count = top_blocks(ranked.scores, r.crop.begin, r.crop.end - r.crop.begin, r.k, chosen, copy);
+    }
   }
   const DeviceList list = list_of(work.image(), work.index);
-  const Parts parts = parts_of(s, r, chosen, count);
+  const Parts parts = parts_of(s, r, copy == nullptr ? chosen : copy, count);
   const std::uint32_t kept = write_ranges(list, parts);
   write_blocks(list, parts);
-  if (work.args.evicts != 0) evict_unlisted(scores, blocks, parts);
+  if (work.args.evicts != 0) evict_unlisted(ranked.kept, blocks, parts);
   if (threadIdx.x != 0) return;
   *work.chosen_count(work.index) = parts.count;
   *work.kept_count(work.index) = kept;
@@ -135,29 +120,43 @@ __device__ inline std::uint32_t tokens_of_own(const ListWork &work, std::uint32_
   return tokens;
 }
 
-// Once all lists of the KV head are written: tokens in at least one of them, and the unit's counters.
-__device__ inline void count_step(const ListWork &work, const Step &step, bool everything) {
+// Tokens in at least one list of the KV head, all of which are written.
+__device__ inline std::uint32_t tokens_of_all(const ListWork &work, const Step &step) {
   const Settings &s = work.image().s;
-  Unit *unit = work.head.unit();
-  const Ranking r = rank_for(s, step.tokens, blocks_of(step.tokens, s.c.block_tokens));
   const std::uint32_t first = work.index - work.list;
+  if (s.lists == 1) return *work.kept_count(first);
+  const Ranking r = rank_for(s, step.tokens, blocks_of(step.tokens, s.c.block_tokens));
   std::uint32_t tokens = 0;
-  for (std::uint32_t list = 0; list < s.lists && !everything; ++list) {
+  for (std::uint32_t list = 0; list < s.lists; ++list) {
     const Parts parts = parts_of(s, r, work.chosen(first + list), *work.chosen_count(first + list));
     tokens += tokens_of_own(work, list, parts);
   }
   tokens = block_sum(tokens);
-  if (threadIdx.x != 0) return;
   const Parts fixed = parts_of(s, r, nullptr, 0);
   const std::uint32_t local = fixed.local_begin > fixed.sink_end ? fixed.local_begin : fixed.sink_end;
-  unit->counters.tokens_read += everything ? step.tokens : tokens + fixed.sink_end + (step.tokens - local);
-  for (std::uint32_t list = 0; list < s.lists && !step.everything; ++list) {
-    ++unit->counters.selections;
-    unit->counters.tokens_kept += *work.kept_count(first + list);
-    unit->counters.tokens_total += step.tokens;
-  }
+  return tokens + fixed.sink_end + (step.tokens - local);
+}
+
+// Nobody waits for what the counter was.
+__device__ inline void add_to(std::uint64_t *counter, std::uint64_t x) {
+  atomicAdd(reinterpret_cast<unsigned long long *>(counter), static_cast<unsigned long long>(x));
+}
+
+__device__ inline void count_step(const ListWork &work, const Step &step, bool everything) {
+  const Settings &s = work.image().s;
+  Unit *unit = work.head.unit();
+  const std::uint32_t tokens = everything ? step.tokens : tokens_of_all(work, step);
+  if (threadIdx.x != 0) return;
+  add_to(&unit->counters.tokens_read, tokens);
   if (!step.everything) {
-    unit->counters.state_bytes_touched += std::uint64_t{blocks_of(step.tokens, s.c.block_tokens)} * work.args.bytes_of_block;
+    const std::uint32_t first = work.index - work.list;
+    std::uint64_t kept = 0;
+    for (std::uint32_t list = 0; list < s.lists; ++list) kept += *work.kept_count(first + list);
+    add_to(&unit->counters.selections, s.lists);
+    add_to(&unit->counters.tokens_kept, kept);
+    add_to(&unit->counters.tokens_total, std::uint64_t{s.lists} * step.tokens);
+    add_to(&unit->counters.state_bytes_touched,
+           std::uint64_t{blocks_of(step.tokens, s.c.block_tokens)} * work.args.bytes_of_block);
   }
   unit->selected_for = step.tokens;
 }
@@ -166,9 +165,9 @@ __device__ inline void count_step(const ListWork &work, const Step &step, bool e
 __device__ inline bool is_last(const ListWork &work) {
   __shared__ std::uint32_t ticket;
   const std::uint32_t lists = work.image().s.lists;
+  if (lists == 1) return true;
   __threadfence();
   __syncthreads();
-  if (lists == 1) return true;
   std::uint32_t *tickets = in_image<std::uint32_t>(work.image(), work.image().room.tickets) + work.head.kv_head;
   if (threadIdx.x == 0) {
     ticket = atomicAdd(tickets, 1u);
@@ -193,6 +192,7 @@ __device__ inline void leave_marks(const ListWork &work, const Step &step, bool 
 using namespace kvsift;
 
 KVSIFT_KERNEL(choose, ChooseArgs, kChooseThreads) {
+  KVSIFT_DYNAMIC_SHARED(dynamic);
   const DeviceHead head = head_of(args.call);
   const Settings &s = args.call.image.s;
   const ListWork work{args, head, blockIdx.x, head.kv_head * s.lists + blockIdx.x};
@@ -209,7 +209,7 @@ KVSIFT_KERNEL(choose, ChooseArgs, kChooseThreads) {
     if (!dense) in_image<std::uint32_t>(args.call.image, args.call.image.missed_counts)[work.index] = 0;
     if (work.list == 0) leave_marks(work, step, everything, dense);
   }
-  if (!step.everything) choose(work, step);
+  if (!step.everything) choose(work, step, reinterpret_cast<float *>(dynamic));
   if (everything) write_everything(list_of(args.call.image, work.index), tokens);
   if (!dense && is_last(work)) count_step(work, step, everything);
 }

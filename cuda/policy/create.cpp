@@ -5,6 +5,7 @@
 
 #include "cuda/attend/launch.h"
 #include "cuda/methods/method.h"
+#include "cuda/policy/choose.h"
 
 namespace kvsift {
 namespace {
@@ -66,6 +67,7 @@ kvsift_status create_on_device(const CudaPlaces &places, const CudaArenas &arena
   const CUresult result = device.driver.device_pointer(&fault, arenas.pinned, 0);
   kvsift_status status = check(device.driver, result, "cuMemHostGetDevicePointer", error);
   if (status == KVSIFT_OK) status = allow_attend_shared(device, places.settings, error);
+  if (status == KVSIFT_OK) status = allow_choose_shared(device, places.settings, error);
   if (status != KVSIFT_OK) {
     close_device(&device);
     return status;

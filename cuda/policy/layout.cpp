@@ -6,8 +6,6 @@
 namespace kvsift {
 namespace {
 
-constexpr std::uint32_t kChunk = 256;
-
 kvsift_status check_supported(const Settings &s, kvsift_error *error) {
   const kvsift_policy_config &c = s.c;
   if (cuda_method_of(c.method) == nullptr) {

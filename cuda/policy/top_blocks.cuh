@@ -7,7 +7,7 @@
 namespace kvsift {
 namespace {
 
-constexpr unsigned kDigitBits = 11;
+constexpr unsigned kDigitBits = 8;
 constexpr std::uint32_t kDigits = 1u << kDigitBits;
 
 __device__ inline std::uint32_t key_of(float score) {
@@ -29,78 +29,123 @@ __device__ inline void count_digit(std::uint32_t digit, bool counts, std::uint32
   }
 }
 
-// The digit at which the `rank` largest are reached, counted from the largest; *rank becomes the rank among those that
-// have it.
-__device__ inline std::uint32_t digit_of_rank(const std::uint32_t *histogram, std::uint32_t *rank) {
-  __shared__ std::uint32_t found[2];
-  const std::uint32_t each = kDigits / blockDim.x;
-  const std::uint32_t first = kDigits - 1 - threadIdx.x * each;
-  std::uint32_t own = 0, total;
-  for (std::uint32_t i = 0; i < each; ++i) own += histogram[first - i];
-  std::uint32_t before = sum_before(own, &total);
-  if (before < *rank && *rank <= before + own) {
-    std::uint32_t digit = first;
-    while (before + histogram[digit] < *rank) before += histogram[digit--];
-    found[0] = digit;
-    found[1] = *rank - before;
+// What the lanes before this one hold.
+__device__ inline std::uint32_t sum_of_lanes_before(std::uint32_t x) {
+  const std::uint32_t lane = threadIdx.x % kWarpThreads;
+  std::uint32_t through = x;
+#pragma unroll
+  for (unsigned step = 1; step < kWarpThreads; step *= 2) {
+    const std::uint32_t other = __shfl_up_sync(kAllLanes, through, step);
+    if (lane >= step) through += other;
   }
-  __syncthreads();
-  const std::uint32_t digit = found[0];
-  *rank = found[1];
-  __syncthreads();
-  return digit;
+  return through - x;
+}
+
+struct DigitOfRank {
+  std::uint32_t digit, rank;  // rank among those that have the digit
+};
+
+// The digit at which the `rank` largest are reached, counted from the largest. Worked on by one warp.
+__device__ inline void find_digit(const std::uint32_t *histogram, std::uint32_t rank, DigitOfRank *found) {
+  constexpr std::uint32_t kEach = kDigits / kWarpThreads;
+  const std::uint32_t first = kDigits - 1 - threadIdx.x % kWarpThreads * kEach;
+  std::uint32_t count[kEach], own = 0;
+#pragma unroll
+  for (std::uint32_t i = 0; i < kEach; ++i) own += count[i] = histogram[first - i];
+  std::uint32_t before = sum_of_lanes_before(own);
+  if (before >= rank || rank > before + own) return;
+#pragma unroll
+  for (std::uint32_t i = 0; i < kEach; ++i) {
+    if (before < rank && rank <= before + count[i]) *found = DigitOfRank{first - i, rank - before};
+    before += count[i];
+  }
 }
 
 // The key of the given rank, 1 .. count, and its rank among equals.
 __device__ inline std::uint32_t key_of_rank(const float *scores, std::uint32_t count, std::uint32_t *rank) {
-  __shared__ std::uint32_t histogram[kDigits];
-  std::uint32_t prefix = 0;
-  unsigned known = 0;
-  while (known < 32) {
-    const unsigned bits = 32 - known < kDigitBits ? 32 - known : kDigitBits, shift = 32 - known - bits;
-    for (std::uint32_t i = threadIdx.x; i < kDigits; i += blockDim.x) histogram[i] = 0;
-    __syncthreads();
+  __shared__ std::uint32_t histogram[2][kDigits];
+  __shared__ DigitOfRank found;
+  std::uint32_t prefix = 0, pass = 0;
+  for (std::uint32_t i = threadIdx.x; i < kDigits; i += blockDim.x) histogram[0][i] = 0;
+  __syncthreads();
+  for (unsigned shift = 32; shift > 0; ++pass) {
+    shift -= kDigitBits;
+    for (std::uint32_t i = threadIdx.x; i < kDigits; i += blockDim.x) histogram[(pass + 1) % 2][i] = 0;
     for (std::uint32_t first = 0; first < count; first += blockDim.x) {
       const std::uint32_t i = first + threadIdx.x;
       const std::uint32_t key = i < count ? key_of(scores[i]) : 0;
-      const bool counts = i < count && (known == 0 || key >> (32 - known) == prefix);
-      count_digit(key >> shift & ((1u << bits) - 1), counts, histogram);
+      const bool counts = i < count && (pass == 0 || key >> shift >> kDigitBits == prefix);
+      count_digit(key >> shift & (kDigits - 1), counts, histogram[pass % 2]);
     }
     __syncthreads();
-    prefix = prefix << bits | digit_of_rank(histogram, rank);
-    known += bits;
+    if (threadIdx.x < kWarpThreads) find_digit(histogram[pass % 2], *rank, &found);
+    __syncthreads();
+    prefix = prefix << kDigitBits | found.digit;
+    *rank = found.rank;
   }
   return prefix;
 }
 
-// Writes begin + i for the chosen i of scores[begin ...) to `out`; returns how many. All threads must call it.
-__device__ inline std::uint32_t top_blocks(const float *scores, std::uint32_t begin, std::uint32_t count, std::uint32_t k,
-                                           std::uint32_t *out) {
-  if (k == 0 || count == 0) return 0;
-  scores += begin;
-  std::uint32_t rank = 0, threshold = 0;
-  const bool all = k >= count;
-  if (!all) {
-    rank = k;
-    threshold = key_of_rank(scores, count, &rank);
+// What is taken: scores above the threshold, and the first `equals` of those at it.
+struct Threshold {
+  std::uint32_t key, equals;
+  bool all;
+
+  __device__ bool above(float score) const { return score > -infinity() && (all || key_of(score) > key); }
+  __device__ bool at(float score) const { return score > -infinity() && !all && key_of(score) == key; }
+};
+
+// Each warp takes neighbouring scores, and counts them before it knows where they go.
+__device__ inline std::uint32_t take_blocks(const float *scores, std::uint32_t begin, std::uint32_t count, const Threshold &t,
+                                            std::uint32_t *out, std::uint32_t *copy) {
+  __shared__ std::uint32_t above_of[kWarpThreads], equal_of[kWarpThreads];
+  const std::uint32_t warps = blockDim.x / kWarpThreads, warp = threadIdx.x / kWarpThreads, lane = threadIdx.x % kWarpThreads;
+  const std::uint32_t each = (count + blockDim.x - 1) / blockDim.x * kWarpThreads;
+  const std::uint32_t from = warp * each < count ? warp * each : count, to = count - from < each ? count : from + each;
+  std::uint32_t above = 0, equal = 0;
+  for (std::uint32_t first = from; first < to; first += kWarpThreads) {
+    const float score = first + lane < to ? scores[first + lane] : -infinity();
+    above += static_cast<std::uint32_t>(__popc(__ballot_sync(kAllLanes, t.above(score))));
+    equal += static_cast<std::uint32_t>(__popc(__ballot_sync(kAllLanes, t.at(score))));
   }
-  std::uint32_t taken = 0, equals = 0;
-  for (std::uint32_t first = 0; first < count; first += blockDim.x) {
-    const std::uint32_t i = first + threadIdx.x;
-    const bool real = i < count && scores[i] > -infinity();
-    const std::uint32_t key = real ? key_of(scores[i]) : 0;
-    const bool above = real && (all || key > threshold), equal = real && !all && key == threshold;
-    // Both prefix sums in one: a block has at most 1024 of either.
-    std::uint32_t total;
-    const std::uint32_t before = sum_before((above ? 1u : 0u) << 16 | (equal ? 1u : 0u), &total);
-    const std::uint32_t equals_before = equals + (before & 0xffffu);
-    const std::uint32_t room = equals_before < rank ? equals_before : rank;
-    if (above || (equal && equals_before < rank)) out[taken + (before >> 16) + room] = begin + i;
-    taken += total >> 16;
-    equals += total & 0xffffu;
+  if (lane == 0) above_of[warp] = above, equal_of[warp] = equal;
+  __syncthreads();
+  const std::uint32_t above_here = lane < warps ? above_of[lane] : 0, equal_here = lane < warps ? equal_of[lane] : 0;
+  const std::uint32_t above_before = sum_of_lanes_before(above_here), equal_before = sum_of_lanes_before(equal_here);
+  const std::uint32_t last = kWarpThreads - 1;
+  const std::uint32_t all_above = __shfl_sync(kAllLanes, above_before + above_here, last);
+  const std::uint32_t all_equal = __shfl_sync(kAllLanes, equal_before + equal_here, last);
+  std::uint32_t taken = __shfl_sync(kAllLanes, above_before, warp), equals = __shfl_sync(kAllLanes, equal_before, warp);
+  const unsigned lower = (1u << lane) - 1;
+  for (std::uint32_t first = from; first < to; first += kWarpThreads) {
+    const float score = first + lane < to ? scores[first + lane] : -infinity();
+    const bool is_above = t.above(score), is_equal = t.at(score);
+    const unsigned aboves = __ballot_sync(kAllLanes, is_above), at = __ballot_sync(kAllLanes, is_equal);
+    const std::uint32_t equals_here = equals + static_cast<std::uint32_t>(__popc(at & lower));
+    if (is_above || (is_equal && equals_here < t.equals)) {
+      const std::uint32_t before = equals_here < t.equals ? equals_here : t.equals;
+      const std::uint32_t place = taken + static_cast<std::uint32_t>(__popc(aboves & lower)) + before;
+      out[place] = begin + first + lane;
+      if (copy != nullptr) copy[place] = begin + first + lane;
+    }
+    taken += static_cast<std::uint32_t>(__popc(aboves));
+    equals += static_cast<std::uint32_t>(__popc(at));
   }
   __syncthreads();
-  return taken + (equals < rank ? equals : rank);
+  return all_above + (all_equal < t.equals ? all_equal : t.equals);
+}
+
+// Writes begin + i for the chosen i of scores[begin ...) to `out`, and to `copy` where it is not null; returns how many. All
+// threads must call it.
+__device__ inline std::uint32_t top_blocks(const float *scores, std::uint32_t begin, std::uint32_t count, std::uint32_t k,
+                                           std::uint32_t *out, std::uint32_t *copy) {
+  if (k == 0 || count == 0) return 0;
+  Threshold t{0, 0, k >= count};
+  if (!t.all) {
+    t.equals = k;
+    t.key = key_of_rank(scores + begin, count, &t.equals);
+  }
+  return take_blocks(scores + begin, begin, count, t, out, copy);
 }
 
 }  // namespace

@@ -6,7 +6,7 @@ using namespace kvsift;
 
 namespace {
 
-constexpr std::uint32_t kMeanThreads = 256, kGroups = kMeanThreads / kLanes;
+constexpr std::uint32_t kGroups = kMeanThreads / kLanes;
 
 // Which groups of the block's columns hold something in any row of the window. The crop's edges do: their padding differs.
 __device__ void find_filled(const History &h, const PredictionPlan &plan, std::uint32_t first, std::uint8_t *any) {
@@ -17,9 +17,12 @@ __device__ void find_filled(const History &h, const PredictionPlan &plan, std::u
   }
   __syncthreads();
   if (first / kLanes + g >= last) return;
+  std::uint32_t filled = 0;
+#pragma unroll 4
   for (std::uint32_t r = threadIdx.x / kGroups; r < plan.rows; r += kMeanThreads / kGroups) {
-    if (h.filled(h.s_slot(plan, r))[first / kLanes + g] != 0) any[g] = 1;
+    filled |= h.filled(h.s_slot(plan, r))[first / kLanes + g];
   }
+  if (filled != 0) any[g] = 1;
 }
 
 __device__ float mean_of_column(const History &h, const PredictionPlan &plan, std::uint32_t j) {
@@ -27,9 +30,9 @@ __device__ float mean_of_column(const History &h, const PredictionPlan &plan, st
   const std::uint64_t stride = h.all.shape.columns;
   const std::uint32_t until_wrap = h.all.shape.rows - plan.s_slot, straight = plan.rows < until_wrap ? plan.rows : until_wrap;
   float sum = 0.0f;
-#pragma unroll 8
+#pragma unroll 16
   for (std::uint32_t r = 0; r < straight; ++r) sum += column[(plan.s_slot + r) * stride];
-#pragma unroll 8
+#pragma unroll 16
   for (std::uint32_t r = straight; r < plan.rows; ++r) sum += column[(r - straight) * stride];
   return __fmaf_rn(sum, plan.scale, h.all.predictor->weights.bias3);
 }

@@ -6,6 +6,8 @@
 
 namespace kvsift {
 
+constexpr std::uint32_t kMeanThreads = 128;  // columns of a block
+
 // Both forms give the bits of their twins on the CPU.
 struct PredictorConvolveArgs {
   Histories histories;

@@ -41,12 +41,10 @@ __device__ PlannedRows planned(std::uint64_t row, std::uint64_t count, std::uint
 
 // The sum over the window of a column that is empty in all rows.
 __device__ float sum_of_empty(const EmptyScores &empty, std::uint32_t rows) {
-  float sum = 0;
-  for (std::uint32_t r = 0; r < rows; ++r) {
-    const std::uint32_t missing = (r == 0 ? 1u : 0u) | (r + 1 == rows ? 2u : 0u);
-    sum += empty.s[missing][0];
-  }
-  return sum;
+  const float first = empty.s[rows == 1 ? 3 : 1][0], inside = empty.s[0][0], last = empty.s[2][0];
+  float sum = first + 0.0f;
+  for (std::uint32_t r = 1; r + 1 < rows; ++r) sum += inside;
+  return rows > 1 ? sum + last : sum;
 }
 
 // Rows that are computed from the crop's first column on: nothing in them is marked yet.

@@ -13,10 +13,10 @@ std::uint32_t at_least_one(std::uint32_t n) { return n > 0 ? n : 1; }
 
 std::uint32_t divided(std::uint32_t n, std::uint32_t by) { return at_least_one((n + by - 1) / by); }
 
-// Blocks of 256 threads for the columns of each history: no more than fill the machine, since most of a capacity may be
+// Blocks of so many threads for the columns of each history: no more than fill the machine, since most of a capacity may be
 // unused. The kernels loop.
-std::uint32_t column_blocks(const Launcher &to, const Histories &h) {
-  const std::uint32_t all = divided(h.shape.columns, 256), fill = divided(to.device.multiprocessors * 8, count_of(h));
+std::uint32_t column_blocks(const Launcher &to, const Histories &h, std::uint32_t threads) {
+  const std::uint32_t all = divided(h.shape.columns, threads), fill = divided(to.device.multiprocessors * 8, count_of(h));
   return all < fill ? all : fill;
 }
 
@@ -44,7 +44,7 @@ Histories histories_of(const Settings &s, const UnitOffsets &p) {
 }
 
 kvsift_status append_history(const Launcher &to, const HistoryAppendArgs &args) {
-  const LaunchShape shape{column_blocks(to, args.histories), count_of(args.histories), 1, 256, 0};
+  const LaunchShape shape{column_blocks(to, args.histories, 256), count_of(args.histories), 1, 256, 0};
   return launch(to.device, kKernel_history_append, shape, to.stream, args, to.error);
 }
 
@@ -62,7 +62,7 @@ kvsift_status predict(const Launcher &to, const PredictorPlanArgs &args, const P
   const LaunchShape convolve{divided(resident, histories), histories, 1, 128, 0};
   const KernelId kernel = h.int8 != 0 ? kKernel_predictor_convolve_int8 : kKernel_predictor_convolve;
   if (kvsift_status s = launch(to.device, kernel, convolve, to.stream, PredictorConvolveArgs{h}, to.error)) return s;
-  const LaunchShape mean{column_blocks(to, h), histories, 1, 256, 0};
+  const LaunchShape mean{column_blocks(to, h, kMeanThreads), histories, 1, kMeanThreads, 0};
   return launch(to.device, kKernel_predictor_mean, mean, to.stream, ranks, to.error);
 }
 

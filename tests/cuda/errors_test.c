@@ -52,7 +52,7 @@ static void create_names_what_failed(void **state) {
   if (!only_mock()) skip();
   static const char *const calls[] = {"cuDeviceGetCount", "cuCtxGetCurrent", "cuCtxGetDevice", "cuDeviceGetAttribute",
                                       "cuLibraryLoadData", "cuLibraryGetKernel", "cuKernelGetFunction", "cuFuncSetAttribute",
-                                      "cuMemHostGetDevicePointer", "cuMemsetD8Async", "cuMemcpyHtoDAsync", "cuLaunchKernel"};
+                                      "cuMemHostGetDevicePointer", "cuMemsetD8Async", "cuMemcpyHtoDAsync", "cuLaunchKernelEx"};
   const kvsift_policy_config c = small_config(KVSIFT_METHOD_ATTENTION_PREDICTOR);
   kvsift_cuda_arenas arenas = device_arenas(&c);
   kvsift_cuda_policy *policy = (kvsift_cuda_policy *)1;
@@ -140,19 +140,19 @@ static void failed_launches_lose_the_policy(void **state) {
   kvsift_query q = {.struct_size = sizeof q, .tokens = 30, .view = device_view(d, TOY_QUERY, 0, 29)};
   const kvsift_cache cache = device_cache(d, 0, 30);
   for (uint32_t nth = 1; nth <= 5; ++nth) {
-    gpu_fail("cuLaunchKernel", nth, 719);
+    gpu_fail("cuLaunchKernelEx", nth, 719);
     kvsift_status status = kvsift_cuda_observe_keys(d->policy, 0, NULL, 0, 30, &keys, NULL, gpu_stream());
     if (status == KVSIFT_OK) status = kvsift_cuda_select_blocks(d->policy, 0, &q, NULL, gpu_stream());
     if (status == KVSIFT_OK) status = kvsift_cuda_attend(d->policy, 0, &q, &cache, d->out, NULL, gpu_stream());
     expect(status == KVSIFT_DEVICE, "launch %u failed, the status is %d", nth, status);
     const char *sentence = kvsift_cuda_last_error(d->policy);
-    assert_non_null(strstr(sentence, "cuLaunchKernel for kvsift_"));
+    assert_non_null(strstr(sentence, "cuLaunchKernelEx for kvsift_"));
     assert_non_null(strstr(sentence, "CUDA_ERROR_LAUNCH_FAILED (719)"));
     assert_int_equal(kvsift_cuda_advance(d->policy, 30, gpu_stream()), KVSIFT_DEVICE);
     assert_int_equal(kvsift_cuda_policy_reset(d->policy, gpu_stream()), KVSIFT_OK);
     expect_same_state(fresh, d);
   }
-  gpu_fail("cuLaunchKernel", 0, 0);
+  gpu_fail("cuLaunchKernelEx", 0, 0);
   session_free(fresh);
   device_session_free(d);
   toy_free(t);

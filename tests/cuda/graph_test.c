@@ -167,12 +167,12 @@ static void calls_neither_allocate_nor_wait(void **state) {
   const kvsift_policy_config config = config_of(KVSIFT_METHOD_PAGE_STATS);
   toy *t = toy_new(6, &config, (toy_form){.type = KVSIFT_BF16});
   device_session *d = device_session_new(&config, t);
-  const uint64_t before = gpu_calls(NULL), launched = gpu_calls("cuLaunchKernel");
+  const uint64_t before = gpu_calls(NULL), launched = gpu_calls("cuLaunchKernelEx");
   device_prompt(d, PROMPT);
   eager_step(d);
   eager_step(d);
   assert_int_equal(gpu_calls(NULL), before);
-  assert_true(gpu_calls("cuLaunchKernel") > launched + 20);
+  assert_true(gpu_calls("cuLaunchKernelEx") > launched + 20);
   device_session_free(d);
   toy_free(t);
 }

@@ -180,6 +180,11 @@ CUresult cuInit(unsigned) {
   ENTER(cuInit);
   return CUDA_SUCCESS;
 }
+CUresult cuDriverGetVersion(int *version) {
+  ENTER(cuDriverGetVersion);
+  *version = CUDA_VERSION;
+  return CUDA_SUCCESS;
+}
 CUresult cuDeviceGetCount(int *count) {
   ENTER(cuDeviceGetCount);
   const char *text = std::getenv("KVSIFT_MOCK_DEVICES");
@@ -198,7 +203,11 @@ CUresult cuDeviceGetName(char *name, int bytes, CUdevice) {
 }
 CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice) {
   ENTER(cuDeviceGetAttribute);
-  *value = attribute == CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT ? 3 : 0;
+  const char *few = std::getenv("KVSIFT_MOCK_MULTIPROCESSORS");
+  const int multiprocessors = few != nullptr ? std::atoi(few) : 3;
+  *value = attribute == CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT                   ? multiprocessors
+           : attribute == CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN ? (few != nullptr ? 13000 : 232448)
+                                                                                  : 0;
   return CUDA_SUCCESS;
 }
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice) {
@@ -258,17 +267,18 @@ CUresult cuFuncSetAttribute(CUfunction, CUfunction_attribute, int) {
   ENTER(cuFuncSetAttribute);
   return CUDA_SUCCESS;
 }
-CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                        unsigned shared, CUstream stream, void **parameters, void **) {
-  ENTER(cuLaunchKernel);
+CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function, void **parameters, void **) {
+  ENTER(cuLaunchKernelEx);
   const auto *kernel = reinterpret_cast<const emulator::Kernel *>(function);
-  if (gx == 0 || gy == 0 || gz == 0 || gy > 65535 || gz > 65535) return CUDA_ERROR_INVALID_VALUE;
+  const CUlaunchConfig c = *config;
+  if (c.gridDimX == 0 || c.gridDimY == 0 || c.gridDimZ == 0 || c.gridDimY > 65535 || c.gridDimZ > 65535) return CUDA_ERROR_INVALID_VALUE;
   const auto *args = static_cast<const char *>(parameters[0]);
   std::vector<char> copy(args, args + kernel->args_bytes);
-  return submit(stream, [=] {
+  return submit(c.hStream, [=] {
     alignas(16) static char aligned[4096];
     std::memcpy(aligned, copy.data(), copy.size());
-    emulator::launch(*kernel, {gx, gy, gz}, {bx, by, bz}, shared, aligned);
+    emulator::launch(*kernel, {c.gridDimX, c.gridDimY, c.gridDimZ}, {c.blockDimX, c.blockDimY, c.blockDimZ}, c.sharedMemBytes,
+                     aligned);
   });
 }
 

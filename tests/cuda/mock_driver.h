@@ -7,8 +7,8 @@
 extern "C" {
 #endif
 
-// From now on the `nth` call (from 1) of `function` ("cuLaunchKernel") answers `result`; nth 0: none does. One rule at a
-// time. The environment sets one too: KVSIFT_MOCK_FAIL=cuLaunchKernel:3:700.
+// From now on the `nth` call (from 1) of `function` ("cuLaunchKernelEx") answers `result`; nth 0: none does. One rule at a
+// time. The environment sets one too: KVSIFT_MOCK_FAIL=cuLaunchKernelEx:3:700.
 void kvsift_mock_fail(const char *function, uint32_t nth, int32_t result);
 
 // Calls of `function` so far; null: of all that allocate or wait for the device.

@@ -81,11 +81,11 @@ void failed_calls_are_named(void **) {
     assert_non_null(std::strstr(error.message, "CUDA_ERROR_OUT_OF_MEMORY (2)"));
   }
   kvsift_error error{};
-  gpu_fail("cuLaunchKernel", 1, 719);
+  gpu_fail("cuLaunchKernelEx", 1, 719);
   const ProbeExpArgs nothing{nullptr, 0, nullptr, nullptr};
   assert_int_equal(launch(device, kKernel_probe_exp, LaunchShape{1, 1, 1, 256, 0}, gpu_stream(), nothing, &error),
                    KVSIFT_DEVICE);
-  assert_string_equal(error.message, "cuLaunchKernel for kvsift_probe_exp answered CUDA_ERROR_LAUNCH_FAILED (719)");
+  assert_string_equal(error.message, "cuLaunchKernelEx for kvsift_probe_exp answered CUDA_ERROR_LAUNCH_FAILED (719)");
 }
 
 }  // namespace

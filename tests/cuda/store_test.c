@@ -351,7 +351,7 @@ static kvsift_status whole_step(fixture *f) {
 
 static void a_failing_driver_loses_the_store(void **state) {
   (void)state;
-  static const char *const functions[] = {"cuLaunchKernel",    "cuMemcpyDtoHAsync", "cuMemcpyHtoDAsync",
+  static const char *const functions[] = {"cuLaunchKernelEx",    "cuMemcpyDtoHAsync", "cuMemcpyHtoDAsync",
                                           "cuEventRecord",     "cuStreamWaitEvent", "cuEventQuery",
                                           "cuStreamSynchronize"};
   if (!gpu_is_mock()) {

@@ -1,0 +1,179 @@
+// Attention over everything where the cache is long: a warp takes a chunk of its own, whose rows come through a ring in
+// shared memory while it computes. The sums are those of the chunks that a block takes together.
+#pragma once
+
+#include "cuda/attend/plan.cuh"
+#include "cuda/attend/quad.cuh"
+#include "cuda/core/copy.cuh"
+#include "cuda/policy/rows.cuh"
+
+namespace kvsift {
+namespace {
+
+struct DenseRing {
+  std::uint8_t *rows;  // [2][kDenseRows] of `pitch` bytes
+  float *scales;       // [2][kDenseRows]
+  std::uint32_t pitch, pieces;  // 16 bytes each
+};
+
+// One warp's chunk: tokens [first, first + count) of all.
+template <int Tiles>
+struct DenseChunk {
+  const AttendPlan &plan;
+  const float *queries;         // [heads, to a multiple of four][dim16]
+  float4 *logits;               // [Tiles][kChunk]: of four query heads each; soften makes them exp(logit - max)
+  DenseRing ring;
+  std::uint32_t slot, first, count;
+  float max[Tiles][4], sum[Tiles][4];
+
+  __device__ std::uint32_t stages() const { return blocks_of(count, kDenseRows); }
+  __device__ std::uint32_t heads() const { return plan.head.settings().group; }
+  __device__ const std::uint8_t *row(std::uint32_t stage, std::uint32_t r) const {
+    return ring.rows + (stage % 2 * kDenseRows + r) * ring.pitch;
+  }
+};
+
+__device__ inline std::uint32_t lane_of_warp() { return threadIdx.x % kWarpThreads; }
+
+// Stage `stage`: the keys' stages, then the values'. Beyond the chunk's end its last row again.
+template <int Tiles>
+__device__ inline void fetch_rows(const DenseChunk<Tiles> &chunk, std::uint32_t stage) {
+  const CacheArgs &cache = chunk.plan.args.cache;
+  const std::uint32_t stages = chunk.stages(), lane = lane_of_warp(), head = chunk.plan.head.kv_head;
+  if (stage < 2 * stages) {
+    const std::uint32_t r = lane % kDenseRows, i = stage % stages * kDenseRows + r;
+    const std::uint32_t token = chunk.first + (i < chunk.count ? i : chunk.count - 1);
+    PageTable table{cache.table, cache.page_shift};
+    if (table.entries != nullptr) table.entries += std::uint64_t{cache.table_stride} * head;
+    if (table.entries != nullptr && table.entries[token >> table.shift] < 0) report(chunk.plan.args.call, kFaultTable, head);
+    const DeviceRow own = row_of_token(stage < stages ? cache.keys : cache.values, table, token, head);
+    if (lane < kDenseRows) chunk.ring.scales[stage % 2 * kDenseRows + r] = own.scale;
+    const auto address = reinterpret_cast<std::uintptr_t>(own.data);
+    const std::uint32_t each = kWarpThreads / chunk.ring.pieces, of = lane / chunk.ring.pieces, piece = lane % chunk.ring.pieces;
+    std::uint8_t *to = chunk.ring.rows + stage % 2 * kDenseRows * chunk.ring.pitch + piece * 16;
+#pragma unroll 4
+    for (std::uint32_t from = 0; from < kDenseRows; from += each) {
+      const std::uint32_t to_row = from + of;
+      const std::uintptr_t row = __shfl_sync(kAllLanes, address, to_row % kDenseRows);
+      if (of < each && to_row < kDenseRows) {
+        copy_async(to + to_row * chunk.ring.pitch, reinterpret_cast<const std::uint8_t *>(row) + piece * 16);
+      }
+    }
+  }
+  end_copies();
+}
+
+// Logits of the stage's tokens: quad k of the warp takes rows k and k + 8.
+template <class T, int Tiles>
+__device__ inline void dot_rows(const DenseChunk<Tiles> &chunk, std::uint32_t stage) {
+  const Settings &s = chunk.plan.head.settings();
+  const std::uint32_t lane = lane_of_warp(), k = lane / 4, q = lane % 4;
+  const auto *low = reinterpret_cast<const T *>(chunk.row(stage, k));
+  const auto *high = reinterpret_cast<const T *>(chunk.row(stage, k + 8));
+#pragma unroll
+  for (int tile = 0; tile < Tiles; ++tile) {
+    const float *queries = chunk.queries + tile * 4 * s.dim16;
+    float lanes[2][4][4] = {};
+#pragma unroll 4
+    for (std::uint32_t c = 4 * q; c < s.c.head_dim; c += 16) {
+      float a[4], b[4];
+      load4(low + c, a);
+      load4(high + c, b);
+#pragma unroll
+      for (int h = 0; h < 4; ++h) {
+        float x[4];
+        load4(queries + h * s.dim16 + c, x);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          lanes[0][h][i] = __fmaf_rn(x[i], a[i], lanes[0][h][i]);
+          lanes[1][h][i] = __fmaf_rn(x[i], b[i], lanes[1][h][i]);
+        }
+      }
+    }
+    float dot[2];
+    sums_of_two(lanes, dot);
+    const std::uint32_t r = k + q / 2 * 8;
+    const float scale = chunk.ring.scales[stage % 2 * kDenseRows + r];
+    auto *to = reinterpret_cast<float2 *>(chunk.logits + tile * kChunk + stage * kDenseRows + r) + q % 2;
+    *to = make_float2(dot[0] * scale * s.scale, dot[1] * scale * s.scale);
+  }
+}
+
+__device__ inline float &part(float4 &v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
+
+// As soften of chunk.cuh, of four query heads at a time.
+template <int Tiles>
+__device__ inline void soften_warp(DenseChunk<Tiles> *chunk) {
+  const std::uint32_t lane = lane_of_warp();
+#pragma unroll
+  for (int tile = 0; tile < Tiles; ++tile) {
+    float4 *logits = chunk->logits + tile * kChunk;
+    float(&max)[4] = chunk->max[tile];
+    float(&sum)[4] = chunk->sum[tile];
+    for (int h = 0; h < 4; ++h) max[h] = -infinity(), sum[h] = 0.0f;
+    for (std::uint32_t i = lane; i < chunk->count; i += kWarpThreads) {
+      float4 x = logits[i];
+#pragma unroll
+      for (int h = 0; h < 4; ++h) max[h] = part(x, h) > max[h] ? part(x, h) : max[h];
+    }
+#pragma unroll
+    for (int h = 0; h < 4; ++h) {
+#pragma unroll
+      for (unsigned step = 16; step > 0; step /= 2) {
+        const float other = __shfl_xor_sync(kAllLanes, max[h], step);
+        max[h] = other > max[h] ? other : max[h];
+      }
+    }
+#pragma unroll 1
+    for (std::uint32_t i = lane; i < chunk->count; i += kWarpThreads) {
+      float4 x = logits[i];
+#pragma unroll
+      for (int h = 0; h < 4; ++h) part(x, h) = max[h] > -infinity() ? exp1(part(x, h) - max[h]) : 0.0f;
+      logits[i] = x;
+    }
+    __syncwarp();
+    for (std::uint32_t i = lane; i < chunk->count && lane < 16; i += 16) {
+      float4 x = logits[i];
+#pragma unroll
+      for (int h = 0; h < 4; ++h) sum[h] = sum[h] + part(x, h);
+    }
+#pragma unroll
+    for (int h = 0; h < 4; ++h) {
+#pragma unroll
+      for (unsigned step = 8; step > 0; step /= 2) sum[h] = sum[h] + __shfl_xor_sync(kAllLanes, sum[h], step);
+    }
+  }
+  __syncwarp();
+}
+
+// Weighted values of the stage: a lane has four columns of all query heads.
+template <class T, int Tiles>
+__device__ inline void add_values(const DenseChunk<Tiles> &chunk, std::uint32_t stage, std::uint32_t column,
+                                  float (&acc)[Tiles][4][4]) {
+  const std::uint32_t from = (stage - chunk.stages()) * kDenseRows;
+  const std::uint32_t here = chunk.count - from < kDenseRows ? chunk.count - from : kDenseRows;
+  const auto add = [&](std::uint32_t r) {
+    float value[4];
+    load4(reinterpret_cast<const T *>(chunk.row(stage, r)) + column, value);
+#pragma unroll
+    for (int tile = 0; tile < Tiles; ++tile) {
+      float4 weight = chunk.logits[tile * kChunk + from + r];
+#pragma unroll
+      for (int h = 0; h < 4; ++h) {
+        float w = part(weight, h);
+        if (sizeof(T) == 1) w = w * chunk.ring.scales[stage % 2 * kDenseRows + r];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) acc[tile][h][i] = __fmaf_rn(w, value[i], acc[tile][h][i]);
+      }
+    }
+  };
+  if (here == kDenseRows) {
+#pragma unroll 4
+    for (std::uint32_t r = 0; r < kDenseRows; ++r) add(r);
+  } else {
+    for (std::uint32_t r = 0; r < here; ++r) add(r);
+  }
+}
+
+}  // namespace
+}  // namespace kvsift

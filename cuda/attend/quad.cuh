@@ -1,0 +1,51 @@
+// Dot products by four neighbouring threads: thread q has lanes 4 q .. 4 q + 3. Their sums by the tree over lanes (i, i + 8),
+// (i, i + 4) ..., in which each exchange hands half of what a thread holds to its partner.
+#pragma once
+
+#include "cuda/core/device.cuh"
+
+namespace kvsift {
+namespace {
+
+// x + y of the partner `distance` away, where x is what this thread keeps and y what it gives.
+__device__ inline float kept_sum(float keep, float give, unsigned distance) {
+  return keep + __shfl_xor_sync(kAllLanes, give, distance);
+}
+
+__device__ inline float tree4(const float (&x)[4]) { return (x[0] + x[2]) + (x[1] + x[3]); }
+
+// Of four tokens; thread q gets the sums of token q.
+template <int Heads>
+__device__ inline void sums_of_four(const float (&lanes)[4][Heads][4], float (&sum)[Heads]) {
+  const bool high = (threadIdx.x & 2) != 0, odd = (threadIdx.x & 1) != 0;
+#pragma unroll
+  for (int h = 0; h < Heads; ++h) {
+    float x[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float even_token = kept_sum(high ? lanes[2][h][i] : lanes[0][h][i], high ? lanes[0][h][i] : lanes[2][h][i], 2);
+      const float odd_token = kept_sum(high ? lanes[3][h][i] : lanes[1][h][i], high ? lanes[1][h][i] : lanes[3][h][i], 2);
+      x[i] = kept_sum(odd ? odd_token : even_token, odd ? even_token : odd_token, 1);
+    }
+    sum[h] = tree4(x);
+  }
+}
+
+// Of two tokens and four query heads; thread q gets heads 2 (q % 2) and the next of token q / 2.
+__device__ inline void sums_of_two(const float (&lanes)[2][4][4], float (&sum)[2]) {
+  const bool high = (threadIdx.x & 2) != 0, odd = (threadIdx.x & 1) != 0;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    float x[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float low = kept_sum(high ? lanes[1][h][i] : lanes[0][h][i], high ? lanes[0][h][i] : lanes[1][h][i], 2);
+      const float up = kept_sum(high ? lanes[1][2 + h][i] : lanes[0][2 + h][i], high ? lanes[0][2 + h][i] : lanes[1][2 + h][i], 2);
+      x[i] = kept_sum(odd ? up : low, odd ? low : up, 1);
+    }
+    sum[h] = tree4(x);
+  }
+}
+
+}  // namespace
+}  // namespace kvsift

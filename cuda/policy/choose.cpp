@@ -1,0 +1,34 @@
+#include "cuda/policy/choose.h"
+
+namespace kvsift {
+namespace {
+
+constexpr std::uint32_t kMostFloats = 48 * 1024;  // of shared memory; every device since sm_80 has 160 KiB, sm_90 227 KiB
+
+// Rows lie 16 floats apart modulo 32: the lanes of two rows are in different banks.
+std::uint32_t row_floats(const Settings &s) { return (s.max_blocks + 31) / 32 * 32 + 16; }
+
+// All query heads' rows where they fit, else one, else none.
+std::uint32_t shared_floats(const CudaDevice &device, const Settings &s) {
+  const std::uint32_t room = device.shared_bytes > 12288 ? (device.shared_bytes - 12288) / 4 : 0;
+  const std::uint32_t most = room < kMostFloats ? room : kMostFloats, row = row_floats(s);
+  if (s.group * row <= most) return s.group * row;
+  return row <= most ? row : 0;
+}
+
+}  // namespace
+
+kvsift_status allow_choose_shared(const CudaDevice &device, const Settings &s, kvsift_error *error) {
+  return allow_shared(device, kKernel_choose, shared_floats(device, s) * 4, error);
+}
+
+kvsift_status launch_choose(const Launcher &to, const ChooseArgs &asked, std::uint32_t heads) {
+  const Settings &s = asked.call.image.s;
+  ChooseArgs args = asked;
+  args.shared_floats = args.scored != 0 ? shared_floats(to.device, s) : 0;
+  args.shared_stride = row_floats(s);
+  const LaunchShape shape{s.lists, heads, 1, kChooseThreads, args.shared_floats * 4};
+  return launch(to.device, kKernel_choose, shape, to.stream, args, to.error);
+}
+
+}  // namespace kvsift
