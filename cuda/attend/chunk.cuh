@@ -93,16 +93,28 @@ __device__ inline void soften(float *logits, std::uint32_t heads, std::uint32_t 
   for (std::uint32_t g = threadIdx.x / kWarpThreads; g < heads; g += kAttendThreads / kWarpThreads) {
     float *row = logits + g * kChunk;
     float max = -infinity(), sum = 0.0f;
-    for (std::uint32_t i = lane; i < count; i += kWarpThreads) max = row[i] > max ? row[i] : max;
+#pragma unroll
+    for (std::uint32_t n = 0; n < kChunk / kWarpThreads; ++n) {
+      const std::uint32_t i = n * kWarpThreads + lane;
+      if (i < count && row[i] > max) max = row[i];
+    }
 #pragma unroll
     for (unsigned step = 16; step > 0; step /= 2) {
       const float other = __shfl_xor_sync(kAllLanes, max, step);
       max = other > max ? other : max;
     }
     const bool hidden = !(max > -infinity());
-    for (std::uint32_t i = lane; i < count; i += kWarpThreads) row[i] = hidden ? 0.0f : exp1(row[i] - max);
+#pragma unroll 4
+    for (std::uint32_t n = 0; n < kChunk / kWarpThreads; ++n) {
+      const std::uint32_t i = n * kWarpThreads + lane;
+      if (i < count) row[i] = hidden ? 0.0f : exp1(row[i] - max);
+    }
     __syncwarp();
-    for (std::uint32_t i = lane; i < count && lane < 16; i += 16) sum = sum + row[i];
+#pragma unroll
+    for (std::uint32_t n = 0; n < kChunk / 16; ++n) {
+      const std::uint32_t i = n * 16 + lane;
+      if (lane < 16 && i < count) sum = sum + row[i];
+    }
 #pragma unroll
     for (unsigned step = 8; step > 0; step /= 2) sum = sum + __shfl_xor_sync(kAllLanes, sum, step);
     if (lane != 0) continue;

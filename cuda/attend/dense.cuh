@@ -74,8 +74,7 @@ __device__ inline void dot_rows(const DenseChunk<Tiles> &chunk, std::uint32_t st
   for (int tile = 0; tile < Tiles; ++tile) {
     const float *queries = chunk.queries + tile * 4 * s.dim16;
     float lanes[2][4][4] = {};
-#pragma unroll 4
-    for (std::uint32_t c = 4 * q; c < s.c.head_dim; c += 16) {
+    by_elements<4>(s.c.head_dim, [&](std::uint32_t c) {
       float a[4], b[4];
       load4(low + c, a);
       load4(high + c, b);
@@ -89,7 +88,7 @@ __device__ inline void dot_rows(const DenseChunk<Tiles> &chunk, std::uint32_t st
           lanes[1][h][i] = __fmaf_rn(x[i], b[i], lanes[1][h][i]);
         }
       }
-    }
+    });
     float dot[2];
     sums_of_two(lanes, dot);
     const std::uint32_t r = k + q / 2 * 8;
@@ -111,7 +110,10 @@ __device__ inline void soften_warp(DenseChunk<Tiles> *chunk) {
     float(&max)[4] = chunk->max[tile];
     float(&sum)[4] = chunk->sum[tile];
     for (int h = 0; h < 4; ++h) max[h] = -infinity(), sum[h] = 0.0f;
-    for (std::uint32_t i = lane; i < chunk->count; i += kWarpThreads) {
+#pragma unroll
+    for (std::uint32_t n = 0; n < kChunk / kWarpThreads; ++n) {
+      const std::uint32_t i = n * kWarpThreads + lane;
+      if (i >= chunk->count) continue;
       float4 x = logits[i];
 #pragma unroll
       for (int h = 0; h < 4; ++h) max[h] = part(x, h) > max[h] ? part(x, h) : max[h];
@@ -124,18 +126,23 @@ __device__ inline void soften_warp(DenseChunk<Tiles> *chunk) {
         max[h] = other > max[h] ? other : max[h];
       }
     }
-#pragma unroll 1
-    for (std::uint32_t i = lane; i < chunk->count; i += kWarpThreads) {
+#pragma unroll 2
+    for (std::uint32_t n = 0; n < kChunk / kWarpThreads; ++n) {
+      const std::uint32_t i = n * kWarpThreads + lane;
+      if (i >= chunk->count) continue;
       float4 x = logits[i];
 #pragma unroll
       for (int h = 0; h < 4; ++h) part(x, h) = max[h] > -infinity() ? exp1(part(x, h) - max[h]) : 0.0f;
       logits[i] = x;
     }
     __syncwarp();
-    for (std::uint32_t i = lane; i < chunk->count && lane < 16; i += 16) {
-      float4 x = logits[i];
+#pragma unroll 4
+    for (std::uint32_t n = 0; n < kChunk / 16; ++n) {
+      const std::uint32_t i = n * 16 + lane;
+      const bool counts = lane < 16 && i < chunk->count;
+      float4 x = logits[counts ? i : 0];
 #pragma unroll
-      for (int h = 0; h < 4; ++h) sum[h] = sum[h] + part(x, h);
+      for (int h = 0; h < 4; ++h) sum[h] = counts ? sum[h] + part(x, h) : sum[h];
     }
 #pragma unroll
     for (int h = 0; h < 4; ++h) {

@@ -1,6 +1,8 @@
 // Logits of a chunk: four neighbouring threads take four tokens at a time, a warp 32.
 #pragma once
 
+#include <type_traits>
+
 #include "cuda/attend/chunk.cuh"
 #include "cuda/attend/quad.cuh"
 
@@ -21,40 +23,64 @@ __device__ inline void key_part<AnyType>(const std::uint8_t *row, const kvsift_v
   for (std::uint32_t i = 0; i < 4; ++i) out[i] = c + i < dim ? element_at(row, view.type, c + i) : 0.0f;
 }
 
-// Tokens `first` + 0, 8, 16 and 24 of the chunk, for `Heads` query heads from `queries` on.
-template <class T, int Heads>
-__device__ inline void dot_tile(const AttendPlan &plan, const ChunkShared &shared, const float *queries, std::uint32_t first,
-                                std::uint32_t count, float *logits) {
+// Steps whose keys are under way together.
+template <class T>
+constexpr int kBatchOf = sizeof(T) == 4 ? 4 : 8;
+template <>
+constexpr int kBatchOf<AnyType> = 1;
+
+// Partial sums of `Tokens` tokens from `first` on, 8 apart, with `Heads` query heads from `queries` on.
+template <class T, int Tokens, int Heads>
+__device__ inline void dot_lanes(const AttendPlan &plan, const ChunkShared &shared, const float *queries, std::uint32_t first,
+                                 float (&lanes)[Tokens][Heads][4]) {
   const Settings &s = plan.head.settings();
-  const kvsift_view &view = plan.args.cache.keys;
-  const std::uint8_t *row[4];
+  const std::uint8_t *row[Tokens];
 #pragma unroll
-  for (int t = 0; t < 4; ++t) row[t] = shared.keys[first + 8 * t];
-  float lanes[4][Heads][4] = {};
-#pragma unroll 4
-  for (std::uint32_t c = threadIdx.x % 4 * 4; c < s.c.head_dim; c += 16) {
-    float key[4][4];
+  for (int t = 0; t < Tokens; ++t) row[t] = shared.keys[first + 8 * t];
+  by_elements<kBatchOf<T>>(std::is_same<T, AnyType>::value ? s.dim16 : s.c.head_dim, [&](std::uint32_t c) {
+    float key[Tokens][4];
 #pragma unroll
-    for (int t = 0; t < 4; ++t) key_part<T>(row[t], view, c, s.c.head_dim, key[t]);
+    for (int t = 0; t < Tokens; ++t) key_part<T>(row[t], plan.args.cache.keys, c, s.c.head_dim, key[t]);
 #pragma unroll
     for (int h = 0; h < Heads; ++h) {
       float x[4];
       load4(queries + h * s.dim16 + c, x);
 #pragma unroll
-      for (int t = 0; t < 4; ++t) {
+      for (int t = 0; t < Tokens; ++t) {
 #pragma unroll
         for (int l = 0; l < 4; ++l) lanes[t][h][l] = __fmaf_rn(x[l], key[t][l], lanes[t][h][l]);
       }
     }
-  }
-  float dot[Heads];
-  sums_of_four<Heads>(lanes, dot);
-  const std::uint32_t own = first + threadIdx.x % 4 * 8;
-  if (own >= count) return;
+  });
+}
+
+__device__ inline void put_logit(const AttendPlan &plan, const ChunkShared &shared, float dot, std::uint32_t i,
+                                 std::uint32_t count, float *logits) {
+  if (plan.args.cache.keys.scales != nullptr) dot = dot * shared.key_scales[i];
+  if (i < count) logits[i] = dot * plan.head.settings().scale;
+}
+
+// Tokens `first` + 0, 8, 16 and 24 of the chunk: of one query head together, of four in turn by twos.
+template <class T, int Heads>
+__device__ inline void dot_tile(const AttendPlan &plan, const ChunkShared &shared, const float *queries, std::uint32_t first,
+                                std::uint32_t count, float *logits) {
+  const std::uint32_t q = threadIdx.x % 4;
+  if constexpr (Heads == 1) {
+    float lanes[4][1][4] = {}, dot[1];
+    dot_lanes<T>(plan, shared, queries, first, lanes);
+    sums_of_four<1>(lanes, dot);
+    put_logit(plan, shared, dot[0], first + 8 * q, count, logits);
+  } else {
+#pragma unroll 1
+    for (std::uint32_t from = first; from < first + kWarpThreads; from += 16) {
+      float lanes[2][kHeadTile][4] = {}, dot[2];
+      dot_lanes<T>(plan, shared, queries, from, lanes);
+      sums_of_two(lanes, dot);
 #pragma unroll
-  for (int h = 0; h < Heads; ++h) {
-    if (view.scales != nullptr) dot[h] = dot[h] * shared.key_scales[own];
-    logits[h * kChunk + own] = dot[h] * s.scale;
+      for (int i = 0; i < 2; ++i) {
+        put_logit(plan, shared, dot[i], from + q / 2 * 8, count, logits + (q % 2 * 2 + static_cast<std::uint32_t>(i)) * kChunk);
+      }
+    }
   }
 }
 

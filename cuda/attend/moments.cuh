@@ -43,8 +43,7 @@ __device__ inline PageQuad quad_of(std::uint32_t stretch) {
 template <class T, class Add>
 __device__ inline void walk_pages(const T *a, const T *b, const std::uint32_t (&page)[2], const float *queries,
                                   std::uint32_t dim16, PageLanes *lanes, Add add) {
-#pragma unroll 8
-  for (std::uint32_t c = threadIdx.x % 4 * 4; c < dim16; c += 16) {
+  by_elements<8>(dim16, [&](std::uint32_t c) {
     float of_a[2][4], of_b[2][4];
 #pragma unroll
     for (int p = 0; p < 2; ++p) {
@@ -61,7 +60,7 @@ __device__ inline void walk_pages(const T *a, const T *b, const std::uint32_t (&
         for (int i = 0; i < 4; ++i) add(&lanes->dot[p][q][i], &lanes->spread[p][q][i], x[i], of_a[p][i], of_b[p][i]);
       }
     }
-  }
+  });
 }
 
 struct Page {

@@ -7,6 +7,25 @@
 namespace kvsift {
 namespace {
 
+// step(c) for `steps` element numbers c, 16 apart. kBatch of them are one stretch of code, so that their loads are under way
+// together: a loop that counted c itself would have to look after each.
+template <int kBatch, class Step>
+__device__ inline void by_batches(std::uint32_t c, std::uint32_t steps, Step step) {
+  for (std::uint32_t batch = 0; batch < steps / kBatch; ++batch) {
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i, c += 16) step(c);
+  }
+  if constexpr (kBatch > 1) by_batches<kBatch / 2>(c, steps % kBatch, step);
+}
+
+// The thread's element numbers 4 q, 4 q + 16 ... below `dim`, a multiple of 4.
+template <int kBatch, class Step>
+__device__ inline void by_elements(std::uint32_t dim, Step step) {
+  const std::uint32_t own = threadIdx.x % 4 * 4;
+  by_batches<kBatch>(own, dim / 16, step);
+  if (own < dim % 16) step(dim / 16 * 16 + own);
+}
+
 // x + y of the partner `distance` away, where x is what this thread keeps and y what it gives.
 __device__ inline float kept_sum(float keep, float give, unsigned distance) {
   return keep + __shfl_xor_sync(kAllLanes, give, distance);

@@ -107,10 +107,12 @@ __device__ inline void add_stage(const ValueRows &rows, const ChunkShared &share
   const auto *row = reinterpret_cast<const T *>(stage) + part.column;
   std::uint32_t i = 0;
 #pragma unroll 2
-  for (; i + 4 <= count; i += 4, row += 4 * rows.columns) {
+  for (std::uint32_t n = 0; n < count / 4; ++n, i += 4, row += 4 * rows.columns) {
     add_rows<T, Heads, 4>(rows, shared, weights, part, row, first + i, acc);
   }
-  for (; i < count; ++i, row += rows.columns) add_rows<T, Heads, 1>(rows, shared, weights, part, row, first + i, acc);
+  for (std::uint32_t n = 0; n < count % 4; ++n, ++i, row += rows.columns) {
+    add_rows<T, Heads, 1>(rows, shared, weights, part, row, first + i, acc);
+  }
 }
 
 // The stages 0 and 1 must have been fetched. `to[g]` of the part's heads receive their two columns.

@@ -33,14 +33,14 @@ struct Ranked {
 };
 
 __device__ inline void copy_row(const float *from, std::uint32_t count, float *to) {
-  for (std::uint32_t i = threadIdx.x; i < count; i += blockDim.x) to[i] = from[i];
+  each_place(count, [&](std::uint32_t i) { to[i] = from[i]; });
 }
 
 // Scores of the group's query heads as one row, which scratch has too.
 __device__ inline Ranked reduced(const ListWork &work, std::uint32_t blocks, float *shared) {
   const Settings &s = work.image().s;
   const Scratch scratch = work.head.scratch();
-  GroupRows rows{scratch.scores, scratch.stride, s.group, blocks};
+  GroupRows rows{scratch.scores, static_cast<std::uint32_t>(scratch.stride), s.group, blocks};
   if (s.group * work.args.shared_stride <= work.args.shared_floats) {
     rows.scores = shared, rows.stride = work.args.shared_stride;
     for (std::uint32_t g = 0; g < s.group; ++g) copy_row(scratch.scores + g * scratch.stride, blocks, rows.row(g));

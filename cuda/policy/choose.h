@@ -7,7 +7,7 @@
 
 namespace kvsift {
 
-constexpr std::uint32_t kChooseThreads = 1024;
+constexpr std::uint32_t kChooseThreads = 1024;  // at most
 constexpr std::uint32_t kNearBlocks = 1024;  // of a choice, in shared memory
 
 // One block a list: blockIdx.x counts the lists of a KV head.

@@ -71,8 +71,10 @@ __device__ inline std::uint32_t key_of_rank(const float *scores, std::uint32_t c
   for (unsigned shift = 32; shift > 0; ++pass) {
     shift -= kDigitBits;
     for (std::uint32_t i = threadIdx.x; i < kDigits; i += blockDim.x) histogram[(pass + 1) % 2][i] = 0;
-    for (std::uint32_t first = 0; first < count; first += blockDim.x) {
-      const std::uint32_t i = first + threadIdx.x;
+    const std::uint32_t turns = (count + blockDim.x - 1) / blockDim.x;
+#pragma unroll 2
+    for (std::uint32_t n = 0; n < turns; ++n) {
+      const std::uint32_t i = n * blockDim.x + threadIdx.x;
       const std::uint32_t key = i < count ? key_of(scores[i]) : 0;
       const bool counts = i < count && (pass == 0 || key >> shift >> kDigitBits == prefix);
       count_digit(key >> shift & (kDigits - 1), counts, histogram[pass % 2]);
@@ -102,8 +104,11 @@ __device__ inline std::uint32_t take_blocks(const float *scores, std::uint32_t b
   const std::uint32_t warps = blockDim.x / kWarpThreads, warp = threadIdx.x / kWarpThreads, lane = threadIdx.x % kWarpThreads;
   const std::uint32_t each = (count + blockDim.x - 1) / blockDim.x * kWarpThreads;
   const std::uint32_t from = warp * each < count ? warp * each : count, to = count - from < each ? count : from + each;
+  const std::uint32_t turns = (to - from + kWarpThreads - 1) / kWarpThreads;
   std::uint32_t above = 0, equal = 0;
-  for (std::uint32_t first = from; first < to; first += kWarpThreads) {
+#pragma unroll 4
+  for (std::uint32_t n = 0; n < turns; ++n) {
+    const std::uint32_t first = from + n * kWarpThreads;
     const float score = first + lane < to ? scores[first + lane] : -infinity();
     above += static_cast<std::uint32_t>(__popc(__ballot_sync(kAllLanes, t.above(score))));
     equal += static_cast<std::uint32_t>(__popc(__ballot_sync(kAllLanes, t.at(score))));
@@ -117,7 +122,9 @@ __device__ inline std::uint32_t take_blocks(const float *scores, std::uint32_t b
   const std::uint32_t all_equal = __shfl_sync(kAllLanes, equal_before + equal_here, last);
   std::uint32_t taken = __shfl_sync(kAllLanes, above_before, warp), equals = __shfl_sync(kAllLanes, equal_before, warp);
   const unsigned lower = (1u << lane) - 1;
-  for (std::uint32_t first = from; first < to; first += kWarpThreads) {
+#pragma unroll 2
+  for (std::uint32_t n = 0; n < turns; ++n) {
+    const std::uint32_t first = from + n * kWarpThreads;
     const float score = first + lane < to ? scores[first + lane] : -infinity();
     const bool is_above = t.above(score), is_equal = t.at(score);
     const unsigned aboves = __ballot_sync(kAllLanes, is_above), at = __ballot_sync(kAllLanes, is_equal);

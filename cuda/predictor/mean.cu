@@ -18,9 +18,11 @@ __device__ void find_filled(const History &h, const PredictionPlan &plan, std::u
   __syncthreads();
   if (first / kLanes + g >= last) return;
   std::uint32_t filled = 0;
+  constexpr std::uint32_t kStep = kMeanThreads / kGroups;
 #pragma unroll 4
-  for (std::uint32_t r = threadIdx.x / kGroups; r < plan.rows; r += kMeanThreads / kGroups) {
-    filled |= h.filled(h.s_slot(plan, r))[first / kLanes + g];
+  for (std::uint32_t n = 0; n < (plan.rows + kStep - 1) / kStep; ++n) {
+    const std::uint32_t r = n * kStep + threadIdx.x / kGroups;
+    if (r < plan.rows) filled |= h.filled(h.s_slot(plan, r))[first / kLanes + g];
   }
   if (filled != 0) any[g] = 1;
 }
