@@ -155,14 +155,14 @@ __device__ inline void dense_chunk(DenseChunk<Tiles> *chunk) {
   const AttendPlan &plan = chunk->plan;
   const bool values = plan.args.row_only == 0;
   const std::uint32_t stages = chunk->stages(), lane = lane_of_warp(), heads = chunk->heads();
-  fetch_rows(*chunk, 0);
-  fetch_rows(*chunk, 1);
+  fetch_rows<T>(*chunk, 0);
+  fetch_rows<T>(*chunk, 1);
   for (std::uint32_t stage = 0; stage < stages; ++stage) {
     wait_copies<1>();
     __syncwarp();
     dot_rows<T>(*chunk, stage);
     __syncwarp();
-    if (values || stage + 2 < stages) fetch_rows(*chunk, stage + 2);
+    if (values || stage + 2 < stages) fetch_rows<T>(*chunk, stage + 2);
   }
   if (plan.observes) put_maxima(DenseBlocks<Tiles>(*chunk));
   soften_warp(chunk);
@@ -182,7 +182,7 @@ __device__ inline void dense_chunk(DenseChunk<Tiles> *chunk) {
     __syncwarp();
     add_values<T>(*chunk, stage, column, acc);
     __syncwarp();
-    fetch_rows(*chunk, stage + 2);
+    fetch_rows<T>(*chunk, stage + 2);
   }
 #pragma unroll
   for (int i = 0; i < 4 * Tiles; ++i) {
@@ -200,9 +200,7 @@ __device__ inline void attend_dense(const AttendPlan &plan, char *dynamic) {
   widen_queries(plan.args.call, plan.head, plan.args.query, queries, false);
   const std::uint32_t warp = threadIdx.x / kWarpThreads, tokens = plan.step.tokens;
   char *own = dynamic + room.queries + warp * room.warp;
-  const DenseRing ring{reinterpret_cast<std::uint8_t *>(own + room.logits + room.scales),
-                       reinterpret_cast<float *>(own + room.logits), room.pitch,
-                       s.c.head_dim * static_cast<std::uint32_t>(sizeof(T)) / 16};
+  const DenseRing ring = dense_ring(room, own, s.c.head_dim * static_cast<std::uint32_t>(sizeof(T)));
   for (std::uint32_t c = blockIdx.x + gridDim.x * warp; c < plan.chunks(0); c += gridDim.x * kDenseWarps) {
     const std::uint32_t first = c * kChunk;
     DenseChunk<Tiles> chunk{plan, queries, reinterpret_cast<float4 *>(own), ring, c, first,

@@ -12,9 +12,18 @@ namespace {
 
 struct DenseRing {
   std::uint8_t *rows;  // [2][kDenseRows] of `pitch` bytes
-  float *scales;       // [2][kDenseRows]
-  std::uint32_t pitch, pieces;  // 16 bytes each
+  float *scales;       // [2][kDenseRows], of int8 rows
+  std::uint32_t pitch;
+  std::uint32_t of, piece, each;  // the lane copies 16 bytes at `piece` of rows `of`, `of` + `each` ...; none if `of` is `each`
 };
+
+__device__ inline std::uint32_t lane_of_warp() { return threadIdx.x % kWarpThreads; }
+
+__device__ inline DenseRing dense_ring(const DenseRoom &room, char *own, std::uint32_t row_bytes) {
+  const std::uint32_t pieces = row_bytes / 16, each = kWarpThreads / pieces;
+  return DenseRing{reinterpret_cast<std::uint8_t *>(own + room.logits + room.scales), reinterpret_cast<float *>(own + room.logits),
+                   room.pitch, lane_of_warp() / pieces, lane_of_warp() % pieces * 16, each};
+}
 
 // One warp's chunk: tokens [first, first + count) of all.
 template <int Tiles>
@@ -33,32 +42,62 @@ struct DenseChunk {
   }
 };
 
-__device__ inline std::uint32_t lane_of_warp() { return threadIdx.x % kWarpThreads; }
+// Copies whose rows lie `stride` bytes apart, from `row` on.
+__device__ inline void copy_rows(const DenseRing &ring, const std::uint8_t *row, std::uint64_t stride, std::uint8_t *to) {
+  if (ring.of >= ring.each) return;
+  const std::uint8_t *from = row + ring.of * stride + ring.piece;
+  const std::uint64_t step = ring.each * stride;
+  to += ring.of * ring.pitch + ring.piece;
+#pragma unroll 8
+  for (std::uint32_t n = 0; n < (kDenseRows + ring.each - 1) / ring.each; ++n) {
+    if (n * ring.each + ring.of < kDenseRows) copy_async(to, from);
+    from += step, to += ring.each * ring.pitch;
+  }
+}
+
+// Rows of a page table whose pages are shorter than a stage, or of which some are missing: one lane finds each.
+template <int Tiles>
+__device__ inline void copy_scattered(const DenseChunk<Tiles> &chunk, const kvsift_view &view, const PageTable &table,
+                                      std::uint32_t from, std::uint8_t *to) {
+  const std::uint32_t r = lane_of_warp() % kDenseRows, i = from + r;
+  const std::uint32_t token = chunk.first + (i < chunk.count ? i : chunk.count - 1), head = chunk.plan.head.kv_head;
+  if (table.entries != nullptr && table.entries[token >> table.shift] < 0) report(chunk.plan.args.call, kFaultTable, head);
+  const auto address = reinterpret_cast<std::uintptr_t>(row_of_token(view, table, token, head).data);
+  for (std::uint32_t n = 0; n < kDenseRows; n += chunk.ring.each) {
+    const std::uint32_t row = n + chunk.ring.of;
+    const std::uintptr_t own = __shfl_sync(kAllLanes, address, row % kDenseRows);
+    if (chunk.ring.of >= chunk.ring.each || row >= kDenseRows) continue;
+    copy_async(to + row * chunk.ring.pitch + chunk.ring.piece, reinterpret_cast<const std::uint8_t *>(own) + chunk.ring.piece);
+  }
+}
+
+template <int Tiles>
+__device__ inline void fetch_scales(const DenseChunk<Tiles> &chunk, const kvsift_view &view, const PageTable &table,
+                                    std::uint32_t stage, std::uint32_t from) {
+  const std::uint32_t r = lane_of_warp(), i = from + r;
+  if (r >= kDenseRows) return;
+  const std::uint32_t token = chunk.first + (i < chunk.count ? i : chunk.count - 1);
+  chunk.ring.scales[stage % 2 * kDenseRows + r] = row_of_token(view, table, token, chunk.plan.head.kv_head).scale;
+}
 
 // Stage `stage`: the keys' stages, then the values'. Beyond the chunk's end its last row again.
-template <int Tiles>
+template <class T, int Tiles>
 __device__ inline void fetch_rows(const DenseChunk<Tiles> &chunk, std::uint32_t stage) {
   const CacheArgs &cache = chunk.plan.args.cache;
-  const std::uint32_t stages = chunk.stages(), lane = lane_of_warp(), head = chunk.plan.head.kv_head;
+  const std::uint32_t stages = chunk.stages(), head = chunk.plan.head.kv_head;
   if (stage < 2 * stages) {
-    const std::uint32_t r = lane % kDenseRows, i = stage % stages * kDenseRows + r;
-    const std::uint32_t token = chunk.first + (i < chunk.count ? i : chunk.count - 1);
+    const kvsift_view &view = stage < stages ? cache.keys : cache.values;
+    const std::uint32_t from = (stage < stages ? stage : stage - stages) * kDenseRows, token = chunk.first + from;
     PageTable table{cache.table, cache.page_shift};
     if (table.entries != nullptr) table.entries += std::uint64_t{cache.table_stride} * head;
-    if (table.entries != nullptr && table.entries[token >> table.shift] < 0) report(chunk.plan.args.call, kFaultTable, head);
-    const DeviceRow own = row_of_token(stage < stages ? cache.keys : cache.values, table, token, head);
-    if (lane < kDenseRows) chunk.ring.scales[stage % 2 * kDenseRows + r] = own.scale;
-    const auto address = reinterpret_cast<std::uintptr_t>(own.data);
-    const std::uint32_t each = kWarpThreads / chunk.ring.pieces, of = lane / chunk.ring.pieces, piece = lane % chunk.ring.pieces;
-    std::uint8_t *to = chunk.ring.rows + stage % 2 * kDenseRows * chunk.ring.pitch + piece * 16;
-#pragma unroll 4
-    for (std::uint32_t from = 0; from < kDenseRows; from += each) {
-      const std::uint32_t to_row = from + of;
-      const std::uintptr_t row = __shfl_sync(kAllLanes, address, to_row % kDenseRows);
-      if (of < each && to_row < kDenseRows) {
-        copy_async(to + to_row * chunk.ring.pitch, reinterpret_cast<const std::uint8_t *>(row) + piece * 16);
-      }
+    std::uint8_t *to = chunk.ring.rows + stage % 2 * kDenseRows * chunk.ring.pitch;
+    const bool one_page = table.entries == nullptr || (1u << table.shift >= kDenseRows && table.entries[token >> table.shift] >= 0);
+    if (one_page && from + kDenseRows <= chunk.count) {
+      copy_rows(chunk.ring, row_of_token(view, table, token, head).data, view.token_stride, to);
+    } else {
+      copy_scattered(chunk, view, table, from, to);
     }
+    if (sizeof(T) == 1) fetch_scales(chunk, view, table, stage, from);
   }
   end_copies();
 }
@@ -92,9 +131,12 @@ __device__ inline void dot_rows(const DenseChunk<Tiles> &chunk, std::uint32_t st
     float dot[2];
     sums_of_two(lanes, dot);
     const std::uint32_t r = k + q / 2 * 8;
-    const float scale = chunk.ring.scales[stage % 2 * kDenseRows + r];
+    if (sizeof(T) == 1) {
+      const float scale = chunk.ring.scales[stage % 2 * kDenseRows + r];
+      dot[0] = dot[0] * scale, dot[1] = dot[1] * scale;
+    }
     auto *to = reinterpret_cast<float2 *>(chunk.logits + tile * kChunk + stage * kDenseRows + r) + q % 2;
-    *to = make_float2(dot[0] * scale * s.scale, dot[1] * scale * s.scale);
+    *to = make_float2(dot[0] * s.scale, dot[1] * s.scale);
   }
 }
 

@@ -5,7 +5,7 @@
 namespace kvsift {
 namespace {
 
-constexpr std::uint32_t kBlocksOfMultiprocessor = 2;
+constexpr std::uint32_t kBlocksOfMultiprocessor = 3;
 
 kvsift_status score_pages(const Launcher &to, const Call &call, std::uint32_t heads, const kvsift_view &query, KernelId kernel) {
   const Settings &s = call.image.s;

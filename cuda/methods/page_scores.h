@@ -6,7 +6,7 @@
 
 namespace kvsift {
 
-constexpr std::uint32_t kScoreThreads = 256;
+constexpr std::uint32_t kScoreThreads = 128;
 constexpr std::uint32_t kPagesOfBlock = kScoreThreads / 2;  // at a time
 
 // Leaves scores[query head][page] in the head's scratch, and with the moments tail its logits in the spare rows.

@@ -40,16 +40,10 @@ __device__ inline void copy_row(const float *from, std::uint32_t count, float *t
 __device__ inline Ranked reduced(const ListWork &work, std::uint32_t blocks, float *shared) {
   const Settings &s = work.image().s;
   const Scratch scratch = work.head.scratch();
-  GroupRows rows{scratch.scores, static_cast<std::uint32_t>(scratch.stride), s.group, blocks};
-  if (s.group * work.args.shared_stride <= work.args.shared_floats) {
-    rows.scores = shared, rows.stride = work.args.shared_stride;
-    for (std::uint32_t g = 0; g < s.group; ++g) copy_row(scratch.scores + g * scratch.stride, blocks, rows.row(g));
-    __syncthreads();
-  }
-  reduce_group(s, work.args.kind, rows);
-  if (rows.scores == scratch.scores) return Ranked{rows.scores, rows.scores};
-  copy_row(rows.scores, blocks, scratch.scores);
-  return Ranked{scratch.scores, rows.scores};
+  const GroupRows from{scratch.scores, static_cast<std::uint32_t>(scratch.stride), s.group, blocks};
+  GroupRows rows = from;
+  if (s.group * work.args.shared_stride <= work.args.shared_floats) rows.scores = shared, rows.stride = work.args.shared_stride;
+  return Ranked{scratch.scores, reduce_group(s, work.args.kind, from, rows)};
 }
 
 // The scores that this list ranks.

@@ -36,14 +36,37 @@ __device__ inline float larger_of_warp(float x) {
   return x;
 }
 
+// use(i) for the thread's fours of places below `count`, then one(i) for the places that are left.
+template <class Use, class One>
+__device__ inline void each_four(std::uint32_t count, Use use, One one) {
+  const std::uint32_t fours = count / 4, turns = (fours + blockDim.x - 1) / blockDim.x, left = count % 4;
+#pragma unroll 2
+  for (std::uint32_t n = 0; n < turns; ++n) {
+    const std::uint32_t i = n * blockDim.x + threadIdx.x;
+    if (i < fours) use(4 * i);
+  }
+  if (threadIdx.x < left) one(4 * fours + threadIdx.x);
+}
+
+__device__ inline float4 four_at(const float *row) { return *reinterpret_cast<const float4 *>(row); }
+__device__ inline void put_four(float *row, float4 v) { *reinterpret_cast<float4 *>(row) = v; }
+__device__ inline float larger(float a, float b) { return a > b ? a : b; }
+
 // The largest score of each row.
 __device__ inline void find_maxima(const GroupRows &rows, float *max) {
   __shared__ float of_warp[KVSIFT_MAX_GROUP][kWarpThreads];
   const std::uint32_t warps = blockDim.x / kWarpThreads, warp = threadIdx.x / kWarpThreads, lane = threadIdx.x % kWarpThreads;
+#pragma unroll 4
   for (std::uint32_t g = 0; g < rows.group; ++g) {
     const float *row = rows.row(g);
     float x = -infinity();
-    each_place(rows.count, [&](std::uint32_t i) { x = row[i] > x ? row[i] : x; });
+    each_four(
+        rows.count,
+        [&](std::uint32_t i) {
+          const float4 v = four_at(row + i);
+          x = larger(larger(v.x, v.y), larger(larger(v.z, v.w), x));
+        },
+        [&](std::uint32_t i) { x = larger(row[i], x); });
     x = larger_of_warp(x);
     if (lane == 0) of_warp[g][warp] = x;
   }
@@ -65,14 +88,22 @@ __device__ inline float lane_sum(const float *row, std::uint32_t lane, std::uint
   return sum;
 }
 
-// exp(x - max) in place, and one over each row's sum.
-__device__ inline void soften_group(const GroupRows &rows, float *inverse) {
+// exp(x - max) of `from` into `rows`, and one over each row's sum.
+__device__ inline void soften_group(const GroupRows &from, const GroupRows &rows, float *inverse) {
   __shared__ float max[KVSIFT_MAX_GROUP], lanes[KVSIFT_MAX_GROUP][16];
-  find_maxima(rows, max);
+  find_maxima(from, max);
+#pragma unroll 1
   for (std::uint32_t g = 0; g < rows.group; ++g) {
-    float *row = rows.row(g);
+    const float *in = from.row(g);
+    float *out = rows.row(g);
     const float most = max[g];
-    each_place(rows.count, [&](std::uint32_t i) { row[i] = exp1(row[i] - most); });
+    each_four(
+        rows.count,
+        [&](std::uint32_t i) {
+          const float4 v = four_at(in + i);
+          put_four(out + i, make_float4(exp1(v.x - most), exp1(v.y - most), exp1(v.z - most), exp1(v.w - most)));
+        },
+        [&](std::uint32_t i) { out[i] = exp1(in[i] - most); });
   }
   __syncthreads();
   if (threadIdx.x < rows.group * 16) {
@@ -83,37 +114,63 @@ __device__ inline void soften_group(const GroupRows &rows, float *inverse) {
   __syncthreads();
 }
 
-// One row of shares from those of the query heads, in row 0.
+// The query heads' scores at one place as one.
 template <bool kSoften, bool kMean>
-__device__ inline void join_rows(const GroupRows &rows, const float *inverse) {
-  const float share = 1.0f / static_cast<float>(rows.group);
-  each_place(rows.count, [&](std::uint32_t i) {
-    float all = 0.0f;
-#pragma unroll 4
-    for (std::uint32_t g = 0; g < rows.group; ++g) {
-      const float raw = rows.row(g)[i], x = kSoften ? __fmaf_rn(inverse[g], raw, 0.0f * raw) : raw;
-      if (g == 0) {
-        all = x;
-      } else if (kMean) {
-        all = all + x;
-      } else {
-        all = x > all ? x : all;
-      }
+struct Joiner {
+  const GroupRows &rows;
+  const float *inverse;
+  float share;
+
+  __device__ void add(std::uint32_t g, float raw, float *all) const {
+    const float x = kSoften ? __fmaf_rn(inverse[g], raw, 0.0f * raw) : raw;
+    if (g == 0) {
+      *all = x;
+    } else {
+      *all = kMean ? *all + x : larger(x, *all);
     }
-    rows.scores[i] = kMean ? __fmaf_rn(share, all, 0.0f * all) : all;
-  });
+  }
+  __device__ float end(float all) const { return kMean ? __fmaf_rn(share, all, 0.0f * all) : all; }
+};
+
+// One row of shares from those of the query heads, into `out` and, where it is not null, `copy`.
+template <bool kSoften, bool kMean>
+__device__ inline void join_rows(const GroupRows &rows, const float *inverse, float *out, float *copy) {
+  const Joiner<kSoften, kMean> join{rows, inverse, 1.0f / static_cast<float>(rows.group)};
+  each_four(
+      rows.count,
+      [&](std::uint32_t i) {
+        float4 all;
+#pragma unroll 4
+        for (std::uint32_t g = 0; g < rows.group; ++g) {
+          const float4 raw = four_at(rows.row(g) + i);
+          join.add(g, raw.x, &all.x), join.add(g, raw.y, &all.y), join.add(g, raw.z, &all.z), join.add(g, raw.w, &all.w);
+        }
+        all = make_float4(join.end(all.x), join.end(all.y), join.end(all.z), join.end(all.w));
+        put_four(out + i, all);
+        if (copy != nullptr) put_four(copy + i, all);
+      },
+      [&](std::uint32_t i) {
+        float all = 0.0f;
+        for (std::uint32_t g = 0; g < rows.group; ++g) join.add(g, rows.row(g)[i], &all);
+        out[i] = join.end(all);
+        if (copy != nullptr) copy[i] = join.end(all);
+      });
   __syncthreads();
 }
 
-__device__ inline void reduce_group(const Settings &s, ScoreKind kind, const GroupRows &rows) {
+// The scores of the group's query heads, in `from`, as one row in place of the first. Where `rows` lies in shared memory the
+// row is there too: returns where it is near.
+__device__ inline float *reduce_group(const Settings &s, ScoreKind kind, const GroupRows &from, const GroupRows &rows) {
   __shared__ float inverse[KVSIFT_MAX_GROUP];
   const bool mean = s.c.grouping == KVSIFT_GROUP_MEAN;
+  float *copy = from.scores == rows.scores ? nullptr : from.scores;
   if (kind == ScoreKind::kLog) {
-    soften_group(rows, inverse);
-    mean ? join_rows<true, true>(rows, inverse) : join_rows<true, false>(rows, inverse);
+    soften_group(from, rows, inverse);
+    mean ? join_rows<true, true>(rows, inverse, rows.scores, copy) : join_rows<true, false>(rows, inverse, rows.scores, copy);
   } else {
-    mean ? join_rows<false, true>(rows, inverse) : join_rows<false, false>(rows, inverse);
+    mean ? join_rows<false, true>(from, inverse, rows.scores, copy) : join_rows<false, false>(from, inverse, rows.scores, copy);
   }
+  return rows.scores;
 }
 
 }  // namespace

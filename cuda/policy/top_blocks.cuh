@@ -42,7 +42,7 @@ __device__ inline std::uint32_t sum_of_lanes_before(std::uint32_t x) {
 }
 
 struct DigitOfRank {
-  std::uint32_t digit, rank;  // rank among those that have the digit
+  std::uint32_t digit, rank, count;  // rank among the `count` that have the digit
 };
 
 // The digit at which the `rank` largest are reached, counted from the largest. Worked on by one warp.
@@ -56,46 +56,48 @@ __device__ inline void find_digit(const std::uint32_t *histogram, std::uint32_t 
   if (before >= rank || rank > before + own) return;
 #pragma unroll
   for (std::uint32_t i = 0; i < kEach; ++i) {
-    if (before < rank && rank <= before + count[i]) *found = DigitOfRank{first - i, rank - before};
+    if (before < rank && rank <= before + count[i]) *found = DigitOfRank{first - i, rank - before, count[i]};
     before += count[i];
   }
 }
 
-// The key of the given rank, 1 .. count, and its rank among equals.
-__device__ inline std::uint32_t key_of_rank(const float *scores, std::uint32_t count, std::uint32_t *rank) {
+// What is taken: scores whose leading bits are above those of the threshold, and the first `equals` of those that have them.
+struct Threshold {
+  std::uint32_t key, equals;
+  unsigned shift;  // bits that do not matter
+  bool all;
+
+  __device__ bool above(float score) const { return score > -infinity() && (all || key_of(score) >> shift > key); }
+  __device__ bool at(float score) const { return score > -infinity() && !all && key_of(score) >> shift == key; }
+};
+
+// Of the `rank` largest of count scores, 1 .. count. Ends as soon as all that have the leading bits are taken.
+__device__ inline Threshold threshold_of(const float *scores, std::uint32_t count, std::uint32_t rank) {
   __shared__ std::uint32_t histogram[2][kDigits];
   __shared__ DigitOfRank found;
-  std::uint32_t prefix = 0, pass = 0;
+  Threshold t{0, rank, 32, false};
   for (std::uint32_t i = threadIdx.x; i < kDigits; i += blockDim.x) histogram[0][i] = 0;
   __syncthreads();
-  for (unsigned shift = 32; shift > 0; ++pass) {
-    shift -= kDigitBits;
+  for (std::uint32_t pass = 0; t.shift > 0; ++pass) {
+    const unsigned shift = t.shift -= kDigitBits;
     for (std::uint32_t i = threadIdx.x; i < kDigits; i += blockDim.x) histogram[(pass + 1) % 2][i] = 0;
     const std::uint32_t turns = (count + blockDim.x - 1) / blockDim.x;
 #pragma unroll 2
     for (std::uint32_t n = 0; n < turns; ++n) {
       const std::uint32_t i = n * blockDim.x + threadIdx.x;
       const std::uint32_t key = i < count ? key_of(scores[i]) : 0;
-      const bool counts = i < count && (pass == 0 || key >> shift >> kDigitBits == prefix);
+      const bool counts = i < count && (pass == 0 || key >> shift >> kDigitBits == t.key);
       count_digit(key >> shift & (kDigits - 1), counts, histogram[pass % 2]);
     }
     __syncthreads();
-    if (threadIdx.x < kWarpThreads) find_digit(histogram[pass % 2], *rank, &found);
+    if (threadIdx.x < kWarpThreads) find_digit(histogram[pass % 2], t.equals, &found);
     __syncthreads();
-    prefix = prefix << kDigitBits | found.digit;
-    *rank = found.rank;
+    t.key = t.key << kDigitBits | found.digit;
+    t.equals = found.rank;
+    if (found.count == found.rank) break;
   }
-  return prefix;
+  return t;
 }
-
-// What is taken: scores above the threshold, and the first `equals` of those at it.
-struct Threshold {
-  std::uint32_t key, equals;
-  bool all;
-
-  __device__ bool above(float score) const { return score > -infinity() && (all || key_of(score) > key); }
-  __device__ bool at(float score) const { return score > -infinity() && !all && key_of(score) == key; }
-};
 
 // Each warp takes neighbouring scores, and counts them before it knows where they go.
 __device__ inline std::uint32_t take_blocks(const float *scores, std::uint32_t begin, std::uint32_t count, const Threshold &t,
@@ -147,11 +149,7 @@ __device__ inline std::uint32_t take_blocks(const float *scores, std::uint32_t b
 __device__ inline std::uint32_t top_blocks(const float *scores, std::uint32_t begin, std::uint32_t count, std::uint32_t k,
                                            std::uint32_t *out, std::uint32_t *copy) {
   if (k == 0 || count == 0) return 0;
-  Threshold t{0, 0, k >= count};
-  if (!t.all) {
-    t.equals = k;
-    t.key = key_of_rank(scores + begin, count, &t.equals);
-  }
+  const Threshold t = k >= count ? Threshold{0, 0, 0, true} : threshold_of(scores + begin, count, k);
   return take_blocks(scores + begin, begin, count, t, out, copy);
 }
 
