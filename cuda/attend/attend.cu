@@ -28,8 +28,9 @@ __device__ inline void kept_chunk(const AttendPlan &plan, const ChunkRows &rows,
   const bool values = plan.args.row_only == 0;
   find_tokens(plan, list, chunk, count, shared);
   find_rows(plan, count, shared);
+  __syncthreads();
   const std::uint32_t columns = std::is_same<T, AnyType>::value ? s.dim16 : s.c.head_dim;
-  const ValueRows value_rows{&plan.args.cache.values, columns, s.c.head_dim, plan.args.cache.values.scales != nullptr, count};
+  const ValueRows value_rows{&plan.args.cache.values, columns, s.c.head_dim, count};
   if (values) {
     fetch_stage<T>(value_rows, *shared, 0, rows.stage);
     fetch_stage<T>(value_rows, *shared, 1, rows.stage);
@@ -99,10 +100,12 @@ __device__ inline void tail_chunk(const AttendPlan &plan, const ChunkRows &rows,
   const std::uint32_t first = chunk * kChunk;
   const std::uint32_t count = plan.pages() - first < kChunk ? plan.pages() - first : kChunk;
   const std::uint32_t page = first + (threadIdx.x < count ? threadIdx.x : 0);
-  shared->values[threadIdx.x] = plan.head.at<std::uint8_t>(at.value_mean) + std::uint64_t{page} * s.dim16 * sizeof(M);
-  if (sizeof(M) == 1) shared->value_scales[threadIdx.x] = plan.head.at<float>(at.value_mean_scale)[page];
+  if (threadIdx.x < kChunk) {
+    shared->values[threadIdx.x] = plan.head.at<std::uint8_t>(at.value_mean) + std::uint64_t{page} * s.dim16 * sizeof(M);
+    if (sizeof(M) == 1) shared->value_scales[threadIdx.x] = plan.head.at<float>(at.value_mean_scale)[page];
+  }
   __syncthreads();
-  const ValueRows value_rows{nullptr, s.dim16, s.dim16, sizeof(M) == 1, count};
+  const ValueRows value_rows{nullptr, s.dim16, s.dim16, count};
   fetch_stage<M>(value_rows, *shared, 0, rows.stage);
   fetch_stage<M>(value_rows, *shared, 1, rows.stage);
   page_logits(plan, rows, first, count);
@@ -149,21 +152,39 @@ __device__ inline void attend_chunks(const AttendPlan &plan, char *dynamic) {
   }
 }
 
+// Keys of a warp's chunk to logits, while what comes next is on its way: the values' first stages follow the keys' last.
+template <class T, int Tiles>
+__device__ inline void dense_logits(const DenseChunk<Tiles> &chunk, bool values, DenseSource *value_source) {
+  const CacheArgs &cache = chunk.plan.args.cache;
+  const std::uint32_t stages = chunk.stages();
+  DenseSource source = dense_start(chunk, cache.keys);
+  fetch_rows<T>(chunk, cache.keys, 0, 0, &source);
+  if (stages > 1) fetch_rows<T>(chunk, cache.keys, 1, 1, &source);
+  if (stages == 1 && values) fetch_rows<T>(chunk, cache.values, 0, 1, value_source);
+  for (std::uint32_t stage = 0; stage < stages; ++stage) {
+    const std::uint32_t next = stage + 2;
+    wait_copies<1>();
+    __syncwarp();
+    dot_rows<T>(chunk, stage, stage % 2);
+    __syncwarp();
+    if (next < stages) {
+      fetch_rows<T>(chunk, cache.keys, next, next % 2, &source);
+    } else if (values && next - stages < stages) {
+      fetch_rows<T>(chunk, cache.values, next - stages, next % 2, value_source);
+    } else {
+      end_copies();
+    }
+  }
+}
+
 // One warp's chunk.
 template <class T, int Tiles>
 __device__ inline void dense_chunk(DenseChunk<Tiles> *chunk) {
   const AttendPlan &plan = chunk->plan;
   const bool values = plan.args.row_only == 0;
   const std::uint32_t stages = chunk->stages(), lane = lane_of_warp(), heads = chunk->heads();
-  fetch_rows<T>(*chunk, 0);
-  fetch_rows<T>(*chunk, 1);
-  for (std::uint32_t stage = 0; stage < stages; ++stage) {
-    wait_copies<1>();
-    __syncwarp();
-    dot_rows<T>(*chunk, stage);
-    __syncwarp();
-    if (values || stage + 2 < stages) fetch_rows<T>(*chunk, stage + 2);
-  }
+  DenseSource source = dense_start(*chunk, plan.args.cache.values);
+  dense_logits<T>(*chunk, values, &source);
   if (plan.observes) put_maxima(DenseBlocks<Tiles>(*chunk));
   soften_warp(chunk);
   if (plan.observes) put_masses(DenseBlocks<Tiles>(*chunk));
@@ -177,12 +198,17 @@ __device__ inline void dense_chunk(DenseChunk<Tiles> *chunk) {
   if (!values) return;
   const std::uint32_t column = 4 * lane < plan.head.settings().c.head_dim ? 4 * lane : 0;
   float acc[Tiles][4][4] = {};
-  for (std::uint32_t stage = stages; stage < 2 * stages; ++stage) {
+  for (std::uint32_t stage = 0; stage < stages; ++stage) {
+    const std::uint32_t slot = (stages + stage) % 2;
     wait_copies<1>();
     __syncwarp();
-    add_values<T>(*chunk, stage, column, acc);
+    add_values<T>(*chunk, stage, slot, column, acc);
     __syncwarp();
-    fetch_rows<T>(*chunk, stage + 2);
+    if (stage + 2 < stages) {
+      fetch_rows<T>(*chunk, plan.args.cache.values, stage + 2, slot, &source);
+    } else {
+      end_copies();
+    }
   }
 #pragma unroll
   for (int i = 0; i < 4 * Tiles; ++i) {
@@ -201,7 +227,8 @@ __device__ inline void attend_dense(const AttendPlan &plan, char *dynamic) {
   const std::uint32_t warp = threadIdx.x / kWarpThreads, tokens = plan.step.tokens;
   char *own = dynamic + room.queries + warp * room.warp;
   const DenseRing ring = dense_ring(room, own, s.c.head_dim * static_cast<std::uint32_t>(sizeof(T)));
-  for (std::uint32_t c = blockIdx.x + gridDim.x * warp; c < plan.chunks(0); c += gridDim.x * kDenseWarps) {
+  if (warp >= plan.args.dense_warps) return;
+  for (std::uint32_t c = blockIdx.x + gridDim.x * warp; c < plan.chunks(0); c += gridDim.x * plan.args.dense_warps) {
     const std::uint32_t first = c * kChunk;
     DenseChunk<Tiles> chunk{plan, queries, reinterpret_cast<float4 *>(own), ring, c, first,
                             tokens - first < kChunk ? tokens - first : kChunk, {}, {}};
@@ -229,28 +256,28 @@ __device__ inline void attend(const AttendArgs &args, char *dynamic) {
 
 using namespace kvsift;
 
-KVSIFT_KERNEL_RESIDENT(attend_f32, AttendArgs, kAttendThreads, 2) {
+KVSIFT_KERNEL_RESIDENT(attend_f32, AttendArgs, kAttendThreads, 1) {
   KVSIFT_DYNAMIC_SHARED(dynamic);
   attend<float>(args, dynamic);
 }
 
-KVSIFT_KERNEL_RESIDENT(attend_f16, AttendArgs, kAttendThreads, 2) {
+KVSIFT_KERNEL_RESIDENT(attend_f16, AttendArgs, kAttendThreads, 1) {
   KVSIFT_DYNAMIC_SHARED(dynamic);
   attend<F16>(args, dynamic);
 }
 
-KVSIFT_KERNEL_RESIDENT(attend_bf16, AttendArgs, kAttendThreads, 2) {
+KVSIFT_KERNEL_RESIDENT(attend_bf16, AttendArgs, kAttendThreads, 1) {
   KVSIFT_DYNAMIC_SHARED(dynamic);
   attend<BF16>(args, dynamic);
 }
 
-KVSIFT_KERNEL_RESIDENT(attend_i8, AttendArgs, kAttendThreads, 2) {
+KVSIFT_KERNEL_RESIDENT(attend_i8, AttendArgs, kAttendThreads, 1) {
   KVSIFT_DYNAMIC_SHARED(dynamic);
   attend<std::int8_t>(args, dynamic);
 }
 
 // Keys and values of types of their own, odd sizes or unaligned rows: element by element.
-KVSIFT_KERNEL_RESIDENT(attend_any, AttendArgs, kAttendThreads, 2) {
+KVSIFT_KERNEL_RESIDENT(attend_any, AttendArgs, kAttendThreads, 1) {
   KVSIFT_DYNAMIC_SHARED(dynamic);
   attend<AnyType>(args, dynamic);
 }

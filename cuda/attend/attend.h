@@ -5,7 +5,7 @@
 
 namespace kvsift {
 
-constexpr std::uint32_t kAttendThreads = 256;
+constexpr std::uint32_t kAttendThreads = 512, kMergeThreads = 256;
 constexpr std::uint32_t kMostNarrow = 4 * kAttendThreads * 2;  // dimensions times query heads, but for attend_any
 constexpr std::uint32_t kChunk = 256;  // tokens, or pages, whose softmax is one
 
@@ -36,7 +36,7 @@ constexpr ChunkRoom chunk_room(const Settings &s) {
 }
 
 // Chunks that a warp takes alone, where there are more than kDenseRounds for each block.
-constexpr std::uint32_t kDenseRounds = 2, kDenseWarps = kAttendThreads / 32, kDenseRows = 16, kDenseDim = 128;
+constexpr std::uint32_t kDenseRounds = 3, kDenseRows = 16, kDenseDim = 128;
 
 struct DenseRoom {
   std::uint32_t queries, warp;          // of the block, then of each warp:
@@ -72,6 +72,7 @@ struct AttendArgs {
   std::uint32_t logits_of_selection;  // the tail's were left by the selection's scoring, else by a kernel before this one
   std::uint32_t tail_only;  // the selected tokens are another kernel's
   std::uint32_t dense_tiles;  // fours of query heads, where warps can take chunks alone; else 0
+  std::uint32_t dense_warps;  // how many of a block's warps do
 };
 
 }  // namespace kvsift

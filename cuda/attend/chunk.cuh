@@ -44,7 +44,7 @@ __device__ inline void find_tokens(const AttendPlan &plan, std::uint32_t list, s
                                    ChunkShared *shared) {
   const std::uint32_t first = chunk * kChunk, own = first + threadIdx.x;
   if (plan.everything) {
-    shared->tokens[threadIdx.x] = own;
+    if (threadIdx.x < kChunk) shared->tokens[threadIdx.x] = own;
     if (threadIdx.x == 0) shared->before = first - 1;
     __syncthreads();
     return;
@@ -54,10 +54,13 @@ __device__ inline void find_tokens(const AttendPlan &plan, std::uint32_t list, s
   std::uint32_t reached = 0;
   for (std::uint32_t at = 0; at < range_count && reached < first + count; at += kChunk) {
     const std::uint32_t r = at + threadIdx.x, here = range_count - at < kChunk ? range_count - at : kChunk;
-    const kvsift_range range = r < range_count ? ranges.ranges[r] : kvsift_range{0, 0};
+    const kvsift_range range = threadIdx.x < here ? ranges.ranges[r] : kvsift_range{0, 0};
     std::uint32_t total;
-    shared->starts[threadIdx.x] = reached + sum_before(range.end - range.begin, &total);
-    shared->begins[threadIdx.x] = range.begin;
+    const std::uint32_t start = reached + sum_before(range.end - range.begin, &total);
+    if (threadIdx.x < here) {
+      shared->starts[threadIdx.x] = start;
+      shared->begins[threadIdx.x] = range.begin;
+    }
     __syncthreads();
     const std::uint32_t end = reached + total;
     if (threadIdx.x < count && own >= reached && own < end) shared->tokens[threadIdx.x] = token_at(*shared, here, own);
@@ -71,6 +74,7 @@ __device__ inline void find_tokens(const AttendPlan &plan, std::uint32_t list, s
 
 // Where the chunk's rows lie.
 __device__ inline void find_rows(const AttendPlan &plan, std::uint32_t count, ChunkShared *shared) {
+  if (threadIdx.x >= kChunk) return;
   const CacheArgs &cache = plan.args.cache;
   const std::uint32_t head = plan.head.kv_head, i = threadIdx.x < count ? threadIdx.x : 0;
   PageTable table{cache.table, cache.page_shift};
@@ -83,7 +87,6 @@ __device__ inline void find_rows(const AttendPlan &plan, std::uint32_t count, Ch
   shared->key_scales[threadIdx.x] = key.scale;
   shared->values[threadIdx.x] = value.data;
   shared->value_scales[threadIdx.x] = value.scale;
-  __syncthreads();
 }
 
 // Maximum and exp(logit - max) of `heads` rows of `count` logits, sums with lane i adding elements i, i + 16 ...; a warp

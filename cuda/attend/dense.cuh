@@ -37,21 +37,37 @@ struct DenseChunk {
 
   __device__ std::uint32_t stages() const { return blocks_of(count, kDenseRows); }
   __device__ std::uint32_t heads() const { return plan.head.settings().group; }
-  __device__ const std::uint8_t *row(std::uint32_t stage, std::uint32_t r) const {
-    return ring.rows + (stage % 2 * kDenseRows + r) * ring.pitch;
+  __device__ const std::uint8_t *row(std::uint32_t in_slot, std::uint32_t r) const {
+    return ring.rows + (in_slot * kDenseRows + r) * ring.pitch;
   }
 };
 
-// Copies whose rows lie `stride` bytes apart, from `row` on.
-__device__ inline void copy_rows(const DenseRing &ring, const std::uint8_t *row, std::uint64_t stride, std::uint8_t *to) {
-  if (ring.of >= ring.each) return;
-  const std::uint8_t *from = row + ring.of * stride + ring.piece;
-  const std::uint64_t step = ring.each * stride;
+// Where a lane's copies of the next stage come from, as long as rows lie at one stride.
+struct DenseSource {
+  const std::uint8_t *from;    // of its first row
+  std::uint64_t step, stage;   // to its next one, and to the next stage's
+};
+
+__device__ inline DenseSource dense_source(const DenseRing &ring, const kvsift_view &view, const std::uint8_t *row) {
+  return DenseSource{row + ring.of * view.token_stride + ring.piece, ring.each * view.token_stride, kDenseRows * view.token_stride};
+}
+
+// At the chunk's first row; of a page table the stages find their own.
+template <int Tiles>
+__device__ inline DenseSource dense_start(const DenseChunk<Tiles> &chunk, const kvsift_view &view) {
+  return dense_source(chunk.ring, view, row_of(view, 0, chunk.first, chunk.plan.head.kv_head).data);
+}
+
+__device__ inline void copy_rows(const DenseRing &ring, const DenseSource &source, std::uint8_t *to) {
+  const std::uint8_t *from = source.from;
   to += ring.of * ring.pitch + ring.piece;
-#pragma unroll 8
-  for (std::uint32_t n = 0; n < (kDenseRows + ring.each - 1) / ring.each; ++n) {
-    if (n * ring.each + ring.of < kDenseRows) copy_async(to, from);
-    from += step, to += ring.each * ring.pitch;
+  if (ring.each == 2) {
+#pragma unroll
+    for (std::uint32_t n = 0; n < kDenseRows / 2; ++n, from += source.step, to += 2 * ring.pitch) copy_async(to, from);
+  } else if (ring.of < ring.each) {
+    for (std::uint32_t r = ring.of; r < kDenseRows; r += ring.each, from += source.step, to += ring.each * ring.pitch) {
+      copy_async(to, from);
+    }
   }
 }
 
@@ -73,42 +89,44 @@ __device__ inline void copy_scattered(const DenseChunk<Tiles> &chunk, const kvsi
 
 template <int Tiles>
 __device__ inline void fetch_scales(const DenseChunk<Tiles> &chunk, const kvsift_view &view, const PageTable &table,
-                                    std::uint32_t stage, std::uint32_t from) {
+                                    std::uint32_t slot, std::uint32_t from) {
   const std::uint32_t r = lane_of_warp(), i = from + r;
   if (r >= kDenseRows) return;
   const std::uint32_t token = chunk.first + (i < chunk.count ? i : chunk.count - 1);
-  chunk.ring.scales[stage % 2 * kDenseRows + r] = row_of_token(view, table, token, chunk.plan.head.kv_head).scale;
+  chunk.ring.scales[slot * kDenseRows + r] = row_of_token(view, table, token, chunk.plan.head.kv_head).scale;
 }
 
-// Stage `stage`: the keys' stages, then the values'. Beyond the chunk's end its last row again.
+// Stage `stage` of keys or of values on its way into slot `slot` of the ring. Beyond the chunk's end its last row again.
 template <class T, int Tiles>
-__device__ inline void fetch_rows(const DenseChunk<Tiles> &chunk, std::uint32_t stage) {
+__device__ inline void fetch_rows(const DenseChunk<Tiles> &chunk, const kvsift_view &view, std::uint32_t stage, std::uint32_t slot,
+                                  DenseSource *source) {
   const CacheArgs &cache = chunk.plan.args.cache;
-  const std::uint32_t stages = chunk.stages(), head = chunk.plan.head.kv_head;
-  if (stage < 2 * stages) {
-    const kvsift_view &view = stage < stages ? cache.keys : cache.values;
-    const std::uint32_t from = (stage < stages ? stage : stage - stages) * kDenseRows, token = chunk.first + from;
-    PageTable table{cache.table, cache.page_shift};
-    if (table.entries != nullptr) table.entries += std::uint64_t{cache.table_stride} * head;
-    std::uint8_t *to = chunk.ring.rows + stage % 2 * kDenseRows * chunk.ring.pitch;
-    const bool one_page = table.entries == nullptr || (1u << table.shift >= kDenseRows && table.entries[token >> table.shift] >= 0);
-    if (one_page && from + kDenseRows <= chunk.count) {
-      copy_rows(chunk.ring, row_of_token(view, table, token, head).data, view.token_stride, to);
-    } else {
-      copy_scattered(chunk, view, table, from, to);
-    }
-    if (sizeof(T) == 1) fetch_scales(chunk, view, table, stage, from);
+  const std::uint32_t from = stage * kDenseRows, token = chunk.first + from, head = chunk.plan.head.kv_head;
+  std::uint8_t *to = chunk.ring.rows + slot * kDenseRows * chunk.ring.pitch;
+  PageTable table{cache.table, cache.page_shift};
+  bool together = from + kDenseRows <= chunk.count;
+  if (table.entries != nullptr) {
+    table.entries += std::uint64_t{cache.table_stride} * head;
+    together = together && 1u << table.shift >= kDenseRows && table.entries[token >> table.shift] >= 0;
+    if (together) *source = dense_source(chunk.ring, view, row_of_token(view, table, token, head).data);
   }
+  if (together) {
+    copy_rows(chunk.ring, *source, to);
+  } else {
+    copy_scattered(chunk, view, table, from, to);
+  }
+  source->from += source->stage;
+  if (sizeof(T) == 1) fetch_scales(chunk, view, table, slot, from);
   end_copies();
 }
 
 // Logits of the stage's tokens: quad k of the warp takes rows k and k + 8.
 template <class T, int Tiles>
-__device__ inline void dot_rows(const DenseChunk<Tiles> &chunk, std::uint32_t stage) {
+__device__ inline void dot_rows(const DenseChunk<Tiles> &chunk, std::uint32_t stage, std::uint32_t slot) {
   const Settings &s = chunk.plan.head.settings();
   const std::uint32_t lane = lane_of_warp(), k = lane / 4, q = lane % 4;
-  const auto *low = reinterpret_cast<const T *>(chunk.row(stage, k));
-  const auto *high = reinterpret_cast<const T *>(chunk.row(stage, k + 8));
+  const auto *low = reinterpret_cast<const T *>(chunk.row(slot, k));
+  const auto *high = reinterpret_cast<const T *>(chunk.row(slot, k + 8));
 #pragma unroll
   for (int tile = 0; tile < Tiles; ++tile) {
     const float *queries = chunk.queries + tile * 4 * s.dim16;
@@ -132,7 +150,7 @@ __device__ inline void dot_rows(const DenseChunk<Tiles> &chunk, std::uint32_t st
     sums_of_two(lanes, dot);
     const std::uint32_t r = k + q / 2 * 8;
     if (sizeof(T) == 1) {
-      const float scale = chunk.ring.scales[stage % 2 * kDenseRows + r];
+      const float scale = chunk.ring.scales[slot * kDenseRows + r];
       dot[0] = dot[0] * scale, dot[1] = dot[1] * scale;
     }
     auto *to = reinterpret_cast<float2 *>(chunk.logits + tile * kChunk + stage * kDenseRows + r) + q % 2;
@@ -197,20 +215,20 @@ __device__ inline void soften_warp(DenseChunk<Tiles> *chunk) {
 
 // Weighted values of the stage: a lane has four columns of all query heads.
 template <class T, int Tiles>
-__device__ inline void add_values(const DenseChunk<Tiles> &chunk, std::uint32_t stage, std::uint32_t column,
+__device__ inline void add_values(const DenseChunk<Tiles> &chunk, std::uint32_t stage, std::uint32_t slot, std::uint32_t column,
                                   float (&acc)[Tiles][4][4]) {
-  const std::uint32_t from = (stage - chunk.stages()) * kDenseRows;
+  const std::uint32_t from = stage * kDenseRows;
   const std::uint32_t here = chunk.count - from < kDenseRows ? chunk.count - from : kDenseRows;
   const auto add = [&](std::uint32_t r) {
     float value[4];
-    load4(reinterpret_cast<const T *>(chunk.row(stage, r)) + column, value);
+    load4(reinterpret_cast<const T *>(chunk.row(slot, r)) + column, value);
 #pragma unroll
     for (int tile = 0; tile < Tiles; ++tile) {
       float4 weight = chunk.logits[tile * kChunk + from + r];
 #pragma unroll
       for (int h = 0; h < 4; ++h) {
         float w = part(weight, h);
-        if (sizeof(T) == 1) w = w * chunk.ring.scales[stage % 2 * kDenseRows + r];
+        if (sizeof(T) == 1) w = w * chunk.ring.scales[slot * kDenseRows + r];
 #pragma unroll
         for (int i = 0; i < 4; ++i) acc[tile][h][i] = __fmaf_rn(w, value[i], acc[tile][h][i]);
       }

@@ -1,4 +1,4 @@
-// Logits of a chunk: four neighbouring threads take four tokens at a time, a warp 32.
+// Logits of a chunk: four neighbouring threads take two tokens, a warp 16.
 #pragma once
 
 #include <type_traits>
@@ -10,6 +10,8 @@ namespace kvsift {
 namespace {
 
 constexpr int kHeadTile = 4;
+constexpr std::uint32_t kWarpTokens = 16;
+static_assert(kWarpTokens * (kAttendThreads / kWarpThreads) == kChunk, "the warps of a block share a chunk out");
 
 // Four elements of a row from `c` on; rows of any type and alignment are read one by one.
 template <class T>
@@ -60,27 +62,20 @@ __device__ inline void put_logit(const AttendPlan &plan, const ChunkShared &shar
   if (i < count) logits[i] = dot * plan.head.settings().scale;
 }
 
-// Tokens `first` + 0, 8, 16 and 24 of the chunk: of one query head together, of four in turn by twos.
+// Tokens `first` and `first` + 8 of the chunk.
 template <class T, int Heads>
 __device__ inline void dot_tile(const AttendPlan &plan, const ChunkShared &shared, const float *queries, std::uint32_t first,
                                 std::uint32_t count, float *logits) {
-  const std::uint32_t q = threadIdx.x % 4;
+  const std::uint32_t q = threadIdx.x % 4, own = first + q / 2 * 8;
+  float lanes[2][Heads][4] = {};
+  dot_lanes<T>(plan, shared, queries, first, lanes);
   if constexpr (Heads == 1) {
-    float lanes[4][1][4] = {}, dot[1];
-    dot_lanes<T>(plan, shared, queries, first, lanes);
-    sums_of_four<1>(lanes, dot);
-    put_logit(plan, shared, dot[0], first + 8 * q, count, logits);
+    put_logit(plan, shared, sum_of_two(lanes), own, count, logits);
   } else {
-#pragma unroll 1
-    for (std::uint32_t from = first; from < first + kWarpThreads; from += 16) {
-      float lanes[2][kHeadTile][4] = {}, dot[2];
-      dot_lanes<T>(plan, shared, queries, from, lanes);
-      sums_of_two(lanes, dot);
+    float dot[2];
+    sums_of_two(lanes, dot);
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        put_logit(plan, shared, dot[i], from + q / 2 * 8, count, logits + (q % 2 * 2 + static_cast<std::uint32_t>(i)) * kChunk);
-      }
-    }
+    for (int i = 0; i < 2; ++i) put_logit(plan, shared, dot[i], own, count, logits + (q % 2 * 2 + static_cast<std::uint32_t>(i)) * kChunk);
   }
 }
 
@@ -89,11 +84,11 @@ template <class T>
 __device__ inline void dot_chunk(const AttendPlan &plan, const ChunkShared &shared, const ChunkRows &rows,
                                  std::uint32_t first_query, std::uint32_t heads, std::uint32_t count) {
   const std::uint32_t dim16 = plan.head.settings().dim16, warp = threadIdx.x / kWarpThreads;
-  const std::uint32_t first = warp * kWarpThreads + threadIdx.x % kWarpThreads / 4;
+  const std::uint32_t first = warp * kWarpTokens + threadIdx.x % kWarpThreads / 4;
   const float *queries = rows.queries + first_query * dim16;
-  if (warp * kWarpThreads < count && heads == 1) {
+  if (warp * kWarpTokens < count && heads == 1) {
     dot_tile<T, 1>(plan, shared, queries, first, count, rows.logits);
-  } else if (warp * kWarpThreads < count) {
+  } else if (warp * kWarpTokens < count) {
     for (std::uint32_t q = 0; q < heads; q += kHeadTile) {
       dot_tile<T, kHeadTile>(plan, shared, queries + q * dim16, first, count, rows.logits + q * kChunk);
     }

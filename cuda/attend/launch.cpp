@@ -6,7 +6,9 @@
 namespace kvsift {
 namespace {
 
-constexpr std::uint32_t kBlocksOfMultiprocessor = 2;
+constexpr std::uint32_t kStaticShared = 4096;  // of the kernels, at most
+
+constexpr std::uint32_t kFewestDenseWarps = 4;
 
 // Of the fast kernels by element type, then the one for all else.
 constexpr KernelId kKernelsByType[] = {kKernel_attend_f32, kKernel_attend_f16, kKernel_attend_bf16, kKernel_attend_i8};
@@ -21,7 +23,15 @@ std::uint32_t dense_tiles(const Settings &s, std::uint32_t element) {
   return element <= 2 && s.c.head_dim <= kDenseDim && s.group <= 8 ? heads_of_rows(s.group) / 4 : 0;
 }
 
-std::uint32_t shared_bytes(const Settings &s, std::uint32_t element) {
+// As many as there is shared memory for.
+std::uint32_t dense_warps(const CudaDevice &device, const Settings &s, std::uint32_t element) {
+  const DenseRoom room = dense_room(s, dense_tiles(s, element), element);
+  const std::uint32_t taken = room.queries + kStaticShared, all = kAttendThreads / 32;
+  const std::uint32_t fit = device.shared_bytes > taken ? (device.shared_bytes - taken) / room.warp : 0;
+  return fit < all ? fit : all;
+}
+
+std::uint32_t shared_bytes(const CudaDevice &device, const Settings &s, std::uint32_t element) {
   std::uint32_t stage = stage_bytes(s, element);
   // Rows of page means come through the same stage.
   for (std::uint32_t mean = 1; s.value_moments && mean <= 2; ++mean) {
@@ -29,7 +39,7 @@ std::uint32_t shared_bytes(const Settings &s, std::uint32_t element) {
   }
   const std::uint32_t chunk = chunk_room(s).stage + stage, tiles = dense_tiles(s, element);
   const DenseRoom room = dense_room(s, tiles, element);
-  const std::uint32_t dense = tiles == 0 ? 0 : room.queries + kDenseWarps * room.warp;
+  const std::uint32_t dense = tiles == 0 ? 0 : room.queries + dense_warps(device, s, element) * room.warp;
   return chunk > dense ? chunk : dense;
 }
 
@@ -51,15 +61,18 @@ kvsift_status launch_pass(const Launcher &to, const AttendArgs &asked, std::uint
   const Settings &s = asked.call.image.s;
   const bool fast = is_fast(asked);
   AttendArgs args = asked;
-  args.dense_tiles = fast ? dense_tiles(s, element_bytes(args.cache.keys.type)) : 0;
+  const std::uint32_t element = fast ? element_bytes(args.cache.keys.type) : 4;
+  args.dense_tiles = fast ? dense_tiles(s, element) : 0;
+  args.dense_warps = dense_warps(to.device, s, element);
+  if (args.dense_warps < kFewestDenseWarps) args.dense_tiles = 0;
   const KernelId kernel = fast ? kKernelsByType[args.cache.keys.type] : kKernel_attend_any;
   const std::uint64_t slots = args.call.image.room.slots * s.lists;
   // Enough to fill the machine; what is left over they take in turns.
-  const std::uint32_t most = blocks_of(to.device.multiprocessors * kBlocksOfMultiprocessor, heads);
+  const std::uint32_t most = blocks_of(to.device.multiprocessors, heads);
   const LaunchShape chunks{slots < most ? static_cast<std::uint32_t>(slots) : most, heads, 1, kAttendThreads,
-                           shared_bytes(s, fast ? element_bytes(args.cache.keys.type) : 4)};
+                           shared_bytes(to.device, s, element)};
   if (kvsift_status status = launch(to.device, kernel, chunks, to.stream, args, to.error)) return status;
-  const LaunchShape merge{s.group * blocks_of(s.dim16, kMergeColumns), heads, 1, kAttendThreads, 0};
+  const LaunchShape merge{s.group * blocks_of(s.dim16, kMergeColumns), heads, 1, kMergeThreads, 0};
   return launch(to.device, kKernel_attend_merge, merge, to.stream, args, to.error);
 }
 
@@ -67,11 +80,11 @@ kvsift_status launch_pass(const Launcher &to, const AttendArgs &asked, std::uint
 
 kvsift_status allow_attend_shared(const CudaDevice &device, const Settings &s, kvsift_error *error) {
   for (std::uint32_t type = 0; type < 4; ++type) {
-    if (kvsift_status status = allow_shared(device, kKernelsByType[type], shared_bytes(s, element_bytes(type)), error)) {
+    if (kvsift_status status = allow_shared(device, kKernelsByType[type], shared_bytes(device, s, element_bytes(type)), error)) {
       return status;
     }
   }
-  return allow_shared(device, kKernel_attend_any, shared_bytes(s, 4), error);
+  return allow_shared(device, kKernel_attend_any, shared_bytes(device, s, 4), error);
 }
 
 CacheArgs cache_args(const kvsift_cache &cache) {

@@ -43,7 +43,7 @@ __device__ inline void fetch_values(const MergeWork &work, std::uint32_t stage, 
   constexpr std::uint32_t kPieces = kMergeColumns / 4;
   const std::uint32_t first = stage * kMergeRows, dim16 = work.plan.head.settings().dim16;
   const std::uint32_t left = first < work.chunks ? work.chunks - first : 0, here = left < kMergeRows ? left : kMergeRows;
-  for (std::uint32_t i = threadIdx.x; i < here * kPieces; i += kAttendThreads) {
+  for (std::uint32_t i = threadIdx.x; i < here * kPieces; i += kMergeThreads) {
     const std::uint32_t row = i / kPieces, at = i % kPieces * 4;
     if (work.column + at >= dim16) continue;
     const float *from = work.plan.values(work.plan.place(work.g, first + row)) + work.column + at;
@@ -115,7 +115,7 @@ __device__ inline void finish_blocks(const AttendPlan &plan, std::uint32_t g, fl
   float *max = args.block_max + plan.query_head(g) * args.block_stride;
   float *mass = args.block_mass == nullptr ? nullptr : args.block_mass + plan.query_head(g) * args.block_stride;
   const std::uint32_t chunks = plan.chunks(plan.list_of_query(g));
-  for (std::uint32_t c = threadIdx.x; c < chunks; c += kAttendThreads) {
+  for (std::uint32_t c = threadIdx.x; c < chunks; c += kMergeThreads) {
     const Carry carry = *plan.carry(plan.place(g, c));
     if (carry.block == 0xffffffffu) continue;
     if (carry.max > max[carry.block]) max[carry.block] = carry.max;
@@ -125,7 +125,7 @@ __device__ inline void finish_blocks(const AttendPlan &plan, std::uint32_t g, fl
   }
   __syncthreads();
   const std::uint32_t blocks = blocks_of(plan.step.tokens, plan.head.settings().c.block_tokens);
-  for (std::uint32_t b = threadIdx.x; b < blocks && mass != nullptr; b += kAttendThreads) {
+  for (std::uint32_t b = threadIdx.x; b < blocks && mass != nullptr; b += kMergeThreads) {
     mass[b] = log_sum > -infinity() ? exp1(mass[b] - log_sum) : 0.0f;
   }
 }
@@ -136,7 +136,7 @@ __device__ inline void finish_blocks(const AttendPlan &plan, std::uint32_t g, fl
 using namespace kvsift;
 
 // Blocks: [query heads of the group, the columns' parts in each][KV heads].
-KVSIFT_KERNEL(attend_merge, AttendArgs, kAttendThreads) {
+KVSIFT_KERNEL(attend_merge, AttendArgs, kMergeThreads) {
   __shared__ MergeShared shared;
   const DeviceHead head = head_of(args.call);
   const AttendPlan plan = plan_of(args, head);

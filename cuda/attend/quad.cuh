@@ -33,21 +33,16 @@ __device__ inline float kept_sum(float keep, float give, unsigned distance) {
 
 __device__ inline float tree4(const float (&x)[4]) { return (x[0] + x[2]) + (x[1] + x[3]); }
 
-// Of four tokens; thread q gets the sums of token q.
-template <int Heads>
-__device__ inline void sums_of_four(const float (&lanes)[4][Heads][4], float (&sum)[Heads]) {
-  const bool high = (threadIdx.x & 2) != 0, odd = (threadIdx.x & 1) != 0;
+// Of two tokens and one query head; thread q gets that of token q / 2.
+__device__ inline float sum_of_two(const float (&lanes)[2][1][4]) {
+  const bool high = (threadIdx.x & 2) != 0;
+  float x[4];
 #pragma unroll
-  for (int h = 0; h < Heads; ++h) {
-    float x[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float even_token = kept_sum(high ? lanes[2][h][i] : lanes[0][h][i], high ? lanes[0][h][i] : lanes[2][h][i], 2);
-      const float odd_token = kept_sum(high ? lanes[3][h][i] : lanes[1][h][i], high ? lanes[1][h][i] : lanes[3][h][i], 2);
-      x[i] = kept_sum(odd ? odd_token : even_token, odd ? even_token : odd_token, 1);
-    }
-    sum[h] = tree4(x);
+  for (int i = 0; i < 4; ++i) {
+    const float half = kept_sum(high ? lanes[1][0][i] : lanes[0][0][i], high ? lanes[0][0][i] : lanes[1][0][i], 2);
+    x[i] = kept_sum(half, half, 1);
   }
+  return tree4(x);
 }
 
 // Of two tokens and four query heads; thread q gets heads 2 (q % 2) and the next of token q / 2.

@@ -24,7 +24,6 @@ struct ValueRows {
   const kvsift_view *view;  // of AnyType rows
   std::uint32_t columns;    // of a row in shared memory, even
   std::uint32_t dim;
-  bool scaled;              // by ChunkShared::value_scales
   std::uint32_t count;
 };
 
@@ -68,17 +67,19 @@ struct ValuePart {
   bool idle;
 };
 
-// Weights of `Count` neighbouring rows of one query head.
-template <int Count>
-__device__ inline void weights_of(const ValueRows &rows, const ChunkShared &shared, const float *weights, std::uint32_t i,
+// Weights of `Count` neighbouring rows of one query head; rows that can have scales carry them.
+template <bool Scaled, int Count>
+__device__ inline void weights_of(const ChunkShared &shared, const float *weights, std::uint32_t i,
                                   float (&out)[Count]) {
   if constexpr (Count == 4) {
     load4(weights + i, out);
   } else {
     out[0] = weights[i];
   }
+  if constexpr (Scaled) {
 #pragma unroll
-  for (int k = 0; k < Count; ++k) out[k] = rows.scaled ? out[k] * shared.value_scales[i + k] : out[k];
+    for (int k = 0; k < Count; ++k) out[k] = out[k] * shared.value_scales[i + k];
+  }
 }
 
 // Rows i .. i + Count - 1 of the chunk, the first of which lies at `row`.
@@ -92,7 +93,7 @@ __device__ inline void add_rows(const ValueRows &rows, const ChunkShared &shared
   for (int h = 0; h < Heads; ++h) {
     const std::uint32_t g = part.first + h * part.step, own = g < part.heads ? g : part.first;
     float weight[Count];
-    weights_of<Count>(rows, shared, weights + own * kChunk, i, weight);
+    weights_of<sizeof(T) != 2>(shared, weights + own * kChunk, i, weight);
 #pragma unroll
     for (int k = 0; k < Count; ++k) {
       acc[h][0] = __fmaf_rn(weight[k], value[k][0], acc[h][0]);

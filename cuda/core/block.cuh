@@ -36,27 +36,22 @@ __device__ inline std::uint32_t sum_before(std::uint32_t x, std::uint32_t *total
   }
   if (lane == kWarpThreads - 1) of_warp[warp] = through;
   __syncthreads();
-  if (warp == 0) {
-    const std::uint32_t own = lane < warps ? of_warp[lane] : 0;
-    std::uint32_t sum = own;
-#pragma unroll
-    for (unsigned step = 1; step < kWarpThreads; step *= 2) {
-      const std::uint32_t other = __shfl_up_sync(kAllLanes, sum, step);
-      if (lane >= step) sum += other;
-    }
-    of_warp[lane] = sum;
-  }
-  __syncthreads();
-  const std::uint32_t before = (warp > 0 ? of_warp[warp - 1] : 0) + through - x;
-  *total = of_warp[warps - 1];
+  const std::uint32_t own = lane < warps ? of_warp[lane] : 0;
+  *total = __reduce_add_sync(kAllLanes, own);
+  const std::uint32_t before = __reduce_add_sync(kAllLanes, lane < warp ? own : 0u) + through - x;
   __syncthreads();
   return before;
 }
 
 __device__ inline std::uint32_t block_sum(std::uint32_t x) {
-  std::uint32_t total;
-  sum_before(x, &total);
-  return total;
+  __shared__ std::uint32_t of_warp[32];
+  const std::uint32_t warps = blockDim.x / kWarpThreads, lane = threadIdx.x % kWarpThreads;
+  x = __reduce_add_sync(kAllLanes, x);
+  if (lane == 0) of_warp[threadIdx.x / kWarpThreads] = x;
+  __syncthreads();
+  x = __reduce_add_sync(kAllLanes, lane < warps ? of_warp[lane] : 0u);
+  __syncthreads();
+  return x;
 }
 
 }  // namespace

@@ -158,13 +158,98 @@ __device__ inline void join_rows(const GroupRows &rows, const float *inverse, fl
   __syncthreads();
 }
 
+// The same for four query heads and no more columns than four for each thread, which holds its own from first to last.
+struct HeldRows {
+  float v[4][4];
+  std::uint32_t first, count;
+
+  __device__ HeldRows(const GroupRows &from) : first(4 * threadIdx.x), count(from.count) {
+#pragma unroll
+    for (std::uint32_t g = 0; g < 4; ++g) {
+#pragma unroll
+      for (std::uint32_t i = 0; i < 4; ++i) v[g][i] = -infinity();
+      if (g >= from.group) continue;
+      if (first + 4 <= count) {
+        load4(from.row(g) + first, v[g]);
+      } else {
+#pragma unroll
+        for (std::uint32_t i = 0; i < 4; ++i) v[g][i] = first + i < count ? from.row(g)[first + i] : -infinity();
+      }
+    }
+  }
+  __device__ void put(float *row, const float (&x)[4]) const {
+    if (first < count) put_four(row + first, make_float4(x[0], x[1], x[2], x[3]));
+  }
+};
+
+// Each warp finds the maxima of all warps by itself.
+__device__ inline void soften_held(const GroupRows &rows, HeldRows *held) {
+  __shared__ float of_warp[4][kWarpThreads];
+  const std::uint32_t warps = blockDim.x / kWarpThreads, warp = threadIdx.x / kWarpThreads, lane = threadIdx.x % kWarpThreads;
+  float max[4];
+#pragma unroll
+  for (std::uint32_t g = 0; g < 4; ++g) {
+    max[g] = larger_of_warp(larger(larger(held->v[g][0], held->v[g][1]), larger(held->v[g][2], held->v[g][3])));
+  }
+#pragma unroll
+  for (std::uint32_t g = 0; g < 4; ++g) {
+    if (lane == 0) of_warp[g][warp] = max[g];
+  }
+  __syncthreads();
+#pragma unroll
+  for (std::uint32_t g = 0; g < 4; ++g) max[g] = larger_of_warp(lane < warps ? of_warp[g][lane] : -infinity());
+#pragma unroll
+  for (std::uint32_t g = 0; g < 4; ++g) {
+    if (g >= rows.group) continue;
+#pragma unroll
+    for (std::uint32_t i = 0; i < 4; ++i) held->v[g][i] = exp1(held->v[g][i] - max[g]);
+    held->put(rows.row(g), held->v[g]);
+  }
+  __syncthreads();
+}
+
+__device__ inline void find_inverses(const GroupRows &rows, float *inverse) {
+  __shared__ float lanes[4][16];
+  if (threadIdx.x < rows.group * 16) {
+    lanes[threadIdx.x / 16][threadIdx.x % 16] = lane_sum(rows.row(threadIdx.x / 16), threadIdx.x % 16, rows.count);
+  }
+  __syncthreads();
+  if (threadIdx.x < rows.group) inverse[threadIdx.x] = 1.0f / tree16(lanes[threadIdx.x]);
+  __syncthreads();
+}
+
+template <bool kMean>
+__device__ inline void reduce_held(const GroupRows &from, const GroupRows &rows, float *inverse) {
+  HeldRows held(from);
+  soften_held(rows, &held);
+  find_inverses(rows, inverse);
+  const Joiner<true, kMean> join{rows, inverse, 1.0f / static_cast<float>(rows.group)};
+  float all[4];
+#pragma unroll
+  for (std::uint32_t g = 0; g < 4; ++g) {
+    if (g >= rows.group) continue;
+#pragma unroll
+    for (std::uint32_t i = 0; i < 4; ++i) join.add(g, held.v[g][i], &all[i]);
+  }
+#pragma unroll
+  for (std::uint32_t i = 0; i < 4; ++i) all[i] = join.end(all[i]);
+  held.put(rows.scores, all);
+  if (held.first + 4 <= rows.count) held.put(from.scores, all);
+  for (std::uint32_t i = 0; i < 4 && held.first + 4 > rows.count; ++i) {
+    if (held.first + i < rows.count) from.scores[held.first + i] = all[i];
+  }
+  __syncthreads();
+}
+
 // The scores of the group's query heads, in `from`, as one row in place of the first. Where `rows` lies in shared memory the
 // row is there too: returns where it is near.
 __device__ inline float *reduce_group(const Settings &s, ScoreKind kind, const GroupRows &from, const GroupRows &rows) {
   __shared__ float inverse[KVSIFT_MAX_GROUP];
   const bool mean = s.c.grouping == KVSIFT_GROUP_MEAN;
   float *copy = from.scores == rows.scores ? nullptr : from.scores;
-  if (kind == ScoreKind::kLog) {
+  if (kind == ScoreKind::kLog && copy != nullptr && rows.group <= 4 && rows.count <= 4 * blockDim.x) {
+    mean ? reduce_held<true>(from, rows, inverse) : reduce_held<false>(from, rows, inverse);
+  } else if (kind == ScoreKind::kLog) {
     soften_group(from, rows, inverse);
     mean ? join_rows<true, true>(rows, inverse, rows.scores, copy) : join_rows<true, false>(rows, inverse, rows.scores, copy);
   } else {

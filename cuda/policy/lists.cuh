@@ -59,10 +59,20 @@ struct Parts {
   __device__ std::uint32_t end_block() const { return blocks_of(tokens, size); }
 };
 
+// As first_from, by all threads of the block.
+__device__ inline std::uint32_t count_below(const std::uint32_t *numbers, std::uint32_t n, std::uint32_t x) {
+  std::uint32_t below = 0;
+  for (std::uint32_t first = 0; first < n; first += blockDim.x) {
+    const std::uint32_t i = first + threadIdx.x;
+    below += static_cast<std::uint32_t>(__syncthreads_count(i < n && numbers[i] < x));
+  }
+  return below;
+}
+
 __device__ inline Parts parts_of(const Settings &s, const Ranking &r, const std::uint32_t *chosen, std::uint32_t count) {
   Parts p{chosen, 0, s.c.block_tokens, s.c.sink_tokens, r.tokens > r.local ? r.tokens - r.local : 0, r.tokens};
   if (p.sink_end > r.tokens) p.sink_end = r.tokens;
-  p.count = first_from(chosen, count, blocks_of(p.local_begin, p.size));
+  p.count = count_below(chosen, count, blocks_of(p.local_begin, p.size));
   return p;
 }
 
@@ -72,16 +82,19 @@ __device__ inline std::uint32_t write_ranges(const DeviceList &list, const Parts
   const std::uint32_t items = parts.items();
   for (std::uint32_t first = 0; first < items; first += blockDim.x) {
     const std::uint32_t i = first + threadIdx.x;
-    const bool begins = i < items && parts.begins_range(i);
+    kvsift_range item{0, 0};
+    std::uint32_t reached = 0;  // where the item before ends
+    if (i < items) {
+      item = parts.item(i);
+      reached = i == 0 ? 0 : parts.item(i - 1).end;
+      kept += item.end - (item.begin > reached ? item.begin : reached);
+    }
+    const bool begins = i < items && (i == 0 || item.begin > reached);
     std::uint32_t total;
     const std::uint32_t number = ranges + sum_before(begins ? 1 : 0, &total) + (begins ? 1 : 0) - 1;
     ranges += total;
-    if (i >= items) continue;
-    const kvsift_range item = parts.item(i);
     if (begins) list.ranges[number].begin = item.begin;
-    if (i + 1 == items || parts.begins_range(i + 1)) list.ranges[number].end = item.end;
-    const std::uint32_t reached = i == 0 ? 0 : parts.item(i - 1).end;
-    kept += item.end - (item.begin > reached ? item.begin : reached);
+    if (i < items && (i + 1 == items || parts.begins_range(i + 1))) list.ranges[number].end = item.end;
   }
   if (threadIdx.x == 0) *list.range_count = ranges;
   return block_sum(kept);
@@ -89,8 +102,7 @@ __device__ inline std::uint32_t write_ranges(const DeviceList &list, const Parts
 
 __device__ inline void write_blocks(const DeviceList &list, const Parts &parts) {
   const std::uint32_t sinks = parts.sink_blocks(), local = parts.local_block(), end = parts.end_block();
-  const std::uint32_t from = first_from(parts.chosen, parts.count, sinks);
-  const std::uint32_t to = first_from(parts.chosen, parts.count, local);
+  const std::uint32_t from = count_below(parts.chosen, parts.count, sinks), to = count_below(parts.chosen, parts.count, local);
   const std::uint32_t between = to > from ? to - from : 0, total = sinks + between + (end - local);
   for (std::uint32_t i = threadIdx.x; i < total; i += blockDim.x) {
     list.blocks[i] = i < sinks ? i : i < sinks + between ? parts.chosen[from + i - sinks] : local + i - sinks - between;

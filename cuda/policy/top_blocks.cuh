@@ -15,20 +15,6 @@ __device__ inline std::uint32_t key_of(float score) {
   return bits ^ ((bits >> 31) != 0 ? 0xffffffffu : 0x80000000u);
 }
 
-// Counts a digit of each thread. Scores are alike in their first digits: what most of a warp has is added at once.
-__device__ inline void count_digit(std::uint32_t digit, bool counts, std::uint32_t *histogram) {
-  const unsigned who = __ballot_sync(kAllLanes, counts);
-  if (who == 0) return;
-  const int leader = __ffs(static_cast<int>(who)) - 1;
-  const std::uint32_t common = __shfl_sync(kAllLanes, digit, leader);
-  const unsigned alike = __ballot_sync(kAllLanes, counts && digit == common);
-  if (static_cast<int>(threadIdx.x % kWarpThreads) == leader) {
-    atomicAdd(&histogram[common], static_cast<std::uint32_t>(__popc(alike)));
-  } else if (counts && digit != common) {
-    atomicAdd(&histogram[digit], 1u);
-  }
-}
-
 // What the lanes before this one hold.
 __device__ inline std::uint32_t sum_of_lanes_before(std::uint32_t x) {
   const std::uint32_t lane = threadIdx.x % kWarpThreads;
@@ -53,7 +39,6 @@ __device__ inline void find_digit(const std::uint32_t *histogram, std::uint32_t 
 #pragma unroll
   for (std::uint32_t i = 0; i < kEach; ++i) own += count[i] = histogram[first - i];
   std::uint32_t before = sum_of_lanes_before(own);
-  if (before >= rank || rank > before + own) return;
 #pragma unroll
   for (std::uint32_t i = 0; i < kEach; ++i) {
     if (before < rank && rank <= before + count[i]) *found = DigitOfRank{first - i, rank - before, count[i]};
@@ -61,36 +46,56 @@ __device__ inline void find_digit(const std::uint32_t *histogram, std::uint32_t 
   }
 }
 
-// What is taken: scores whose leading bits are above those of the threshold, and the first `equals` of those that have them.
+// The scores that compete, of which thread t looks at places 4 t .. 4 t + 3 of each stretch of 4 blockDim.x.
+struct Contest {
+  const float *scores;
+  std::uint32_t count;
+
+  __device__ std::uint32_t stretches() const { return (count + 4 * blockDim.x - 1) / (4 * blockDim.x); }
+  __device__ std::uint32_t place(std::uint32_t stretch) const { return 4 * (stretch * blockDim.x + threadIdx.x); }
+  // Keys of the thread's four places; those beyond the end, NaN and minus infinity have none, which is 0.
+  __device__ void keys_at(std::uint32_t place, std::uint32_t (&key)[4]) const {
+    float score[4];
+#pragma unroll
+    for (std::uint32_t i = 0; i < 4; ++i) score[i] = place + i < count ? scores[place + i] : -infinity();
+#pragma unroll
+    for (std::uint32_t i = 0; i < 4; ++i) key[i] = score[i] > -infinity() ? key_of(score[i]) : 0;
+  }
+};
+
+// What is taken: keys whose leading bits are above those of the threshold, and the first `equals` of those that have them.
 struct Threshold {
   std::uint32_t key, equals;
   unsigned shift;  // bits that do not matter
   bool all;
 
-  __device__ bool above(float score) const { return score > -infinity() && (all || key_of(score) >> shift > key); }
-  __device__ bool at(float score) const { return score > -infinity() && !all && key_of(score) >> shift == key; }
+  __device__ bool above(std::uint32_t k) const { return k != 0 && (all || k >> shift > key); }
+  __device__ bool at(std::uint32_t k) const { return k != 0 && !all && k >> shift == key; }
 };
 
-// Of the `rank` largest of count scores, 1 .. count. Ends as soon as all that have the leading bits are taken.
-__device__ inline Threshold threshold_of(const float *scores, std::uint32_t count, std::uint32_t rank) {
+// Of the `rank` largest of more. Ends as soon as all that have the leading bits are taken. `held`: the keys of the only stretch.
+__device__ inline Threshold threshold_of(const Contest &contest, std::uint32_t rank, const std::uint32_t (&held)[4]) {
   __shared__ std::uint32_t histogram[2][kDigits];
   __shared__ DigitOfRank found;
   Threshold t{0, rank, 32, false};
+  const std::uint32_t stretches = contest.stretches();
   for (std::uint32_t i = threadIdx.x; i < kDigits; i += blockDim.x) histogram[0][i] = 0;
   __syncthreads();
   for (std::uint32_t pass = 0; t.shift > 0; ++pass) {
+    std::uint32_t *counts = histogram[pass % 2];
     const unsigned shift = t.shift -= kDigitBits;
     for (std::uint32_t i = threadIdx.x; i < kDigits; i += blockDim.x) histogram[(pass + 1) % 2][i] = 0;
-    const std::uint32_t turns = (count + blockDim.x - 1) / blockDim.x;
-#pragma unroll 2
-    for (std::uint32_t n = 0; n < turns; ++n) {
-      const std::uint32_t i = n * blockDim.x + threadIdx.x;
-      const std::uint32_t key = i < count ? key_of(scores[i]) : 0;
-      const bool counts = i < count && (pass == 0 || key >> shift >> kDigitBits == t.key);
-      count_digit(key >> shift & (kDigits - 1), counts, histogram[pass % 2]);
+    for (std::uint32_t stretch = 0; stretch < stretches; ++stretch) {
+      std::uint32_t key[4] = {held[0], held[1], held[2], held[3]};
+      if (stretches > 1) contest.keys_at(contest.place(stretch), key);
+#pragma unroll
+      for (std::uint32_t i = 0; i < 4; ++i) {
+        const bool counted = contest.place(stretch) + i < contest.count && (pass == 0 || key[i] >> shift >> kDigitBits == t.key);
+        if (counted) atomicAdd(&counts[key[i] >> shift & (kDigits - 1)], 1u);
+      }
     }
     __syncthreads();
-    if (threadIdx.x < kWarpThreads) find_digit(histogram[pass % 2], t.equals, &found);
+    if (threadIdx.x < kWarpThreads) find_digit(counts, t.equals, &found);
     __syncthreads();
     t.key = t.key << kDigitBits | found.digit;
     t.equals = found.rank;
@@ -99,49 +104,47 @@ __device__ inline Threshold threshold_of(const float *scores, std::uint32_t coun
   return t;
 }
 
-// Each warp takes neighbouring scores, and counts them before it knows where they go.
-__device__ inline std::uint32_t take_blocks(const float *scores, std::uint32_t begin, std::uint32_t count, const Threshold &t,
-                                            std::uint32_t *out, std::uint32_t *copy) {
-  __shared__ std::uint32_t above_of[kWarpThreads], equal_of[kWarpThreads];
+// What all threads before this one, and all together, hold of two counts of 16 bits.
+__device__ inline std::uint32_t pair_before(std::uint32_t pair, std::uint32_t *total) {
+  __shared__ std::uint32_t of_warp[kWarpThreads];
   const std::uint32_t warps = blockDim.x / kWarpThreads, warp = threadIdx.x / kWarpThreads, lane = threadIdx.x % kWarpThreads;
-  const std::uint32_t each = (count + blockDim.x - 1) / blockDim.x * kWarpThreads;
-  const std::uint32_t from = warp * each < count ? warp * each : count, to = count - from < each ? count : from + each;
-  const std::uint32_t turns = (to - from + kWarpThreads - 1) / kWarpThreads;
-  std::uint32_t above = 0, equal = 0;
-#pragma unroll 4
-  for (std::uint32_t n = 0; n < turns; ++n) {
-    const std::uint32_t first = from + n * kWarpThreads;
-    const float score = first + lane < to ? scores[first + lane] : -infinity();
-    above += static_cast<std::uint32_t>(__popc(__ballot_sync(kAllLanes, t.above(score))));
-    equal += static_cast<std::uint32_t>(__popc(__ballot_sync(kAllLanes, t.at(score))));
-  }
-  if (lane == 0) above_of[warp] = above, equal_of[warp] = equal;
+  const std::uint32_t before = sum_of_lanes_before(pair);
+  if (lane == kWarpThreads - 1) of_warp[warp] = before + pair;
   __syncthreads();
-  const std::uint32_t above_here = lane < warps ? above_of[lane] : 0, equal_here = lane < warps ? equal_of[lane] : 0;
-  const std::uint32_t above_before = sum_of_lanes_before(above_here), equal_before = sum_of_lanes_before(equal_here);
-  const std::uint32_t last = kWarpThreads - 1;
-  const std::uint32_t all_above = __shfl_sync(kAllLanes, above_before + above_here, last);
-  const std::uint32_t all_equal = __shfl_sync(kAllLanes, equal_before + equal_here, last);
-  std::uint32_t taken = __shfl_sync(kAllLanes, above_before, warp), equals = __shfl_sync(kAllLanes, equal_before, warp);
-  const unsigned lower = (1u << lane) - 1;
-#pragma unroll 2
-  for (std::uint32_t n = 0; n < turns; ++n) {
-    const std::uint32_t first = from + n * kWarpThreads;
-    const float score = first + lane < to ? scores[first + lane] : -infinity();
-    const bool is_above = t.above(score), is_equal = t.at(score);
-    const unsigned aboves = __ballot_sync(kAllLanes, is_above), at = __ballot_sync(kAllLanes, is_equal);
-    const std::uint32_t equals_here = equals + static_cast<std::uint32_t>(__popc(at & lower));
-    if (is_above || (is_equal && equals_here < t.equals)) {
-      const std::uint32_t before = equals_here < t.equals ? equals_here : t.equals;
-      const std::uint32_t place = taken + static_cast<std::uint32_t>(__popc(aboves & lower)) + before;
-      out[place] = begin + first + lane;
-      if (copy != nullptr) copy[place] = begin + first + lane;
+  const std::uint32_t own = lane < warps ? of_warp[lane] : 0, through = sum_of_lanes_before(own);
+  *total = __shfl_sync(kAllLanes, through + own, kWarpThreads - 1);
+  const std::uint32_t of_warps = __shfl_sync(kAllLanes, through, warp);
+  __syncthreads();
+  return of_warps + before;
+}
+
+__device__ inline std::uint32_t take_blocks(const Contest &contest, std::uint32_t begin, const Threshold &t,
+                                            const std::uint32_t (&held)[4], std::uint32_t *out, std::uint32_t *copy) {
+  const std::uint32_t stretches = contest.stretches();
+  std::uint32_t taken = 0, equals = 0;
+  for (std::uint32_t stretch = 0; stretch < stretches; ++stretch) {
+    std::uint32_t key[4] = {held[0], held[1], held[2], held[3]}, pair = 0, total;
+    if (stretches > 1) contest.keys_at(contest.place(stretch), key);
+#pragma unroll
+    for (std::uint32_t i = 0; i < 4; ++i) pair += (t.above(key[i]) ? 1u << 16 : 0u) + (t.at(key[i]) ? 1u : 0u);
+    const std::uint32_t before = pair_before(pair, &total);
+    std::uint32_t above_here = taken + (before >> 16), equals_here = equals + (before & 0xffffu);
+#pragma unroll
+    for (std::uint32_t i = 0; i < 4; ++i) {
+      const bool above = t.above(key[i]), at = t.at(key[i]);
+      if (above || (at && equals_here < t.equals)) {
+        const std::uint32_t to = above_here + (equals_here < t.equals ? equals_here : t.equals);
+        out[to] = begin + contest.place(stretch) + i;
+        if (copy != nullptr) copy[to] = begin + contest.place(stretch) + i;
+      }
+      above_here += above ? 1 : 0;
+      equals_here += at ? 1 : 0;
     }
-    taken += static_cast<std::uint32_t>(__popc(aboves));
-    equals += static_cast<std::uint32_t>(__popc(at));
+    taken += total >> 16;
+    equals += total & 0xffffu;
   }
   __syncthreads();
-  return all_above + (all_equal < t.equals ? all_equal : t.equals);
+  return taken + (equals < t.equals ? equals : t.equals);
 }
 
 // Writes begin + i for the chosen i of scores[begin ...) to `out`, and to `copy` where it is not null; returns how many. All
@@ -149,8 +152,11 @@ __device__ inline std::uint32_t take_blocks(const float *scores, std::uint32_t b
 __device__ inline std::uint32_t top_blocks(const float *scores, std::uint32_t begin, std::uint32_t count, std::uint32_t k,
                                            std::uint32_t *out, std::uint32_t *copy) {
   if (k == 0 || count == 0) return 0;
-  const Threshold t = k >= count ? Threshold{0, 0, 0, true} : threshold_of(scores + begin, count, k);
-  return take_blocks(scores + begin, begin, count, t, out, copy);
+  const Contest contest{scores + begin, count};
+  std::uint32_t held[4];
+  contest.keys_at(contest.place(0), held);
+  const Threshold t = k >= count ? Threshold{0, 0, 0, true} : threshold_of(contest, k, held);
+  return take_blocks(contest, begin, t, held, out, copy);
 }
 
 }  // namespace
