@@ -31,11 +31,16 @@ __device__ inline void kept_chunk(const AttendPlan &plan, const ChunkRows &rows,
   __syncthreads();
   const std::uint32_t columns = std::is_same<T, AnyType>::value ? s.dim16 : s.c.head_dim;
   const ValueRows value_rows{&plan.args.cache.values, columns, s.c.head_dim, count};
+  fetch_keys<T>(plan, rows, count);
   if (values) {
     fetch_stage<T>(value_rows, *shared, 0, rows.stage);
     fetch_stage<T>(value_rows, *shared, 1, rows.stage);
+    wait_copies<2>();
+  } else {
+    wait_copies<0>();
   }
-  dot_chunk<T>(plan, *shared, rows, first_query, heads, count);
+  __syncthreads();
+  dot_chunk<T>(plan, rows, first_query, heads, count);
   if (plan.observes) {
     const bool last = chunk + 1 == plan.chunks(list);
     const ChunkBlocks work = begin_blocks(plan, *shared, count, first_query, heads, chunk, last, &blocks);
@@ -126,7 +131,7 @@ __device__ inline void tail_chunk(const AttendPlan &plan, const ChunkRows &rows,
 template <class T>
 __device__ inline void attend_chunks(const AttendPlan &plan, char *dynamic) {
   const AttendArgs &args = plan.args;
-  const ChunkRows rows = chunk_rows(dynamic, args.call.image.s);
+  const ChunkRows rows = chunk_rows(dynamic, args.call.image.s, std::is_same<T, AnyType>::value ? 4 : sizeof(T));
   ChunkShared *shared = rows.shared;
   widen_queries(args.call, plan.head, args.query, rows.queries, false);
   if (plan.tail && args.logits_of_selection != 0 && are_others(plan, rows.queries)) {

@@ -28,11 +28,15 @@ struct ChunkShared {
 constexpr std::uint32_t heads_of_rows(std::uint32_t group) { return (group + 3) / 4 * 4; }
 
 struct ChunkRoom {
-  std::uint32_t logits, shared, stage;  // behind the queries
+  std::uint32_t logits, shared, keys, stage;  // behind the queries
+  std::uint32_t key_pitch;                    // 0: keys do not come through shared memory
 };
-constexpr ChunkRoom chunk_room(const Settings &s) {
+// Rows of keys are padded so that four (or eight) of them lie in different banks.
+constexpr ChunkRoom chunk_room(const Settings &s, std::uint32_t element) {
   const std::uint32_t logits = heads_of_rows(s.group) * s.dim16 * 4, shared = logits + heads_of_rows(s.group) * kChunk * 4;
-  return ChunkRoom{logits, shared, shared + (static_cast<std::uint32_t>(sizeof(ChunkShared)) + 15) / 16 * 16};
+  const std::uint32_t keys = shared + (static_cast<std::uint32_t>(sizeof(ChunkShared)) + 15) / 16 * 16;
+  const std::uint32_t pitch = s.c.head_dim * element <= 256 ? (s.c.head_dim + 16) * element : 0;
+  return ChunkRoom{logits, shared, keys, keys + kChunk * pitch, pitch};
 }
 
 // Chunks that a warp takes alone, where there are more than kDenseRounds for each block.

@@ -12,15 +12,19 @@ struct ChunkRows {
   float *queries;       // [heads][dim16]
   float *logits;        // [heads][kChunk]; soften makes them exp(logit - max)
   ChunkShared *shared;
+  std::uint8_t *keys;   // [kChunk] of key_pitch bytes, where that is not 0
+  std::uint32_t key_pitch;
   std::uint8_t *stage;  // [2][stage_rows][bytes of a value row]
 };
 
-__device__ inline ChunkRows chunk_rows(char *shared, const Settings &s) {
-  const ChunkRoom room = chunk_room(s);
+__device__ inline ChunkRows chunk_rows(char *shared, const Settings &s, std::uint32_t element) {
+  const ChunkRoom room = chunk_room(s, element);
   ChunkRows rows;
   rows.queries = reinterpret_cast<float *>(shared);
   rows.logits = reinterpret_cast<float *>(shared + room.logits);
   rows.shared = reinterpret_cast<ChunkShared *>(shared + room.shared);
+  rows.keys = reinterpret_cast<std::uint8_t *>(shared + room.keys);
+  rows.key_pitch = room.key_pitch;
   rows.stage = reinterpret_cast<std::uint8_t *>(shared + room.stage);
   return rows;
 }
@@ -89,40 +93,53 @@ __device__ inline void find_rows(const AttendPlan &plan, std::uint32_t count, Ch
   shared->value_scales[threadIdx.x] = value.scale;
 }
 
+// One head's row of logits to weights, by a warp. kWhole: the chunk is full.
+template <bool kWhole>
+__device__ inline void soften_row(float *row, std::uint32_t count, float *of_max, float *of_sum) {
+  constexpr std::uint32_t kEach = kChunk / kWarpThreads;
+  const std::uint32_t lane = threadIdx.x % kWarpThreads;
+  float x[kEach], max = -infinity(), sum = 0.0f;
+#pragma unroll
+  for (std::uint32_t n = 0; n < kEach; ++n) {
+    const std::uint32_t i = n * kWarpThreads + lane;
+    x[n] = kWhole || i < count ? row[i] : -infinity();
+    max = x[n] > max ? x[n] : max;
+  }
+#pragma unroll
+  for (unsigned step = 16; step > 0; step /= 2) {
+    const float other = __shfl_xor_sync(kAllLanes, max, step);
+    max = other > max ? other : max;
+  }
+  const bool hidden = !(max > -infinity());
+#pragma unroll
+  for (std::uint32_t n = 0; n < kEach; ++n) {
+    const std::uint32_t i = n * kWarpThreads + lane;
+    x[n] = hidden ? 0.0f : exp1(x[n] - max);
+    if (kWhole || i < count) row[i] = x[n];
+  }
+  __syncwarp();
+  // Both halves of the warp add the same.
+#pragma unroll
+  for (std::uint32_t n = 0; n < kChunk / 16; ++n) {
+    const std::uint32_t i = n * 16 + lane % 16;
+    if (kWhole || i < count) sum = sum + row[i];
+  }
+#pragma unroll
+  for (unsigned step = 8; step > 0; step /= 2) sum = sum + __shfl_xor_sync(kAllLanes, sum, step);
+  if (lane != 0) return;
+  *of_max = max;
+  *of_sum = sum;
+}
+
 // Maximum and exp(logit - max) of `heads` rows of `count` logits, sums with lane i adding elements i, i + 16 ...; a warp
 // for each head. A row of minus infinity becomes zeros.
 __device__ inline void soften(float *logits, std::uint32_t heads, std::uint32_t count, ChunkShared *shared) {
-  const std::uint32_t lane = threadIdx.x % kWarpThreads;
   for (std::uint32_t g = threadIdx.x / kWarpThreads; g < heads; g += kAttendThreads / kWarpThreads) {
-    float *row = logits + g * kChunk;
-    float max = -infinity(), sum = 0.0f;
-#pragma unroll
-    for (std::uint32_t n = 0; n < kChunk / kWarpThreads; ++n) {
-      const std::uint32_t i = n * kWarpThreads + lane;
-      if (i < count && row[i] > max) max = row[i];
+    if (count == kChunk) {
+      soften_row<true>(logits + g * kChunk, count, &shared->max[g], &shared->sum[g]);
+    } else {
+      soften_row<false>(logits + g * kChunk, count, &shared->max[g], &shared->sum[g]);
     }
-#pragma unroll
-    for (unsigned step = 16; step > 0; step /= 2) {
-      const float other = __shfl_xor_sync(kAllLanes, max, step);
-      max = other > max ? other : max;
-    }
-    const bool hidden = !(max > -infinity());
-#pragma unroll 4
-    for (std::uint32_t n = 0; n < kChunk / kWarpThreads; ++n) {
-      const std::uint32_t i = n * kWarpThreads + lane;
-      if (i < count) row[i] = hidden ? 0.0f : exp1(row[i] - max);
-    }
-    __syncwarp();
-#pragma unroll
-    for (std::uint32_t n = 0; n < kChunk / 16; ++n) {
-      const std::uint32_t i = n * 16 + lane;
-      if (lane < 16 && i < count) sum = sum + row[i];
-    }
-#pragma unroll
-    for (unsigned step = 8; step > 0; step /= 2) sum = sum + __shfl_xor_sync(kAllLanes, sum, step);
-    if (lane != 0) continue;
-    shared->max[g] = max;
-    shared->sum[g] = sum;
   }
   __syncthreads();
 }

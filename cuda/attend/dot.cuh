@@ -5,6 +5,7 @@
 
 #include "cuda/attend/chunk.cuh"
 #include "cuda/attend/quad.cuh"
+#include "cuda/core/copy.cuh"
 
 namespace kvsift {
 namespace {
@@ -25,6 +26,28 @@ __device__ inline void key_part<AnyType>(const std::uint8_t *row, const kvsift_v
   for (std::uint32_t i = 0; i < 4; ++i) out[i] = c + i < dim ? element_at(row, view.type, c + i) : 0.0f;
 }
 
+// Keys on their way into shared memory, before the values whose turn comes later.
+template <class T>
+__device__ inline void fetch_keys(const AttendPlan &plan, const ChunkRows &rows, std::uint32_t count) {
+  if constexpr (!std::is_same<T, AnyType>::value) {
+    const std::uint32_t pieces = plan.head.settings().c.head_dim * static_cast<std::uint32_t>(sizeof(T)) / 16;
+    const std::uint32_t each = kAttendThreads / pieces, at = threadIdx.x % pieces * 16;
+    if (threadIdx.x < each * pieces && rows.key_pitch != 0) {
+#pragma unroll 4
+      for (std::uint32_t row = threadIdx.x / pieces; row < count; row += each) {
+        copy_async(rows.keys + row * rows.key_pitch + at, rows.shared->keys[row] + at);
+      }
+    }
+  }
+  end_copies();
+}
+
+template <class T>
+__device__ inline const std::uint8_t *key_row(const ChunkRows &rows, std::uint32_t i) {
+  const bool staged = !std::is_same<T, AnyType>::value && rows.key_pitch != 0;
+  return staged ? rows.keys + i * rows.key_pitch : rows.shared->keys[i];
+}
+
 // Steps whose keys are under way together.
 template <class T>
 constexpr int kBatchOf = sizeof(T) == 4 ? 4 : 8;
@@ -33,12 +56,12 @@ constexpr int kBatchOf<AnyType> = 1;
 
 // Partial sums of `Tokens` tokens from `first` on, 8 apart, with `Heads` query heads from `queries` on.
 template <class T, int Tokens, int Heads>
-__device__ inline void dot_lanes(const AttendPlan &plan, const ChunkShared &shared, const float *queries, std::uint32_t first,
+__device__ inline void dot_lanes(const AttendPlan &plan, const ChunkRows &rows, const float *queries, std::uint32_t first,
                                  float (&lanes)[Tokens][Heads][4]) {
   const Settings &s = plan.head.settings();
   const std::uint8_t *row[Tokens];
 #pragma unroll
-  for (int t = 0; t < Tokens; ++t) row[t] = shared.keys[first + 8 * t];
+  for (int t = 0; t < Tokens; ++t) row[t] = key_row<T>(rows, first + 8 * t);
   by_elements<kBatchOf<T>>(std::is_same<T, AnyType>::value ? s.dim16 : s.c.head_dim, [&](std::uint32_t c) {
     float key[Tokens][4];
 #pragma unroll
@@ -64,11 +87,12 @@ __device__ inline void put_logit(const AttendPlan &plan, const ChunkShared &shar
 
 // Tokens `first` and `first` + 8 of the chunk.
 template <class T, int Heads>
-__device__ inline void dot_tile(const AttendPlan &plan, const ChunkShared &shared, const float *queries, std::uint32_t first,
+__device__ inline void dot_tile(const AttendPlan &plan, const ChunkRows &rows, const float *queries, std::uint32_t first,
                                 std::uint32_t count, float *logits) {
+  const ChunkShared &shared = *rows.shared;
   const std::uint32_t q = threadIdx.x % 4, own = first + q / 2 * 8;
   float lanes[2][Heads][4] = {};
-  dot_lanes<T>(plan, shared, queries, first, lanes);
+  dot_lanes<T>(plan, rows, queries, first, lanes);
   if constexpr (Heads == 1) {
     put_logit(plan, shared, sum_of_two(lanes), own, count, logits);
   } else {
@@ -81,16 +105,16 @@ __device__ inline void dot_tile(const AttendPlan &plan, const ChunkShared &share
 
 // logits[head][i] of the query heads from `first_query` of the group on.
 template <class T>
-__device__ inline void dot_chunk(const AttendPlan &plan, const ChunkShared &shared, const ChunkRows &rows,
-                                 std::uint32_t first_query, std::uint32_t heads, std::uint32_t count) {
+__device__ inline void dot_chunk(const AttendPlan &plan, const ChunkRows &rows, std::uint32_t first_query, std::uint32_t heads,
+                                 std::uint32_t count) {
   const std::uint32_t dim16 = plan.head.settings().dim16, warp = threadIdx.x / kWarpThreads;
   const std::uint32_t first = warp * kWarpTokens + threadIdx.x % kWarpThreads / 4;
   const float *queries = rows.queries + first_query * dim16;
   if (warp * kWarpTokens < count && heads == 1) {
-    dot_tile<T, 1>(plan, shared, queries, first, count, rows.logits);
+    dot_tile<T, 1>(plan, rows, queries, first, count, rows.logits);
   } else if (warp * kWarpTokens < count) {
     for (std::uint32_t q = 0; q < heads; q += kHeadTile) {
-      dot_tile<T, kHeadTile>(plan, shared, queries + q * dim16, first, count, rows.logits + q * kChunk);
+      dot_tile<T, kHeadTile>(plan, rows, queries + q * dim16, first, count, rows.logits + q * kChunk);
     }
   }
   __syncthreads();

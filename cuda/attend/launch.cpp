@@ -37,7 +37,7 @@ std::uint32_t shared_bytes(const CudaDevice &device, const Settings &s, std::uin
   for (std::uint32_t mean = 1; s.value_moments && mean <= 2; ++mean) {
     if (stage_bytes(s, mean) > stage) stage = stage_bytes(s, mean);
   }
-  const std::uint32_t chunk = chunk_room(s).stage + stage, tiles = dense_tiles(s, element);
+  const std::uint32_t chunk = chunk_room(s, element).stage + stage, tiles = dense_tiles(s, element);
   const DenseRoom room = dense_room(s, tiles, element);
   const std::uint32_t dense = tiles == 0 ? 0 : room.queries + dense_warps(device, s, element) * room.warp;
   return chunk > dense ? chunk : dense;
@@ -67,8 +67,8 @@ kvsift_status launch_pass(const Launcher &to, const AttendArgs &asked, std::uint
   if (args.dense_warps < kFewestDenseWarps) args.dense_tiles = 0;
   const KernelId kernel = fast ? kKernelsByType[args.cache.keys.type] : kKernel_attend_any;
   const std::uint64_t slots = args.call.image.room.slots * s.lists;
-  // Enough to fill the machine; what is left over they take in turns.
-  const std::uint32_t most = blocks_of(to.device.multiprocessors, heads);
+  // No more than are on the machine at once; what is left over they take in turns.
+  const std::uint32_t each = to.device.multiprocessors / heads, most = each > 0 ? each : 1;
   const LaunchShape chunks{slots < most ? static_cast<std::uint32_t>(slots) : most, heads, 1, kAttendThreads,
                            shared_bytes(to.device, s, element)};
   if (kvsift_status status = launch(to.device, kernel, chunks, to.stream, args, to.error)) return status;

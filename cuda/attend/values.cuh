@@ -41,10 +41,12 @@ __device__ inline void fetch_stage(const ValueRows &rows, const ChunkShared &sha
       out[i] = c < rows.dim ? element_at(shared.values[first + row], rows.view->type, c) : 0.0f;
     }
   } else {
-    const std::uint32_t pieces = row_bytes / 16;
-    for (std::uint32_t i = threadIdx.x; i < here * pieces; i += kAttendThreads) {
-      const std::uint32_t row = i / pieces, piece = i % pieces;
-      copy_async(to + i * 16, shared.values[first + row] + piece * 16);
+    const std::uint32_t pieces = row_bytes / 16, each = kAttendThreads / pieces, at = threadIdx.x % pieces * 16;
+    if (threadIdx.x < each * pieces) {
+#pragma unroll 4
+      for (std::uint32_t row = threadIdx.x / pieces; row < here; row += each) {
+        copy_async(to + row * row_bytes + at, shared.values[first + row] + at);
+      }
     }
   }
   end_copies();

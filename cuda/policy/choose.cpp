@@ -28,7 +28,8 @@ kvsift_status launch_choose(const Launcher &to, const ChooseArgs &asked, std::ui
   args.shared_floats = args.scored != 0 ? shared_floats(to.device, s) : 0;
   args.shared_stride = row_floats(s);
   // One multiprocessor works on a list: what all threads do alike is done by each warp of them.
-  const std::uint32_t threads = s.max_blocks <= 4096 ? 512 : kChooseThreads;
+  const std::uint32_t wanted = (s.max_blocks / 4 + 32) / 32 * 32;  // four scores each
+  const std::uint32_t threads = wanted < 256 ? 256 : wanted < kChooseThreads ? wanted : kChooseThreads;
   const LaunchShape shape{s.lists, heads, 1, threads, args.shared_floats * 4};
   return launch(to.device, kKernel_choose, shape, to.stream, args, to.error);
 }

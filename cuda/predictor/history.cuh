@@ -14,6 +14,11 @@ __device__ inline std::uint32_t bytes_of_share(HistoryForm form) {
   return form == HistoryForm::kFloat ? 4u : form == HistoryForm::kHalf ? 2u : 1u;
 }
 
+// Rows are counted in 64 bits; a device divides those by a long routine, and hardly ever has to.
+__device__ inline std::uint32_t remainder_of(std::uint64_t row, std::uint32_t by) {
+  return row >> 32 == 0 ? static_cast<std::uint32_t>(row) % by : static_cast<std::uint32_t>(row % by);
+}
+
 // List `list` of KV head `head`.
 struct History {
   const Histories &all;
@@ -30,7 +35,7 @@ struct History {
   __device__ PredictorState &state() const { return at<PredictorState>(all.states)[list]; }
   __device__ Marks &marks() const { return *at<Marks>(all.marks); }
   __device__ Counters &counters() const { return *at<Counters>(all.counters); }
-  __device__ std::uint32_t &length(std::uint64_t row) const { return at<std::uint32_t>(all.lengths)[row % all.shape.slots]; }
+  __device__ std::uint32_t &length(std::uint64_t row) const { return at<std::uint32_t>(all.lengths)[remainder_of(row, all.shape.slots)]; }
   // Row `slot` of s, and of its marks; a window's rows begin at the plan's s_slot.
   __device__ float *s(std::uint32_t slot) const {
     return at<float>(all.s) + (std::uint64_t{list} * all.shape.rows + slot) * all.shape.columns;
@@ -48,7 +53,7 @@ struct History {
     const std::uint64_t row = std::uint64_t{list} * all.shape.slots + slot;
     return at<char>(all.ring) + row * all.shape.columns * bytes_of_share(all.shape.form);
   }
-  __device__ char *row(std::uint64_t row) const { return slot(row % all.shape.slots); }
+  __device__ char *row(std::uint64_t row) const { return slot(remainder_of(row, all.shape.slots)); }
 
   // Blocks of the cache after `rows` rows.
   __device__ std::uint32_t columns_at(std::uint64_t rows) const {

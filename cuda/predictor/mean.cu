@@ -32,7 +32,7 @@ __device__ float mean_of_column(const History &h, const PredictionPlan &plan, st
   const std::uint64_t stride = h.all.shape.columns;
   const std::uint32_t until_wrap = h.all.shape.rows - plan.s_slot, straight = plan.rows < until_wrap ? plan.rows : until_wrap;
   float sum = 0.0f;
-#pragma unroll 16
+#pragma unroll 32
   for (std::uint32_t r = 0; r < straight; ++r) sum += column[(plan.s_slot + r) * stride];
 #pragma unroll 16
   for (std::uint32_t r = straight; r < plan.rows; ++r) sum += column[(r - straight) * stride];

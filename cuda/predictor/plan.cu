@@ -72,8 +72,8 @@ __device__ bool plan_parts(const History &h, std::uint64_t end, PredictorState *
   plan->rows = static_cast<std::uint32_t>(end - plan->begin);
   plan->too_few = right - shape.left < 3 || plan->rows == 0;
   if (plan->too_few != 0) return false;
-  plan->ring_slot = static_cast<std::uint32_t>(plan->begin % shape.slots);
-  plan->s_slot = static_cast<std::uint32_t>(plan->begin % shape.rows);
+  plan->ring_slot = remainder_of(plan->begin, shape.slots);
+  plan->s_slot = remainder_of(plan->begin, shape.rows);
   std::uint32_t edge = right;
   if (right != state->s_right) {
     edge = least(right, state->s_right);
@@ -132,7 +132,7 @@ KVSIFT_KERNEL(predictor_plan, PredictorPlanArgs, 256) {
   const std::uint32_t first = blockIdx.x * all.lists, lane = threadIdx.x % kWarpThreads;
   const History of_head(all, first);
   const std::uint64_t end = of_head.state().end, scored = of_head.marks().scored;
-  const std::uint64_t rows = end - (end - of_head.marks().prompt_end) % all.period;
+  const std::uint64_t rows = end - remainder_of(end - of_head.marks().prompt_end, all.period);
   const bool needed = scored != rows && rows != 0 && is_wanted(args, of_head);
   const std::uint32_t columns = needed ? of_head.columns_at(rows) : 0;
   __syncthreads();
