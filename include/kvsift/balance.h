@@ -38,7 +38,9 @@ enum {
   KVSIFT_BALANCE_UNIFORM = 2,     /* control: fair signs in the practical form (gamma 0, no kernel computed) */
   KVSIFT_BALANCE_PERMUTATION = 3, /* control: a random subset, one weight */
   KVSIFT_BALANCE_RELATIVE = 4,    /* practical, with gamma in units of 1 / R^2 and the first sign drawn too */
-  KVSIFT_BALANCE_GRADED = 5       /* ours: practical, but each token is halved as often as its importance allows */
+  KVSIFT_BALANCE_GRADED = 5,      /* ours: practical, but each token is halved as often as its importance allows */
+  KVSIFT_BALANCE_CUBLAS = 6       /* practical, kernel matrices multiplied by cuBLASLt: kvsift_cuda_balance_compress only, and
+                                     not the same bits as PRACTICAL (kvsift_cuda.h); the CPU answers UNSUPPORTED */
 };
 
 /* Weights of the result. */
