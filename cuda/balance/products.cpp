@@ -41,8 +41,8 @@ kvsift_status choose(Products *p, cublasLtMatmulPreference_t preference, kvsift_
                                          &found, &count);
   if (kvsift_status s = check(c, result, "cublasLtMatmulAlgoGetHeuristic", error)) return s;
   if (count < 1 || found.state != CUBLAS_STATUS_SUCCESS) {
-    return fail(error, KVSIFT_UNSUPPORTED, "cublasLtMatmulAlgoGetHeuristic knows no way to multiply ", p->order, " x ", p->depth,
-                " matrices");
+    return fail(error, KVSIFT_UNSUPPORTED, "cublasLtMatmulAlgoGetHeuristic knows no way to multiply matrices of ", p->order,
+                " x ", p->depth);
   }
   p->algorithm = found.algo;
   return KVSIFT_OK;

@@ -10,12 +10,15 @@ namespace {
 // What is used of it is the same in both.
 const char *const kNames[] = {"libcublasLt.so.13", "libcublasLt.so.12"};
 
+// Stays loaded once it was: it has exit handlers and kernels of its own, and loading it takes long.
+constexpr int kHow = RTLD_LAZY | RTLD_LOCAL | RTLD_NODELETE;
+
 void *open_library(const char **path) {
   *path = std::getenv("KVSIFT_CUBLASLT");
-  if (*path != nullptr) return dlopen(*path, RTLD_LAZY | RTLD_LOCAL);
+  if (*path != nullptr) return dlopen(*path, kHow);
   for (const char *name : kNames) {
     *path = name;
-    if (void *library = dlopen(name, RTLD_LAZY | RTLD_LOCAL)) return library;
+    if (void *library = dlopen(name, kHow)) return library;
   }
   *path = kNames[0];
   return nullptr;

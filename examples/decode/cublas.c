@@ -76,16 +76,18 @@ static bool find_all(cublas *on, const char *path, failure *why) {
   return true;
 }
 
-/* The path that was opened, or that should have been. */
+/* The path that was opened, or that should have been. It stays loaded: it has exit handlers of its
+ * own. */
 static const char *open_library(cublas *on) {
+  const int how = RTLD_LAZY | RTLD_LOCAL | RTLD_NODELETE;
   static const char *const names[] = {"libcublasLt.so.13", "libcublasLt.so.12"};
   const char *path = getenv("KVSIFT_CUBLASLT");
   if (path != NULL) {
-    on->library = dlopen(path, RTLD_LAZY | RTLD_LOCAL);
+    on->library = dlopen(path, how);
     return path;
   }
   for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
-    on->library = dlopen(names[i], RTLD_LAZY | RTLD_LOCAL);
+    on->library = dlopen(names[i], how);
     if (on->library != NULL) return names[i];
   }
   return names[0];

@@ -193,12 +193,12 @@ kvsift_status kvsift_cuda_balance_room(const kvsift_balance_config *config, uint
  * PRACTICAL's do.
  *
  * Must be called before kvsift_cuda_balance_compress takes that form; with others it does nothing. Opens cuBLASLt
- * (libcublasLt.so.13 or .12; the environment's KVSIFT_CUBLASLT names another), has it choose how to multiply, and puts a trial
- * into the stream that overwrites `room`. What is made serves all calls with the same head_dim rounded up to 8 and the same
- * group_tokens rounded up to 64 (with fewer tokens than a group: those), whatever their heads and tokens, until the
- * next prepare, whose earlier work must be done then, or destroy. This call allocates and may wait for the device; compress
- * does neither and can be captured. Not to be captured itself. config, heads, tokens, room: as for compress; room at a
- * multiple of KVSIFT_CUDA_ALIGNMENT.
+ * (libcublasLt.so.13 or .12, which then stays loaded; the environment's KVSIFT_CUBLASLT names another), has it choose how to
+ * multiply, and puts a trial into the stream that overwrites `room`. What is made serves all calls with the same head_dim
+ * rounded up to 8 and the same group_tokens rounded up to 64 (with fewer tokens than a group: those), whatever their
+ * heads and tokens, until destroy or the next prepare, before which earlier work must be done. This call allocates and may
+ * wait for the device; compress does neither and can be captured. Not to be captured itself. config, heads, tokens, room:
+ * as for compress; room at a multiple of KVSIFT_CUDA_ALIGNMENT.
  * UNSUPPORTED: no cuBLASLt on this machine, or it cannot do this; DEVICE: with the name and number of its answer. A failure
  * leaves the policy, and what was prepared before, as they were. */
 kvsift_status kvsift_cuda_balance_prepare(kvsift_cuda_policy *policy, const kvsift_balance_config *config, uint32_t heads,

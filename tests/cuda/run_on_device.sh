@@ -75,6 +75,7 @@ build_all() {
     local with=(-O2 -I"$root/include" -isystem "$cuda_home/include" gpu.c "$build/libkvsift.a" -ldl -lm -lpthread)
     cc -o "$bench/bench_device" bench_device.c bench_world.c "${with[@]}" || return 1
     cc -o "$bench/bench_offload" bench_offload.c "${with[@]}" || return 1
+    cc -o "$bench/bench_compress" bench_compress.c "${with[@]}" || return 1
   else
     # shellcheck disable=SC2046
     ninja -C "$build" --quiet examples/decode/decode $(python3 "$root/tests/cuda/run_tests.py" --build "$build" --targets) ||
@@ -119,6 +120,7 @@ stage decode 40 "$build/examples/decode/decode" --device cuda ${few[@]+"${few[@]
 
 stage bench 170 "$bench/bench_device" ${quick[@]+"${quick[@]}"} --seconds 130 --json "$results/bench.json" || worst=1
 stage offload 30 "$bench/bench_offload" ${quick[@]+"${quick[@]}"} --json "$results/offload.json" || worst=1
+stage compress 20 "$bench/bench_compress" ${quick[@]+"${quick[@]}"} --json "$results/compress.json" || worst=1
 if [ "$mock" = 0 ] && python3 -c 'import torch' 2>/dev/null; then
   stage sdpa 60 python3 "$root/tests/cuda/bench_sdpa.py" --bench "$results/bench.json" --json "$results/sdpa.json" || worst=1
 else
