@@ -10,7 +10,10 @@ namespace {
 kvsift_status check_config(const kvsift_balance_config *config, BalancePlan *plan) {
   if (config == nullptr) return KVSIFT_INVALID_ARGUMENT;
   if (config->struct_size != sizeof *config) return KVSIFT_INVALID_STRUCT_SIZE;
-  return settle_balance(*config, plan);
+  if (kvsift_status s = settle_balance(*config, plan)) return s;
+  if (config->form != KVSIFT_BALANCE_CUBLAS) return KVSIFT_OK;
+  return fail(config->error, KVSIFT_UNSUPPORTED, "form is ", config->form,
+              ": by cuBLASLt on a CUDA device only (kvsift_cuda_balance_compress)");
 }
 
 kvsift_status check_tokens(const BalancePlan &plan, std::uint32_t tokens) {
@@ -172,7 +175,7 @@ kvsift_status check_set(const kvsift_weighted *set, const char *name, std::uint3
 using namespace kvsift;
 
 kvsift_status kvsift_balance_config_init(kvsift_balance_config *config, uint32_t form) {
-  if (config == nullptr || form > KVSIFT_BALANCE_GRADED) return KVSIFT_INVALID_ARGUMENT;
+  if (config == nullptr || form > KVSIFT_BALANCE_CUBLAS) return KVSIFT_INVALID_ARGUMENT;
   if (config->struct_size != sizeof *config) return KVSIFT_INVALID_STRUCT_SIZE;
   balance_defaults(form, config);
   return KVSIFT_OK;

@@ -47,6 +47,44 @@ extern "C" kvsift_status kvsift_cuda_balance_room(const kvsift_balance_config *c
   return KVSIFT_OK;
 }
 
+static kvsift_status check_room(const BalancePlan &plan, const BalancePlaces &places, const void *room, uint64_t room_bytes,
+                                kvsift_error *error) {
+  if (room == nullptr) return fail(error, KVSIFT_INVALID_ARGUMENT, "room is null");
+  if (room_bytes < places.bytes) {
+    return fail(error, KVSIFT_ARENA_TOO_SMALL, "room of ", room_bytes, " bytes: ", places.bytes, " are needed");
+  }
+  const std::uint64_t align = by_cublas(plan) ? kProductAlign : KVSIFT_ARENA_ALIGNMENT;
+  if (reinterpret_cast<std::uintptr_t>(room) % align == 0) return KVSIFT_OK;
+  return fail(error, KVSIFT_MISALIGNED, "room must start at a multiple of ", align);
+}
+
+extern "C" kvsift_status kvsift_cuda_balance_prepare(kvsift_cuda_policy *policy, const kvsift_balance_config *config,
+                                                     uint32_t heads, uint32_t tokens, void *room, uint64_t room_bytes,
+                                                     void *stream) {
+  if (!is_policy(policy) || config == nullptr) return KVSIFT_INVALID_ARGUMENT;
+  CudaPolicy *own = policy_of(policy);
+  if (kvsift_status s = check_usable(own)) return s;
+  BalancePlan plan;
+  if (kvsift_status s = check_plan(config, heads, tokens, &plan)) return s;
+  if (!by_cublas(plan)) return KVSIFT_OK;
+  const BalancePlaces places = balance_places(plan, heads, tokens);
+  if (kvsift_status s = check_room(plan, places, room, room_bytes, config->error)) return s;
+  Products made;
+  const Launcher to{own->device, stream, config->error};
+  if (kvsift_status s = prepare_products(to, places, static_cast<char *>(room), &made)) return s;
+  release_products(&own->products);
+  own->products = made;
+  return KVSIFT_OK;
+}
+
+// By cuBLASLt: what was prepared is for such groups.
+static kvsift_status check_prepared(const CudaPolicy &own, const BalancePlan &plan, const BalancePlaces &places) {
+  const Products &p = own.products;
+  if (!by_cublas(plan) || (p.order == places.order && p.depth == places.depth)) return KVSIFT_OK;
+  return fail(plan.c.error, KVSIFT_OUT_OF_ORDER, "form is ", plan.c.form, " with matrices of ", places.order, " x ", places.depth,
+              ", prepared are ", p.order, " x ", p.depth, ": call kvsift_cuda_balance_prepare first");
+}
+
 extern "C" kvsift_status kvsift_cuda_balance_compress(kvsift_cuda_policy *policy, const kvsift_balance_config *config,
                                                       const kvsift_cache *cache, uint32_t first_head, uint32_t heads,
                                                       kvsift_range range, void *room, uint64_t room_bytes, uint32_t *index,
@@ -59,21 +97,18 @@ extern "C" kvsift_status kvsift_cuda_balance_compress(kvsift_cuda_policy *policy
   if (kvsift_status s = check_device_rows(cache, range, config->error)) return s;
   if (kvsift_status s = check_plan(config, heads, tokens, &plan)) return s;
   const uint32_t least = tokens >> plan.c.halvings;
-  if (index == nullptr || weight == nullptr || counts == nullptr || room == nullptr) {
-    return fail(config->error, KVSIFT_INVALID_ARGUMENT, "index, weight, counts or room is null");
+  if (index == nullptr || weight == nullptr || counts == nullptr) {
+    return fail(config->error, KVSIFT_INVALID_ARGUMENT, "index, weight or counts is null");
   }
   if (capacity < least) {
     return fail(config->error, KVSIFT_INVALID_ARGUMENT, "capacity is ", capacity, ", must be at least ", least);
   }
   const BalancePlaces places = balance_places(plan, heads, tokens);
-  if (room_bytes < places.bytes) {
-    return fail(config->error, KVSIFT_ARENA_TOO_SMALL, "room of ", room_bytes, " bytes: ", places.bytes, " are needed");
-  }
-  if (reinterpret_cast<std::uintptr_t>(room) % KVSIFT_ARENA_ALIGNMENT != 0) {
-    return fail(config->error, KVSIFT_MISALIGNED, "room must start at a multiple of ", KVSIFT_ARENA_ALIGNMENT);
-  }
+  if (kvsift_status s = check_room(plan, places, room, room_bytes, config->error)) return s;
+  if (kvsift_status s = check_prepared(*own, plan, places)) return s;
   plan.c.error = nullptr;
-  const BalanceJob job{plan, *cache, first_head, heads, range, index, weight, counts, capacity, own->image.fault};
+  const Products *products = by_cublas(plan) ? &own->products : nullptr;
+  const BalanceJob job{plan,  *cache, first_head, heads, range, index, weight, counts, capacity, own->image.fault, products};
   const kvsift_status status = compress_heads(Launcher{own->device, stream, config->error}, job, static_cast<char *>(room));
   if (status != KVSIFT_OK) own->lost = status;
   return status;

@@ -65,6 +65,10 @@ extern "C" kvsift_status kvsift_cuda_balance_room(const kvsift_balance_config *c
   if (config == nullptr) return KVSIFT_INVALID_ARGUMENT;
   return kvsift::fail(config->error, KVSIFT_NO_DEVICE, "this build of the library has no CUDA");
 }
+extern "C" kvsift_status kvsift_cuda_balance_prepare(kvsift_cuda_policy *, const kvsift_balance_config *, uint32_t, uint32_t, void *,
+                                                     uint64_t, void *) {
+  return KVSIFT_INVALID_ARGUMENT;
+}
 extern "C" kvsift_status kvsift_cuda_balance_compress(kvsift_cuda_policy *, const kvsift_balance_config *, const kvsift_cache *,
                                                       uint32_t, uint32_t, kvsift_range, void *, uint64_t, uint32_t *, float *,
                                                       uint32_t, uint32_t *, void *) {

@@ -102,6 +102,7 @@ const (
 	BalancePermutation = C.KVSIFT_BALANCE_PERMUTATION
 	BalanceRelative    = C.KVSIFT_BALANCE_RELATIVE
 	BalanceGraded      = C.KVSIFT_BALANCE_GRADED
+	BalanceCublas      = C.KVSIFT_BALANCE_CUBLAS
 	BalanceNormalised  = C.KVSIFT_BALANCE_NORMALISED
 	BalancePublished   = C.KVSIFT_BALANCE_PUBLISHED
 

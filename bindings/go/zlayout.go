@@ -284,6 +284,7 @@ const (
 	BalancePermutation = 0x3
 	BalanceRelative    = 0x4
 	BalanceGraded      = 0x5
+	BalanceCublas      = 0x6
 	BalanceNormalised  = 0x0
 	BalancePublished   = 0x1
 

@@ -1,11 +1,15 @@
 #include "cuda/balance/compress.h"
 
 #include "balance/compress.h"
+#include "cuda/balance/products.h"
 
 namespace kvsift {
 namespace {
 
 constexpr std::uint64_t kMostMatrixBytes = 64ull << 20;
+constexpr std::uint32_t kDepthStep = 8;  // coordinates of a packed row: a multiple of this
+static_assert(kGramTile * kGramTile * sizeof(float) % kProductAlign == 0, "matrices must start aligned");
+static_assert(kGramTile * kDepthStep * sizeof(float) % kProductAlign == 0, "operands must start aligned");
 
 std::uint32_t groups_for(std::uint32_t tokens, std::uint32_t group) { return (tokens + group - 1) / group; }
 
@@ -13,16 +17,29 @@ kvsift_status run(const Launcher &to, KernelId kernel, const LaunchShape &shape,
   return launch(to.device, kernel, shape, to.stream, args, to.error);
 }
 
+// The kernel matrices of a pass.
+kvsift_status fill_matrices(const Launcher &to, const BalanceArgs &args, const Products *products, char *workspace) {
+  const std::uint32_t side = args.order / kGramTile, tiles = side * (side + 1) / 2;
+  const LaunchShape each{args.pass_groups, 1, 1, 256, 0}, upper{tiles, args.pass_groups, 1, kGramThreads, 0};
+  if (kvsift_status s = run(to, kKernel_balance_centre, each, args)) return s;
+  if (products == nullptr) return run(to, kKernel_balance_gram, upper, args);
+  const LaunchShape rows{side, args.pass_groups, 1, kGramThreads, 0};
+  if (kvsift_status s = run(to, kKernel_balance_pack, rows, args)) return s;
+  if (kvsift_status s = multiply(*products, args.packed, args.matrix, workspace, 2 * args.pass_groups, to.stream, to.error)) {
+    return s;
+  }
+  return run(to, kKernel_balance_exponential, upper, args);
+}
+
 // Kernel matrices of as many groups as there is room for, and their walks.
-kvsift_status sign_groups(const Launcher &to, BalanceArgs args, std::uint32_t pass_groups) {
-  const std::uint32_t all = args.heads * args.groups, tiles = args.order / kGramTile;
+kvsift_status sign_groups(const Launcher &to, BalanceArgs args, std::uint32_t pass_groups, const Products *products,
+                          char *workspace) {
+  const std::uint32_t all = args.heads * args.groups;
   const KernelId walk = args.order <= KVSIFT_BALANCE_MAX_GROUP / 2 ? kKernel_balance_walk : kKernel_balance_walk_large;
   for (args.first_group = 0; args.first_group < all; args.first_group += args.pass_groups) {
     args.pass_groups = all - args.first_group < pass_groups ? all - args.first_group : pass_groups;
-    const LaunchShape each{args.pass_groups, 1, 1, 256, 0}, warp{args.pass_groups, 1, 1, 32, 0};
-    const LaunchShape gram{tiles * (tiles + 1) / 2, args.pass_groups, 1, kGramThreads, 0};
-    if (kvsift_status s = run(to, kKernel_balance_centre, each, args)) return s;
-    if (kvsift_status s = run(to, kKernel_balance_gram, gram, args)) return s;
+    const LaunchShape warp{args.pass_groups, 1, 1, 32, 0};
+    if (kvsift_status s = fill_matrices(to, args, products, workspace)) return s;
     if (kvsift_status s = run(to, walk, warp, args)) return s;
   }
   return KVSIFT_OK;
@@ -62,6 +79,8 @@ BalanceArgs args_of(const BalanceJob &job, const BalancePlaces &p, char *room) {
   a.signs = p.signs.in(room);
   a.centre = p.centre.in(room);
   a.matrix = p.matrix.in(room);
+  a.packed = p.packed.in(room);
+  a.depth = p.depth;
   a.index_out = job.index;
   a.weight_out = job.weight;
   a.counts = job.counts;
@@ -78,31 +97,56 @@ BalancePlaces balance_places(const BalancePlan &plan, std::uint32_t heads, std::
   Layout layout;
   BalancePlaces p{};
   p.order = (longest + kGramTile - 1) / kGramTile * kGramTile;
-  const std::uint64_t matrix = std::uint64_t{p.order} * p.order * sizeof(float);
+  p.depth = (plan.c.head_dim + kDepthStep - 1) / kDepthStep * kDepthStep;
+  const std::uint64_t products = by_cublas(plan) ? 2 : 1;
+  const std::uint64_t matrix = products * p.order * p.order * sizeof(float);
   std::uint64_t most = kMostMatrixBytes / matrix;
   const std::uint64_t groups = std::uint64_t{heads} * groups_for(tokens, group);
   if (most > groups) most = groups;
   if (most > 65535) most = 65535;
   p.pass_groups = most > 1 ? static_cast<std::uint32_t>(most) : 1;
   const std::uint64_t pass = reads_rows(plan) ? p.pass_groups : 0;
+  // What cuBLASLt is given comes first: each of these starts at a multiple of kProductAlign.
+  p.workspace = layout.take<char>(by_cublas(plan) ? kProductWorkspace : 0, "workspace of cuBLASLt");
+  p.matrix = layout.take<float>(products * pass * p.order * p.order, "kernel matrices");
+  p.packed = layout.take<float>(by_cublas(plan) ? 2 * pass * p.order * p.depth : 0, "packed keys and values");
   p.index = layout.take<std::uint32_t>(all, "tokens");
   p.weight = layout.take<float>(all, "weights");
   p.weight_of = layout.take<float>(all, "weights by token");
   p.signs = layout.take<std::int8_t>(all, "signs");
   p.centre = layout.take<float>(pass * plan.c.head_dim, "mean keys");
-  p.matrix = layout.take<float>(pass * p.order * p.order, "kernel matrices");
   p.bytes = layout.used();
   return p;
 }
 
 kvsift_status check_balance_form(const BalancePlan &plan, kvsift_error *error) {
-  if (plan.c.form != KVSIFT_BALANCE_PRACTICAL && plan.c.form != KVSIFT_BALANCE_UNIFORM) {
-    return fail(error, KVSIFT_UNSUPPORTED, "form is ", plan.c.form, ": the device has the practical form and uniform sampling");
+  if (plan.c.form != KVSIFT_BALANCE_PRACTICAL && plan.c.form != KVSIFT_BALANCE_UNIFORM && !by_cublas(plan)) {
+    return fail(error, KVSIFT_UNSUPPORTED, "form is ", plan.c.form,
+                ": the device has the practical form, exact and by cuBLASLt, and uniform sampling");
   }
   if (plan.c.guard != 0) return fail(error, KVSIFT_UNSUPPORTED, "guard is ", plan.c.guard, ": not on the device");
   if (plan.c.uniforms != nullptr) return fail(error, KVSIFT_UNSUPPORTED, "uniforms cannot be given on the device");
   if (plan.c.group_tokens == 0) return fail(error, KVSIFT_UNSUPPORTED, "group_tokens is 0: on the device groups have 32 to 512");
   return KVSIFT_OK;
+}
+
+kvsift_status prepare_products(const Launcher &to, const BalancePlaces &places, char *room, Products *products) {
+  const Driver &d = to.device.driver;
+  const std::uint32_t most = 2 * places.pass_groups;
+  float *packed = places.packed.in(room), *matrix = places.matrix.in(room);
+  const std::uint64_t bytes = std::uint64_t{most} * places.order * places.depth * sizeof(float);
+  kvsift_status status = make_products(products, places.order, places.depth, most, to.error);
+  if (status != KVSIFT_OK) return status;
+  const CUresult cleared = d.fill(reinterpret_cast<CUdeviceptr>(packed), 0, bytes, static_cast<CUstream>(to.stream));
+  status = check(d, cleared, "cuMemsetD8Async", to.error);
+  for (const std::uint32_t batch : {most, 2u}) {
+    if (status != KVSIFT_OK) break;
+    status = multiply(*products, packed, matrix, places.workspace.in(room), batch, to.stream, to.error);
+  }
+  if (status == KVSIFT_OK) return KVSIFT_OK;
+  d.stream_synchronize(static_cast<CUstream>(to.stream));  // a trial may be on its way
+  release_products(products);
+  return status;
 }
 
 kvsift_status compress_heads(const Launcher &to, const BalanceJob &job, char *room) {
@@ -117,7 +161,7 @@ kvsift_status compress_heads(const Launcher &to, const BalanceJob &job, char *ro
     if (args.uniform != 0) {
       const LaunchShape toss{(args.count + 255) / 256, job.heads, 1, 256, 0};
       if (kvsift_status s = run(to, kKernel_balance_toss, toss, args)) return s;
-    } else if (kvsift_status s = sign_groups(to, args, places.pass_groups)) {
+    } else if (kvsift_status s = sign_groups(to, args, places.pass_groups, job.products, places.workspace.in(room))) {
       return s;
     }
     if (kvsift_status s = run(to, kKernel_balance_keep, each, args)) return s;

@@ -1,5 +1,6 @@
 // BalanceKV's practical form on the device: heads of a cache compressed once, to the bits that kvsift_balance_compress
-// gives (balance/compress.h). Uniform sampling, its control, goes the same way without a kernel matrix.
+// gives (balance/compress.h). Uniform sampling, its control, goes the same way without a kernel matrix. The form that is
+// named after cuBLASLt leaves the matrices' products to it and has not the same bits.
 //
 // Groups of all heads are numbered through, head by head. The kernel matrices of as many groups as there is room for are
 // computed at a time; then one warp walks through each.
@@ -11,6 +12,8 @@
 #include "cuda/policy/image.h"
 
 namespace kvsift {
+
+struct Products;  // balance/products.h; kernels do not see it
 
 constexpr std::uint32_t kGramTile = 64;     // tokens; a thread has 4 x 4 entries
 constexpr std::uint32_t kGramThreads = 256;
@@ -36,7 +39,9 @@ struct BalanceArgs {
   float *weight, *weight_of;        // [heads][tokens]
   std::int8_t *signs;               // [heads][tokens]
   float *centre;                    // [pass_groups][dim]
-  float *matrix;                    // [pass_groups][order][order]: row j, column i > j
+  float *matrix;                    // [pass_groups][order][order]: row j, column i > j; by cuBLASLt: keys' products, values'
+  float *packed;                    // by cuBLASLt: [keys, values][pass_groups][order][depth]
+  std::uint32_t depth;
   std::uint32_t *index_out;         // [heads][capacity]
   float *weight_out;
   std::uint32_t *counts;            // [heads]
@@ -54,19 +59,27 @@ struct BalanceJob {
   std::uint32_t *counts;
   std::uint32_t capacity;
   Fault *fault;
+  const Products *products = nullptr;  // by cuBLASLt: made for the places' order and depth
 };
 
 struct BalancePlaces {
-  std::uint32_t pass_groups, order;
+  std::uint32_t pass_groups, order, depth;
   Offset<std::uint32_t> index;
   Offset<float> weight, weight_of;
   Offset<std::int8_t> signs;
-  Offset<float> centre, matrix;
+  Offset<float> centre, matrix, packed;
+  Offset<char> workspace;           // of cuBLASLt
   std::uint64_t bytes;
 };
 BalancePlaces balance_places(const BalancePlan &plan, std::uint32_t heads, std::uint32_t tokens);
 
-// OK, or UNSUPPORTED with a sentence: forms other than practical and uniform, the guard, given uniforms.
+inline bool by_cublas(const BalancePlan &plan) { return plan.c.form == KVSIFT_BALANCE_CUBLAS; }
+
+// Makes products for `places`, whose room is overwritten by a trial: what is loaded at first use is loaded then. On failure
+// there are none.
+kvsift_status prepare_products(const Launcher &to, const BalancePlaces &places, char *room, Products *products);
+
+// OK, or UNSUPPORTED with a sentence: forms other than practical, by cuBLASLt and uniform, the guard, given uniforms.
 kvsift_status check_balance_form(const BalancePlan &plan, kvsift_error *error);
 
 // `room`: as many bytes as balance_places says. The tokens must be finite and at least 2^halvings.

@@ -94,6 +94,7 @@ kvsift_status create_on_device(const CudaPlaces &places, const CudaArenas &arena
 
 void destroy_on_device(CudaPolicy *policy) {
   policy->alive = 0;
+  release_products(&policy->products);
   close_device(&policy->device);
 }
 

@@ -1,6 +1,7 @@
 // A device policy as the host keeps it, in the host arena.
 #pragma once
 
+#include "cuda/balance/products.h"
 #include "cuda/core/launcher.h"
 #include "cuda/policy/image.h"
 
@@ -12,6 +13,7 @@ struct CudaPolicy {
   std::uint64_t alive;
   Policy host;          // settings, places, counters and the error as the edge's checks want them; no units lie behind it
   CudaDevice device;
+  Products products;    // of the balanced form by cuBLASLt, once it is prepared
   Image image;
   Fault *fault;         // pinned
   std::uint64_t bytes;  // of this arena

@@ -1,175 +1,44 @@
 #include "device.h"
 
-#include <inttypes.h>
-#include <kvsift/kvsift_cuda.h>
 #include <string.h>
 
+#include "device_cache.h"
 #include "generate.h"
-#include "gpu.h"
-#include "memory.h"
-#include "sift.h"
+#include "products.h"
 
-/* Device memory: the cache as the engine's own lies, and one step's rows. */
 typedef struct device {
   gpu *gpu;
   sift sift; /* the policy on the CPU, which reads the prompt */
-  kvsift_cuda_policy *policy;
-  kvsift_cuda_arenas arenas;
-  uint8_t *keys, *values;
-  float *key_scales, *value_scales; /* null but for int8 */
-  float *query, *out;
-  kvsift_observation observation;
-  uint64_t rows; /* of the cache */
+  device_cache cache;
+  products *products; /* null: the CPU's */
 } device;
 
-static bool refuse(const device *d, failure *why) {
-  return fail(why, "on the device: %s", kvsift_cuda_last_error(d->policy));
-}
-
-static bool take_arenas(device *d, failure *why) {
-  kvsift_error error = {0};
-  kvsift_cuda_sizes sizes = {.struct_size = sizeof sizes};
-  d->sift.config.error = &error;
-  kvsift_status status = kvsift_cuda_policy_sizes(&d->sift.config, &sizes);
-  d->sift.config.error = NULL;
-  if (status != KVSIFT_OK) return fail(why, "%s", error.message);
-  d->arenas = (kvsift_cuda_arenas){.struct_size = sizeof d->arenas,
-                                   .device = gpu_take(d->gpu, sizes.device),
-                                   .device_bytes = sizes.device,
-                                   .pinned = gpu_take_pinned(d->gpu, sizes.pinned),
-                                   .pinned_bytes = sizes.pinned,
-                                   .host = memory_take(sizes.host, 1),
-                                   .host_bytes = sizes.host};
-  if (d->arenas.device && d->arenas.pinned && d->arenas.host) return true;
-  return fail(why, "no device memory for an arena of %" PRIu64 " bytes", sizes.device);
-}
-
-static bool create_policy(device *d, failure *why) {
-  kvsift_error error = {0};
-  d->sift.config.error = &error;
-  kvsift_status status =
-      kvsift_cuda_policy_create(&d->sift.config, &d->arenas, gpu_stream(d->gpu), &d->policy);
-  d->sift.config.error = NULL;
-  return status == KVSIFT_OK || fail(why, "%s", error.message);
-}
-
-static bool take_rows(device *d, const cache *c, failure *why) {
-  const kvsift_policy_config *p = &d->sift.config;
-  uint64_t heads = (uint64_t)p->query_heads * p->head_dim * sizeof(float);
-  uint64_t blocks = (p->max_tokens + p->block_tokens - 1) / p->block_tokens;
-  uint64_t entries = p->query_heads * blocks * sizeof(float);
-  d->rows = (uint64_t)c->layers * c->kv_heads * c->capacity;
-  d->keys = gpu_take(d->gpu, d->rows * c->row_bytes);
-  d->values = gpu_take(d->gpu, d->rows * c->row_bytes);
-  d->query = gpu_take(d->gpu, heads);
-  d->out = gpu_take(d->gpu, heads);
-  kvsift_observation *o = &d->observation;
-  *o = (kvsift_observation){.struct_size = sizeof *o, .block_stride = (uint32_t)blocks};
-  o->block_max = gpu_take(d->gpu, entries);
-  o->block_mass = gpu_take(d->gpu, entries);
-  o->log_sum_exp = gpu_take(d->gpu, p->query_heads * sizeof(float));
-  bool done =
-      d->keys && d->values && d->query && d->out && o->block_max && o->block_mass && o->log_sum_exp;
-  if (c->type == KVSIFT_I8) {
-    d->key_scales = gpu_take(d->gpu, d->rows * sizeof(float));
-    d->value_scales = gpu_take(d->gpu, d->rows * sizeof(float));
-    done = done && d->key_scales && d->value_scales;
-  }
-  return done || fail(why, "no device memory for a cache of %" PRIu32 " tokens", c->capacity);
-}
-
 static void release(device *d) {
-  if (d->gpu != NULL) gpu_wait(d->gpu);
-  if (d->policy != NULL) kvsift_cuda_policy_destroy(d->policy);
-  void *all[] = {d->arenas.device,
-                 d->keys,
-                 d->values,
-                 d->key_scales,
-                 d->value_scales,
-                 d->query,
-                 d->out,
-                 d->observation.block_max,
-                 d->observation.block_mass,
-                 d->observation.log_sum_exp};
-  for (uint32_t i = 0; d->gpu != NULL && i < sizeof all / sizeof *all; i++)
-    gpu_give(d->gpu, all[i]);
-  if (d->gpu != NULL) gpu_give_pinned(d->gpu, d->arenas.pinned);
-  memory_give(d->arenas.host);
+  device_cache_release(&d->cache);
+  products_release(d->products);
   sift_release(&d->sift);
   gpu_close(d->gpu);
 }
 
-/* `rows` rows from the engine's cache to the same place on the device. */
-static bool send_rows(const device *d, const cache *c, uint64_t first, uint64_t rows,
-                      failure *why) {
-  uint64_t at = first * c->row_bytes, bytes = rows * c->row_bytes, scales = rows * sizeof(float);
-  return gpu_send(d->gpu, d->keys + at, c->keys + at, bytes, why) &&
-         gpu_send(d->gpu, d->values + at, c->values + at, bytes, why) &&
-         (d->key_scales == NULL ||
-          (gpu_send(d->gpu, d->key_scales + first, c->key_scales + first, scales, why) &&
-           gpu_send(d->gpu, d->value_scales + first, c->value_scales + first, scales, why)));
-}
-
-/* The engine's view of rows, with its pointers moved to the device. */
-static kvsift_view moved(kvsift_view view, const uint8_t *from, const uint8_t *to,
-                         const float *from_scales, const float *to_scales, uint32_t token) {
-  view.data = to + ((const uint8_t *)view.data - from) + token * view.token_stride;
-  if (view.scales != NULL) {
-    view.scales =
-        to_scales + (view.scales - from_scales) + token * view.scale_token_stride / sizeof(float);
+/* Says by whom weights are multiplied. */
+static bool take_products(device *d, const model *m, failure *why) {
+  if (!products_create(&d->products, d->gpu, m, why)) return false;
+  if (d->products != NULL) {
+    printf("products by %s\n", products_name(d->products));
+  } else {
+    printf("products on the CPU (%s)\n", why->text);
   }
-  return view;
+  return true;
 }
 
-static kvsift_cache rows_on_device(const device *d, const attention_input *in, uint32_t token) {
-  const cache *c = in->cache;
-  kvsift_cache layer = cache_layer(c, in->layer, in->tokens);
-  layer.keys = moved(layer.keys, c->keys, d->keys, c->key_scales, d->key_scales, token);
-  layer.values = moved(layer.values, c->values, d->values, c->value_scales, d->value_scales, token);
-  return layer;
-}
-
-static bool send_step(const device *d, const attention_input *in, failure *why) {
-  const cache *c = in->cache;
-  uint64_t heads = (uint64_t)in->model->query_heads * in->model->head_dim * sizeof(float);
-  for (uint32_t h = 0; h < c->kv_heads; h++) {
-    uint64_t row = ((uint64_t)in->layer * c->kv_heads + h) * c->capacity + in->tokens - 1;
-    if (!send_rows(d, c, row, 1, why)) return false;
+/* The prompt once more, as if it had not been read, with products on the device. */
+static bool read_again(engine *e, const script *asked, device *d, double *seconds, failure *why) {
+  if (kvsift_policy_reset(d->sift.policy) != KVSIFT_OK) {
+    return fail(why, "%s", kvsift_last_error(d->sift.policy));
   }
-  return gpu_send(d->gpu, d->query, in->queries, heads, why);
-}
-
-/* A decode step's layer: new rows and the query go to the device, the attention's output comes
- * back. */
-static bool attend(void *self, const attention_input *in, float *out, failure *why) {
-  device *d = self;
-  void *stream = gpu_stream(d->gpu);
-  uint64_t head = in->model->head_dim * sizeof(float);
-  kvsift_query query = {.struct_size = sizeof query,
-                        .tokens = in->tokens,
-                        .view = {.data = d->query, .type = KVSIFT_F32, .head_stride = head}};
-  kvsift_cache all = rows_on_device(d, in, 0), last = rows_on_device(d, in, in->tokens - 1);
-  kvsift_observation seen = d->observation;
-  bool feeds_back = (d->sift.info.needs & KVSIFT_NEEDS_ATTENTION) != 0;
-  if (!send_step(d, in, why)) return false;
-  kvsift_status status = kvsift_cuda_observe_keys(d->policy, in->layer, NULL, in->tokens - 1, 1,
-                                                  &last.keys, &last.values, stream);
-  if (status == KVSIFT_OK)
-    status = kvsift_cuda_select_blocks(d->policy, in->layer, &query, NULL, stream);
-  if (status == KVSIFT_OK) {
-    status = kvsift_cuda_attend(d->policy, in->layer, &query, &all, d->out,
-                                feeds_back ? &seen : NULL, stream);
-  }
-  if (status == KVSIFT_OK && feeds_back) {
-    status = kvsift_cuda_observe_attention(d->policy, in->layer, NULL, &seen, stream);
-  }
-  if (status != KVSIFT_OK) return refuse(d, why);
-  return gpu_receive(d->gpu, out, d->out, in->model->query_heads * head, why);
-}
-
-static bool advance(void *self, uint32_t tokens, failure *why) {
-  device *d = self;
-  return kvsift_cuda_advance(d->policy, tokens, gpu_stream(d->gpu)) == KVSIFT_OK || refuse(d, why);
+  engine_truncate(e, 0);
+  e->multiplier = products_multiplier(d->products);
+  return read_prompt(e, asked, seconds, why);
 }
 
 static bool answer_on_cpu(engine *e, const script *asked, const device *d, generation *run,
@@ -190,25 +59,34 @@ static bool answer_on_device(engine *e, const script *asked, device *d, generati
                              failure *why) {
   const cache *c = &e->cache;
   engine_truncate(e, asked->prompt.count - 1);
-  if (!send_rows(d, c, 0, d->rows, why)) return false;
-  if (kvsift_cuda_upload(d->policy, d->sift.policy, gpu_stream(d->gpu)) != KVSIFT_OK)
-    return refuse(d, why);
-  gpu_wait(d->gpu);
-  memset(c->keys, 0x7f, d->rows * c->row_bytes);
-  memset(c->values, 0x7f, d->rows * c->row_bytes);
-  e->attention = (attention){d, attend, advance};
+  if (!device_cache_fill(&d->cache, c, &d->sift, why)) return false;
+  memset(c->keys, 0x7f, d->cache.rows * c->row_bytes);
+  memset(c->values, 0x7f, d->cache.rows * c->row_bytes);
+  e->attention = device_cache_attention(&d->cache);
   printf("on the device:");
   return generate(e, asked, true, run, why);
 }
 
-static bool report(const generation *cpu, const generation *gpu_run, failure *why) {
+static bool report(const device *d, const script *asked, const generation *cpu,
+                   const generation *gpu_run, const double *seconds, failure *why) {
   bool same = cpu->best.count == gpu_run->best.count &&
               memcmp(cpu->best.tokens, gpu_run->best.tokens,
                      cpu->best.count * sizeof *cpu->best.tokens) == 0;
-  printf("\n  tokens/s           %.1f on the CPU, %.1f with attention on the device\n",
-         cpu->fed.count / cpu->seconds, gpu_run->fed.count / gpu_run->seconds);
+  printf("\n  tokens/s           %.1f on the CPU, %.1f with attention%s on the device\n",
+         cpu->fed.count / cpu->seconds, gpu_run->fed.count / gpu_run->seconds,
+         d->products != NULL ? " and products" : "");
+  if (d->products != NULL) {
+    printf("  of the prompt      %.0f on the CPU, %.0f with products on the device\n",
+           asked->prompt.count / seconds[0], asked->prompt.count / seconds[1]);
+  }
   printf("  same text          %s\n", same ? "yes" : "NO");
   return same || fail(why, "the device's answer differs from the CPU's");
+}
+
+/* Reads the prompt on the CPU, and answers there where both are to be compared. */
+static bool run_on_cpu(engine *e, const script *asked, const device *d, bool answers,
+                       generation *run, double *seconds, failure *why) {
+  return read_prompt(e, asked, seconds, why) && (!answers || answer_on_cpu(e, asked, d, run, why));
 }
 
 bool device_answer(engine *e, const script *asked, const kvsift_policy_config *chosen,
@@ -218,18 +96,22 @@ bool device_answer(engine *e, const script *asked, const kvsift_policy_config *c
   kvsift_policy_config config = *chosen;
   sift *list[] = {&d.sift};
   sift_set set = {list, 1, NULL};
-  double seconds;
+  double seconds[2] = {0, 0}; /* of reading the prompt: on the CPU, with products on the device */
   sift_set_geometry(&config, e->model, e->cache.capacity);
   bool done = sift_create(&d.sift, &config, why);
   d.gpu = done ? gpu_open(why) : NULL;
-  done = done && d.gpu != NULL && take_arenas(&d, why) && create_policy(&d, why) &&
-         take_rows(&d, &e->cache, why);
+  done = done && d.gpu != NULL && device_cache_create(&d.cache, d.gpu, &d.sift, &e->cache, why) &&
+         take_products(&d, e->model, why);
   e->attention = sift_attention(&set);
-  done = done && read_prompt(e, asked, &seconds, why);
-  if (done && from->compare) done = answer_on_cpu(e, asked, &d, &cpu, why);
+  if (done && (from->compare || d.products == NULL)) {
+    done = run_on_cpu(e, asked, &d, from->compare, &cpu, &seconds[0], why);
+    e->attention = sift_attention(&set);
+  }
+  if (done && d.products != NULL) done = read_again(e, asked, &d, &seconds[1], why);
   done = done && answer_on_device(e, asked, &d, &on_device, why);
-  if (done && from->compare) done = report(&cpu, &on_device, why);
+  if (done && from->compare) done = report(&d, asked, &cpu, &on_device, seconds, why);
   release(&d);
+  e->multiplier = (multiplier){NULL, NULL};
   generation_release(&cpu);
   generation_release(&on_device);
   return done;

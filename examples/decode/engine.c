@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "memory.h"
-#include "multiply.h"
 
 bool engine_create(engine *out, const model *m, workers *pool, kvsift_type cache_type,
                    uint32_t capacity, failure *why) {
@@ -46,6 +45,16 @@ void engine_release(engine *out) {
 
 void engine_truncate(engine *e, uint32_t tokens) {
   if (tokens < e->cache.tokens) e->cache.tokens = tokens;
+}
+
+static bool compute(engine *e, const product *products, uint32_t count, const float *input,
+                    uint32_t inputs, failure *why) {
+  const multiplier *other = &e->multiplier;
+  if (other->multiply != NULL) {
+    return other->multiply(other->self, products, count, input, inputs, why);
+  }
+  multiply(e->pool, products, count, input, inputs, e->scratch);
+  return true;
 }
 
 /* Work on single rows of a batch, shared out where there is more than one. */
@@ -119,15 +128,16 @@ static void add_row(const row_work *work, uint32_t row) {
   for (uint32_t i = 0; i < width; i++) state[i] += change[i];
 }
 
-static void feed_forward(engine *e, uint32_t layer, uint32_t rows) {
+static bool feed_forward(engine *e, uint32_t layer, uint32_t rows, failure *why) {
   const model_layer *weights = &e->model->layer[layer];
   each_row((row_work){e, weights->feed_norm, layer, rows, normalise_row});
   product in[] = {{&weights->gate, NULL, e->gate}, {&weights->up, NULL, e->up}};
-  multiply(e->pool, in, 2, e->normed, rows, e->scratch);
+  if (!compute(e, in, 2, e->normed, rows, why)) return false;
   each_row((row_work){e, NULL, layer, rows, gate_row});
   product out = {&weights->down, NULL, e->normed};
-  multiply(e->pool, &out, 1, e->gate, rows, e->scratch);
+  if (!compute(e, &out, 1, e->gate, rows, why)) return false;
   each_row((row_work){e, NULL, layer, rows, add_row});
+  return true;
 }
 
 static bool attention_block(engine *e, attention_input input, failure *why) {
@@ -137,21 +147,21 @@ static bool attention_block(engine *e, attention_input input, failure *why) {
   product in[] = {{&weights->query, weights->query_bias, e->queries},
                   {&weights->key, weights->key_bias, e->keys},
                   {&weights->value, weights->value_bias, e->values}};
-  multiply(e->pool, in, 3, e->normed, rows, e->scratch);
+  if (!compute(e, in, 3, e->normed, rows, why)) return false;
   each_row((row_work){e, NULL, layer, rows, rotate_and_store_row});
   if (!e->attention.attend(e->attention.self, &input, e->mixed, why)) return false;
   product out = {&weights->output, weights->output_bias, e->normed};
-  multiply(e->pool, &out, 1, e->mixed, rows, e->scratch);
+  if (!compute(e, &out, 1, e->mixed, rows, why)) return false;
   each_row((row_work){e, NULL, layer, rows, add_row});
   return true;
 }
 
-static void unembed_last(engine *e, uint32_t rows) {
+static bool unembed_last(engine *e, uint32_t rows, failure *why) {
   const model *m = e->model;
   memmove(e->state, e->state + (uint64_t)(rows - 1) * m->width, m->width * sizeof(float));
   each_row((row_work){e, m->final_norm, 0, 1, normalise_row});
   product out = {&m->unembedding, NULL, e->logits};
-  multiply(e->pool, &out, 1, e->normed, 1, e->scratch);
+  return compute(e, &out, 1, e->normed, 1, why);
 }
 
 static bool embed(engine *e, const uint32_t *tokens, uint32_t count, failure *why) {
@@ -179,13 +189,11 @@ static bool forward(engine *e, const uint32_t *tokens, attention_input input, fa
   input.tokens = e->cache.tokens + count;
   input.queries = e->queries;
   for (input.layer = 0; input.layer < e->model->layers; input.layer++) {
-    if (!attention_block(e, input, why)) return false;
-    feed_forward(e, input.layer, count);
+    if (!attention_block(e, input, why) || !feed_forward(e, input.layer, count, why)) return false;
   }
   if (!e->attention.advance(e->attention.self, count, why)) return false;
   e->cache.tokens += count;
-  unembed_last(e, count);
-  return true;
+  return unembed_last(e, count, why);
 }
 
 uint32_t engine_first_batch(uint32_t prompt_tokens) {

@@ -4,6 +4,7 @@
 #define DECODE_ENGINE_H
 
 #include "cache.h"
+#include "multiply.h"
 #include "workers.h"
 
 /* Queries of the last `rows` tokens of the cache, whose keys and values are already in it. */
@@ -29,6 +30,7 @@ typedef struct engine {
   const model *model;
   workers *pool;
   attention attention;
+  multiplier multiplier; /* none after engine_create: products are the pool's work */
   cache cache;
   float *state, *normed, *queries, *keys, *values, *mixed, *gate, *up, *scratch;
   float *logits; /* [vocabulary], of the last token */

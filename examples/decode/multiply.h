@@ -12,6 +12,13 @@ typedef struct product {
   float *out;        /* [inputs][weights->rows] */
 } product;
 
+/* Who computes products where the engine's own threads do not. */
+typedef struct multiplier {
+  void *self;
+  bool (*multiply)(void *self, const product *products, uint32_t product_count, const float *input,
+                   uint32_t inputs, failure *why); /* null: nobody */
+} multiplier;
+
 /* All `products` take the same `inputs` vectors of `count` elements. `scratch`: multiply_scratch()
  * floats. */
 void multiply(workers *pool, const product *products, uint32_t product_count, const float *input,

@@ -38,7 +38,9 @@ enum {
   KVSIFT_BALANCE_UNIFORM = 2,     /* control: fair signs in the practical form (gamma 0, no kernel computed) */
   KVSIFT_BALANCE_PERMUTATION = 3, /* control: a random subset, one weight */
   KVSIFT_BALANCE_RELATIVE = 4,    /* practical, with gamma in units of 1 / R^2 and the first sign drawn too */
-  KVSIFT_BALANCE_GRADED = 5       /* ours: practical, but each token is halved as often as its importance allows */
+  KVSIFT_BALANCE_GRADED = 5,      /* ours: practical, but each token is halved as often as its importance allows */
+  KVSIFT_BALANCE_CUBLAS = 6       /* practical, kernel matrices multiplied by cuBLASLt: kvsift_cuda_balance_compress only, and
+                                     not the same bits as PRACTICAL (kvsift_cuda.h); the CPU answers UNSUPPORTED */
 };
 
 /* Weights of the result. */
@@ -84,14 +86,14 @@ typedef struct kvsift_balance_stats {
 /* Defaults of `form`; head_dim is left 0 and must be set. struct_size must be set before the call. */
 kvsift_status kvsift_balance_config_init(kvsift_balance_config *config, uint32_t form);
 
-/* Bytes of scratch to compress `tokens` tokens: exact. */
+/* Bytes of scratch to compress `tokens` tokens: exact. UNSUPPORTED for form CUBLAS. */
 kvsift_status kvsift_balance_scratch_size(const kvsift_balance_config *config, uint32_t tokens, uint64_t *bytes);
 
 /* Compresses tokens [range.begin, range.end) of KV head `head`. index and weight receive the kept tokens, ascending;
  * capacity is their length, at least floor(tokens / 2^T), with the guard at least tokens. scratch must start at a
  * multiple of KVSIFT_ARENA_ALIGNMENT. stats may be null.
- * Returns INVALID_ARGUMENT (bad config or cache, no tokens, fewer than 2^T of them), NOT_FINITE naming the token,
- * ARENA_TOO_SMALL, MISALIGNED. Nothing is written on failure but the sentence and scratch. */
+ * Returns INVALID_ARGUMENT (bad config or cache, no tokens, fewer than 2^T of them), UNSUPPORTED (form CUBLAS; uniforms given
+ * to GRADED), NOT_FINITE naming the token, ARENA_TOO_SMALL, MISALIGNED. Nothing is written on failure but the sentence and scratch. */
 kvsift_status kvsift_balance_compress(const kvsift_balance_config *config, const kvsift_cache *cache, uint32_t head,
                                       kvsift_range range, void *scratch, uint64_t scratch_bytes, uint32_t *index,
                                       float *weight, uint32_t capacity, uint32_t *count, kvsift_balance_stats *stats);
@@ -145,7 +147,7 @@ typedef struct kvsift_balance_stream_config {
 } kvsift_balance_stream_config;
 
 /* Defaults for a form: PRACTICAL, RELATIVE and UNIFORM keep one tree, THEORY buckets and a tree for the denominator;
- * PERMUTATION and GRADED have no stream.
+ * PERMUTATION, GRADED and CUBLAS have no stream.
  * struct_size of the stream config must be set; balance.head_dim must be set afterwards. */
 kvsift_status kvsift_balance_stream_config_init(kvsift_balance_stream_config *config, uint32_t form);
 

@@ -14,7 +14,8 @@
  * by events. The context that is current at create must be current at every later call.
  *
  * Results. Exact forms give the very bits of the CPU's functions of the same names: the same blocks, the same outputs, the
- * same state (kvsift_cuda_download into a CPU policy and compare). All of what this header offers today is exact.
+ * same state (kvsift_cuda_download into a CPU policy and compare). All of what this header offers is exact but for
+ * KVSIFT_BALANCE_CUBLAS, which nothing takes unless it is asked for by that name.
  *
  * Graphs. What a call puts into its stream can be captured. Where `tokens` is 0 the kernels read the cache length from the
  * policy's own counters on the device ("one more than the policy's"), and first_token is KVSIFT_CUDA_NEXT: a captured
@@ -171,7 +172,7 @@ kvsift_status kvsift_cuda_truncate(kvsift_cuda_policy *policy, uint32_t tokens, 
 kvsift_status kvsift_cuda_upload(kvsift_cuda_policy *policy, const kvsift_policy *from, void *stream);
 kvsift_status kvsift_cuda_download(const kvsift_cuda_policy *policy, kvsift_policy *to, void *stream);
 
-/* An independent copy in arenas of the same sizes. */
+/* An independent copy in arenas of the same sizes; what kvsift_cuda_balance_prepare made is not copied. */
 kvsift_status kvsift_cuda_fork(const kvsift_cuda_policy *policy, const kvsift_cuda_arenas *arenas, void *stream,
                                kvsift_cuda_policy **copy);
 
@@ -180,13 +181,34 @@ kvsift_status kvsift_cuda_fork(const kvsift_cuda_policy *policy, const kvsift_cu
 #define KVSIFT_CUDA_BALANCE_HEADS 1024u
 
 /* Bytes of device memory that compressing `heads` heads of `tokens` tokens needs. Any status a bad config gets; UNSUPPORTED for
- * forms other than practical and uniform, for the guard, for given uniforms and for group_tokens 0. */
+ * forms other than PRACTICAL, UNIFORM and CUBLAS, for the guard, for given uniforms and for group_tokens 0. */
 kvsift_status kvsift_cuda_balance_room(const kvsift_balance_config *config, uint32_t heads, uint32_t tokens, uint64_t *bytes);
+
+/* KVSIFT_BALANCE_CUBLAS: the practical form with the products of its kernel matrices, <k_i - m, k_j - m> and <v_i, v_j>, by
+ * cuBLASLt: keys and values packed as float32, multiplied on tensor cores as TF32 (11 significant bits of each
+ * coordinate), added in float32 in an order of cuBLASLt's own. Everything else is as in PRACTICAL. The result is not
+ * bit-exact: another device or another cuBLASLt may round a sum otherwise, and a sign whose uniform number lies that close
+ * to its threshold then turns, and with it what follows in its group. Compare it by tolerance and statistics: a product is
+ * within 2^-9 of the sum of its terms without their signs; halves are exact as ever, signs balance and the estimator errs as
+ * PRACTICAL's do.
+ *
+ * Must be called before kvsift_cuda_balance_compress takes that form; with others it does nothing. Opens cuBLASLt
+ * (libcublasLt.so.13 or .12, which then stays loaded; the environment's KVSIFT_CUBLASLT names another), has it choose how to
+ * multiply, and puts a trial into the stream that overwrites `room`. What is made serves all calls with the same head_dim
+ * rounded up to 8 and the same group_tokens rounded up to 64 (with fewer tokens than a group: those), whatever their
+ * heads and tokens, until destroy or the next prepare, before which earlier work must be done. This call allocates and may
+ * wait for the device; compress does neither and can be captured. Not to be captured itself. config, heads, tokens, room:
+ * as for compress; room at a multiple of KVSIFT_CUDA_ALIGNMENT.
+ * UNSUPPORTED: no cuBLASLt on this machine, or it cannot do this; DEVICE: with the name and number of its answer. A failure
+ * leaves the policy, and what was prepared before, as they were. */
+kvsift_status kvsift_cuda_balance_prepare(kvsift_cuda_policy *policy, const kvsift_balance_config *config, uint32_t heads,
+                                          uint32_t tokens, void *room, uint64_t room_bytes, void *stream);
 
 /* As kvsift_balance_compress for KV heads first_head .. first_head + heads, to the same tokens and weights: head h's lie in
  * index and weight from h * capacity on, how many in counts[h]. The cache's data, scales and block table, room (at a multiple of
- * KVSIFT_ARENA_ALIGNMENT), index, weight and counts are device memory. `policy` lends its kernels and the place where
- * the device tells of NaN, infinity and bad tables, and is not touched otherwise. Sentences go to config->error. */
+ * KVSIFT_ARENA_ALIGNMENT, for CUBLAS of KVSIFT_CUDA_ALIGNMENT), index, weight and counts are device memory. `policy` lends its
+ * kernels and the place where the device tells of NaN, infinity and bad tables, and is not touched otherwise. Sentences go to
+ * config->error. OUT_OF_ORDER: form CUBLAS, and kvsift_cuda_balance_prepare was not called for such groups. */
 kvsift_status kvsift_cuda_balance_compress(kvsift_cuda_policy *policy, const kvsift_balance_config *config,
                                            const kvsift_cache *cache, uint32_t first_head, uint32_t heads, kvsift_range range,
                                            void *room, uint64_t room_bytes, uint32_t *index, float *weight, uint32_t capacity,

@@ -18,7 +18,7 @@ kvsift_status check_sizes(const kvsift_balance_config &c) {
     return fail(c.error, KVSIFT_INVALID_ARGUMENT, "head_dim is ", c.head_dim, ", must be 1 to ",
                 KVSIFT_MAX_HEAD_DIM);
   }
-  if (c.form > KVSIFT_BALANCE_GRADED) {
+  if (c.form > KVSIFT_BALANCE_CUBLAS) {
     return fail(c.error, KVSIFT_INVALID_ARGUMENT, "form is ", c.form,
                 ", must be a KVSIFT_BALANCE_ form");
   }

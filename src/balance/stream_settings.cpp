@@ -36,6 +36,9 @@ kvsift_status check_stream(const kvsift_balance_stream_config &c) {
     return fail(error, KVSIFT_UNSUPPORTED,
                 "a stream has no graded form: its tokens come before their importance");
   }
+  if (c.balance.form == KVSIFT_BALANCE_CUBLAS) {
+    return fail(error, KVSIFT_UNSUPPORTED, "balance.form is ", c.balance.form, ": a stream has no form by cuBLASLt");
+  }
   if (c.guard_tokens > KVSIFT_MAX_TOKENS) {
     return fail(error, KVSIFT_INVALID_ARGUMENT, "guard_tokens is ", c.guard_tokens,
                 ", must be at most ", KVSIFT_MAX_TOKENS);

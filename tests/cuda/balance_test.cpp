@@ -2,7 +2,7 @@
 #include "cuda/balance/compress.h"
 #include "kvsift/kvsift_cuda.h"
 #include "kernel_cases.h"
-#include "policy_on_device.h"
+#include "lender.h"
 #include "stored.h"
 
 #include <setjmp.h>
@@ -129,41 +129,8 @@ void says_what_it_lacks(void **) {
   assert_int_equal(settle_balance(config, &plan), KVSIFT_OK);
   kvsift_error error{};
   assert_int_equal(check_balance_form(plan, &error), KVSIFT_UNSUPPORTED);
-  assert_string_equal(error.message, "form is 1: the device has the practical form and uniform sampling");
+  assert_string_equal(error.message, "form is 1: the device has the practical form, exact and by cuBLASLt, and uniform sampling");
 }
-
-// A policy that lends its kernels.
-struct Lender {
-  kvsift_error error{};
-  kvsift_cuda_arenas arenas{};
-  kvsift_cuda_policy *policy = nullptr;
-  Lender() {
-    kvsift_policy_config c{};
-    c.struct_size = sizeof c;
-    must(kvsift_policy_config_init(&c, KVSIFT_METHOD_FULL), error);
-    c.layers = c.kv_heads = c.query_heads = 1;
-    c.head_dim = 16;
-    c.max_tokens = 64;
-    c.error = &error;
-    kvsift_cuda_sizes sizes{};
-    sizes.struct_size = sizeof sizes;
-    must(kvsift_cuda_policy_sizes(&c, &sizes), error);
-    arenas.struct_size = sizeof arenas;
-    arenas.device = gpu_new(arenas.device_bytes = sizes.device, nullptr);
-    arenas.pinned = gpu_new_pinned(arenas.pinned_bytes = sizes.pinned);
-    arenas.host = std::aligned_alloc(64, arenas.host_bytes = sizes.host);
-    must(kvsift_cuda_policy_create(&c, &arenas, gpu_stream(), &policy), error);
-  }
-  ~Lender() {
-    gpu_wait();
-    kvsift_cuda_policy_destroy(policy);
-    gpu_free(arenas.device);
-    gpu_free_pinned(arenas.pinned);
-    std::free(arenas.host);
-  }
-  Lender(const Lender &) = delete;
-  Lender &operator=(const Lender &) = delete;
-};
 
 void works_by_the_header(void **) {
   Lender lender;

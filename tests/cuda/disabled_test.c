@@ -21,6 +21,7 @@ static void says_that_there_is_no_cuda(void **state) {
   assert_null(policy);
   assert_string_equal(error.message, "this build of the library has no CUDA");
   assert_int_equal(kvsift_cuda_policy_create(NULL, NULL, NULL, NULL), KVSIFT_INVALID_ARGUMENT);
+  assert_int_equal(kvsift_cuda_balance_prepare(NULL, NULL, 1, 64, NULL, 0, NULL), KVSIFT_INVALID_ARGUMENT);
   assert_int_equal(kvsift_cuda_advance(NULL, 1, NULL), KVSIFT_INVALID_ARGUMENT);
   assert_string_equal(kvsift_cuda_last_error(NULL), "");
 }

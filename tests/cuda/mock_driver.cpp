@@ -161,6 +161,10 @@ void *host(CUdeviceptr pointer) { return reinterpret_cast<void *>(pointer); }
 
 }  // namespace
 
+std::int32_t kvsift_mock_enter(const char *function) { return enter(function); }
+bool kvsift_mock_on_device(const void *pointer, std::uint64_t bytes) { return is_ours(pointer, bytes, true); }
+void kvsift_mock_submit(void *stream, std::function<void()> work) { submit(static_cast<CUstream>(stream), std::move(work)); }
+
 extern "C" {
 
 void kvsift_mock_fail(const char *function, uint32_t nth, int32_t result) { mock.rule = {function, nth, result}; }
@@ -170,7 +174,8 @@ uint64_t kvsift_mock_calls(const char *function) {
   std::uint64_t calls = 0;
   for (const char *slow : {"cuMemAlloc", "cuMemFree", "cuMemHostAlloc", "cuMemFreeHost", "cuStreamSynchronize",
                            "cuCtxSynchronize", "cuStreamCreate", "cuEventCreate", "cuEventSynchronize", "cuLibraryLoadData",
-                           "cuKernelGetFunction"}) {
+                           "cuKernelGetFunction", "cublasLtCreate", "cublasLtMatmulDescCreate", "cublasLtMatrixLayoutCreate",
+                           "cublasLtMatmulPreferenceCreate", "cublasLtMatmulAlgoGetHeuristic"}) {
     calls += mock.calls[slow];
   }
   return calls;

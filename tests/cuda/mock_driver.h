@@ -16,4 +16,11 @@ uint64_t kvsift_mock_calls(const char *function);
 
 #ifdef __cplusplus
 }
+
+// For the stand-in of cuBLASLt, whose calls count and fail among the driver's.
+#include <functional>
+
+int32_t kvsift_mock_enter(const char *function);  // what it must answer instead of doing its work; 0: nothing
+bool kvsift_mock_on_device(const void *pointer, uint64_t bytes);
+void kvsift_mock_submit(void *stream, std::function<void()> work);
 #endif

@@ -62,22 +62,24 @@ if ! pkg-config --exists cmocka; then
 fi
 
 build_all() {
-  local options=(-Dcuda=enabled "-Dtests=$tests" -Dexamples=disabled)
+  local options=(-Dcuda=enabled "-Dtests=$tests" -Dexamples=auto)
   if [ -f "$build/build.ninja" ]; then
     meson setup --reconfigure "$build" "$root" "${options[@]}" >/dev/null || return 1
   else
     meson setup "$build" "$root" "${options[@]}" >/dev/null || return 1
   fi
   if [ $tests = disabled ]; then
-    ninja -C "$build" --quiet libkvsift.a || return 1
+    ninja -C "$build" --quiet libkvsift.a examples/decode/decode || return 1
     bench=$probe
     cd "$root/tests/cuda" || return 1
     local with=(-O2 -I"$root/include" -isystem "$cuda_home/include" gpu.c "$build/libkvsift.a" -ldl -lm -lpthread)
     cc -o "$bench/bench_device" bench_device.c bench_world.c "${with[@]}" || return 1
     cc -o "$bench/bench_offload" bench_offload.c "${with[@]}" || return 1
+    cc -o "$bench/bench_compress" bench_compress.c "${with[@]}" || return 1
   else
     # shellcheck disable=SC2046
-    ninja -C "$build" --quiet $(python3 "$root/tests/cuda/run_tests.py" --build "$build" --targets) || return 1
+    ninja -C "$build" --quiet examples/decode/decode $(python3 "$root/tests/cuda/run_tests.py" --build "$build" --targets) ||
+      return 1
     bench=$build/tests/cuda
   fi
 }
@@ -87,12 +89,14 @@ echo "== build"
 build_all || { echo "run_on_device.sh: the build failed"; exit 1; }
 stages+=("{\"stage\": \"build\", \"status\": 0, \"seconds\": $((SECONDS - from))}")
 
-unset KVSIFT_CUDA_DRIVER
-quick=()
+unset KVSIFT_CUDA_DRIVER KVSIFT_CUBLASLT
+export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$cuda_home/lib64 # where cuBLASLt is, if nowhere else
+quick=() few=()
 if [ "$mock" != 0 ]; then
   [ $tests = enabled ] || { echo "run_on_device.sh: the emulator needs the tests"; exit 1; }
   export KVSIFT_CUDA_DRIVER=$build/tests/cuda/libkvsift_mock_cuda.so KVSIFT_TEST_SEED=3
-  quick=(--quick)
+  export KVSIFT_CUBLASLT=$build/tests/cuda/libkvsift_mock_cublas.so
+  quick=(--quick) few=(--tokens 4)
 fi
 
 run_tests=(python3 "$root/tests/cuda/run_tests.py" --build "$build")
@@ -111,8 +115,12 @@ if [ $tests = enabled ]; then
   fi
 fi
 
+# Names the cuBLASLt it multiplies with, and ends with 1 where the text is not the CPU's.
+stage decode 40 "$build/examples/decode/decode" --device cuda ${few[@]+"${few[@]}"} || worst=1
+
 stage bench 170 "$bench/bench_device" ${quick[@]+"${quick[@]}"} --seconds 130 --json "$results/bench.json" || worst=1
 stage offload 30 "$bench/bench_offload" ${quick[@]+"${quick[@]}"} --json "$results/offload.json" || worst=1
+stage compress 20 "$bench/bench_compress" ${quick[@]+"${quick[@]}"} --json "$results/compress.json" || worst=1
 if [ "$mock" = 0 ] && python3 -c 'import torch' 2>/dev/null; then
   stage sdpa 60 python3 "$root/tests/cuda/bench_sdpa.py" --bench "$results/bench.json" --json "$results/sdpa.json" || worst=1
 else

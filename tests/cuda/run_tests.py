@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the CUDA tests of a build folder on the machine's device (or on what KVSIFT_CUDA_DRIVER names), the same programs
+"""Runs the CUDA tests of a build folder on the machine's device (or on what KVSIFT_CUDA_DRIVER and KVSIFT_CUBLASLT name), the same programs
 that `meson test` runs on the emulator; also under a tool such as compute-sanitizer. Writes what became of each as JSON."""
 
 import argparse
@@ -27,7 +27,7 @@ def cuda_tests(build: Path) -> list[dict[str, Any]]:
 def targets(tests: list[dict[str, Any]], build: Path) -> list[str]:
     """What ninja must build for them."""
     programs = {os.path.relpath(t["cmd"][0], build) for t in tests}
-    return sorted({*programs, "tests/cuda/libkvsift_mock_cuda.so", "libkvsift.a"})
+    return sorted({*programs, "tests/cuda/libkvsift_mock_cuda.so", "tests/cuda/libkvsift_mock_cublas.so", "libkvsift.a"})
 
 
 def run(test: dict[str, Any], wrapper: list[str], seconds: float) -> dict[str, Any]:

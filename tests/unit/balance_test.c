@@ -92,6 +92,11 @@ static void refuses_bad_input(void **state) {
   job.cache.keys.token_stride += 2;
   expect_refusal(&job, KVSIFT_MISALIGNED, "strides");
   job.cache.keys.token_stride -= 2;
+  job.config.form = KVSIFT_BALANCE_CUBLAS;
+  expect_refusal(&job, KVSIFT_UNSUPPORTED, "form is 6: by cuBLASLt on a CUDA device only");
+  job.config.form = 7;
+  expect_refusal(&job, KVSIFT_INVALID_ARGUMENT, "form is 7");
+  job.config.form = KVSIFT_BALANCE_PRACTICAL;
   assert_int_equal(balance_run(&job), KVSIFT_OK);
   assert_int_equal(job.count, 50);
   balance_job_free(&job);
@@ -341,6 +346,7 @@ static void refuses_bad_streams(void **state) {
   REFUSED(levels, 25, KVSIFT_INVALID_ARGUMENT);
   REFUSED(rollback_batches, 9, KVSIFT_INVALID_ARGUMENT);
   REFUSED(row_type, KVSIFT_I8, KVSIFT_INVALID_ARGUMENT);
+  REFUSED(balance.form, KVSIFT_BALANCE_CUBLAS, KVSIFT_UNSUPPORTED);
 #undef REFUSED
   void *arena = aligned_alloc(KVSIFT_ARENA_ALIGNMENT, bytes);
   kvsift_balance_stream *stream = NULL;

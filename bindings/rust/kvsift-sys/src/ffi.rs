@@ -464,6 +464,7 @@ pub const KVSIFT_BALANCE_UNIFORM: _bindgen_ty_9 = 2;
 pub const KVSIFT_BALANCE_PERMUTATION: _bindgen_ty_9 = 3;
 pub const KVSIFT_BALANCE_RELATIVE: _bindgen_ty_9 = 4;
 pub const KVSIFT_BALANCE_GRADED: _bindgen_ty_9 = 5;
+pub const KVSIFT_BALANCE_CUBLAS: _bindgen_ty_9 = 6;
 pub type _bindgen_ty_9 = core::ffi::c_uint;
 pub const KVSIFT_BALANCE_NORMALISED: _bindgen_ty_10 = 0;
 pub const KVSIFT_BALANCE_PUBLISHED: _bindgen_ty_10 = 1;
