@@ -266,6 +266,8 @@ void probe_counters(const probe *p, uint64_t *computed, uint64_t *total) {
   *total = state.total;
 }
 
+int probe_has_bits(uint32_t arithmetic) { return arithmetic != 2; }
+
 const float *probe_default_parameters() {
   static constexpr float kParametersInOrder[] = {
 #include "predictor/default_weights.inc"
