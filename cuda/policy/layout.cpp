@@ -15,9 +15,6 @@ kvsift_status check_supported(const Settings &s, kvsift_error *error) {
   }
   if (c.target_mass > 0) return fail(error, KVSIFT_UNSUPPORTED, "config.target_mass is not supported on the device");
   if (c.verify_blocks > 0) return fail(error, KVSIFT_UNSUPPORTED, "config.verify_blocks is not supported on the device");
-  if (c.method == KVSIFT_METHOD_ATTENTION_PREDICTOR && c.predictor_arithmetic == KVSIFT_BF16) {
-    return fail(error, KVSIFT_UNSUPPORTED, "config.predictor_arithmetic is KVSIFT_BF16, which is not supported on the device");
-  }
   if (c.tail == KVSIFT_TAIL_BALANCE) {
     return fail(error, KVSIFT_UNSUPPORTED, "config.tail is KVSIFT_TAIL_BALANCE, which is not supported on the device");
   }

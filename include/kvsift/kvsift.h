@@ -258,8 +258,8 @@ typedef struct kvsift_policy_config {
   float history_floor;          /* pooled shares below it enter the history as zero; 0: off */
   uint32_t predict_period;      /* predict every n-th step */
   uint32_t predictor_arithmetic; /* KVSIFT_F32 exact; cheaper second convolution: KVSIFT_I8, or KVSIFT_BF16, whose inputs and
-                                   weights are rounded to bf16 and whose sums are float32. BF16 is for tensor cores: CPUs,
-                                   which give its bits on every level, take as long as for F32 */
+                                   weights are rounded to bf16 and whose sums are float32. BF16 is for tensor cores: CPUs
+                                   give the same bits for it on every level, and gain nothing by it */
   uint32_t predictor_plain;     /* 1: recompute the whole network each step (the reference) */
   uint32_t verify_blocks;       /* AttentionPredictor: late check by page statistics adds up to this many; 0: off */
   uint32_t balance_form;        /* BalanceKV, as method or tail: KVSIFT_BALANCE_* of <kvsift/balance.h>, 0 is the published
