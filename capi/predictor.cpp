@@ -37,7 +37,7 @@ kvsift_status kvsift_predictor_load(const void *data, uint64_t size, void *arena
   if (kvsift_status status = layout.check(error)) return status;
   PredictorWeights weights;
   if (kvsift_status status = read_weights(data, size, &weights, error)) return status;
-  *predictor = new (arena) kvsift_predictor{kPredictorMagic, weights, code_weights(weights)};
+  *predictor = new (arena) kvsift_predictor(predictor_of(weights));
   return KVSIFT_OK;
 }
 

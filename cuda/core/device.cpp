@@ -54,6 +54,9 @@ kvsift_status load_kernels(CudaDevice *device, kvsift_error *error) {
     if (kvsift_status s = check_kernel(d, found, "cuLibraryGetKernel", i, error)) return s;
     const CUresult loaded = d.function(&device->kernels[i], kernel);
     if (kvsift_status s = check_kernel(d, loaded, "cuKernelGetFunction", i, error)) return s;
+    // All alike: a multiprocessor that shares its memory out anew for each kernel is idle meanwhile.
+    const CUresult shared = d.set_attribute(device->kernels[i], CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100);
+    if (kvsift_status s = check_kernel(d, shared, "cuFuncSetAttribute", i, error)) return s;
   }
   return KVSIFT_OK;
 }

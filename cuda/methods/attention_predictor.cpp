@@ -13,12 +13,13 @@ T *in_room(const Call &call, Offset<T> offset) {
 // What a history without rows is, by the CPU's own code.
 PredictorState empty_state(const Settings &s) {
   const kvsift_predictor &predictor = s.c.predictor == nullptr ? default_predictor() : *s.c.predictor;
-  const bool int8 = s.c.predictor_arithmetic == KVSIFT_I8;
+  const bool int8 = s.c.predictor_arithmetic == KVSIFT_I8, bf16 = s.c.predictor_arithmetic == KVSIFT_BF16;
   PredictorState state;
   PredictorHistory h{};
   h.shape = attention_predictor::shape_of(s);
   h.weights = &predictor.weights;
   h.codes = int8 ? &predictor.codes : nullptr;
+  h.rounded = bf16 ? &predictor.rounded : nullptr;
   h.conv_strip = conv_strip_for(Level::scalar, int8, false);
   h.state = &state;
   predictor_reset(h);

@@ -35,7 +35,7 @@ struct Histories {
   PredictorShape shape;
   std::uint32_t block_tokens, period;
   std::uint32_t plain;        // everything is computed anew
-  std::uint32_t int8;         // the second convolution's arithmetic
+  kvsift_type arithmetic;     // the second convolution's
   const kvsift_predictor *predictor;
   PredictionPlan *plans;      // [heads][lists]
   std::uint32_t *arrivals;    // [heads][lists], zero between kernels

@@ -53,6 +53,10 @@ struct History {
     const std::uint64_t row = std::uint64_t{list} * all.shape.slots + slot;
     return at<char>(all.ring) + row * all.shape.columns * bytes_of_share(all.shape.form);
   }
+  template <class Stored>
+  __device__ const Stored *stored(std::uint32_t slot) const {
+    return at<const Stored>(all.ring) + std::uint64_t{list * all.shape.slots + slot} * all.shape.columns;
+  }
   __device__ char *row(std::uint64_t row) const { return slot(remainder_of(row, all.shape.slots)); }
 
   // Blocks of the cache after `rows` rows.
@@ -67,11 +71,17 @@ struct History {
   }
 };
 
-__device__ inline float share_at(const char *row, HistoryForm form, std::uint32_t column) {
-  if (form == HistoryForm::kFloat) return reinterpret_cast<const float *>(row)[column];
-  if (form == HistoryForm::kHalf) return widen(reinterpret_cast<const F16 *>(row)[column]);
-  const float root = (widen(reinterpret_cast<const std::int8_t *>(row)[column]) + 128.0f) * (1.0f / 255.0f);
+__device__ inline float share_of(float stored) { return stored; }
+__device__ inline float share_of(F16 stored) { return widen(stored); }
+__device__ inline float share_of(std::int8_t stored) {
+  const float root = (widen(stored) + 128.0f) * (1.0f / 255.0f);
   return root * root;
+}
+
+__device__ inline float share_at(const char *row, HistoryForm form, std::uint32_t column) {
+  if (form == HistoryForm::kFloat) return share_of(reinterpret_cast<const float *>(row)[column]);
+  if (form == HistoryForm::kHalf) return share_of(reinterpret_cast<const F16 *>(row)[column]);
+  return share_of(reinterpret_cast<const std::int8_t *>(row)[column]);
 }
 
 __device__ inline void put_share(char *row, HistoryForm form, std::uint32_t column, float share) {

@@ -12,7 +12,7 @@ constexpr std::uint32_t kWords = kTaps * kMiddle / 4;  // of four codes
 constexpr std::uint32_t kParts = kDeep / 8;            // of the deep channels
 constexpr std::uint32_t kProductPlaces = 16;
 
-struct CodedWeights {
+struct alignas(16) CodedWeights {  // copied 16 bytes at a time
   float scale[kDeep];
   float conv3[kDeep];
   float base[4][3][kDeep];

@@ -30,12 +30,9 @@ __device__ void find_filled(const History &h, const PredictionPlan &plan, std::u
 __device__ float mean_of_column(const History &h, const PredictionPlan &plan, std::uint32_t j) {
   const float *column = h.s(0) + j;
   const std::uint64_t stride = h.all.shape.columns;
-  const std::uint32_t until_wrap = h.all.shape.rows - plan.s_slot, straight = plan.rows < until_wrap ? plan.rows : until_wrap;
   float sum = 0.0f;
 #pragma unroll 32
-  for (std::uint32_t r = 0; r < straight; ++r) sum += column[(plan.s_slot + r) * stride];
-#pragma unroll 16
-  for (std::uint32_t r = straight; r < plan.rows; ++r) sum += column[(r - straight) * stride];
+  for (std::uint32_t r = 0; r < plan.rows; ++r) sum += column[h.s_slot(plan, r) * stride];
   return __fmaf_rn(sum, plan.scale, h.all.predictor->weights.bias3);
 }
 
@@ -57,8 +54,8 @@ __device__ std::uint32_t ranked_blocks(const PredictorMeanArgs &args, const Hist
 
 }  // namespace
 
-// Blocks: [any number][heads * lists].
-KVSIFT_KERNEL(predictor_mean, PredictorMeanArgs, kMeanThreads) {
+// Blocks: [any number][heads * lists]; few enough at a time for a thread to have many loads on their way.
+KVSIFT_KERNEL_RESIDENT(predictor_mean, PredictorMeanArgs, kMeanThreads, 4) {
   __shared__ std::uint8_t any[kGroups];
   const PredictionPlan &plan = args.histories.plans[blockIdx.y];
   const History h(args.histories, blockIdx.y);

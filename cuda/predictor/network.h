@@ -8,7 +8,7 @@ namespace kvsift {
 
 constexpr std::uint32_t kMeanThreads = 128;  // columns of a block
 
-// Both forms give the bits of their twins on the CPU.
+// In float32 and int8 the bits are those of the twins on the CPU; in bf16 sums have another order.
 struct PredictorConvolveArgs {
   Histories histories;
 };

@@ -5,11 +5,19 @@
 namespace kvsift {
 namespace {
 
-constexpr std::uint32_t kResidentBlocks = 5;  // of the convolutions, on one multiprocessor
-
 std::uint32_t count_of(const Histories &h) { return h.heads * h.lists; }
 
 std::uint32_t at_least_one(std::uint32_t n) { return n > 0 ? n : 1; }
+
+struct Convolution {
+  KernelId kernel;
+  std::uint32_t resident;  // blocks on one multiprocessor
+};
+
+Convolution convolution_of(kvsift_type arithmetic) {
+  if (arithmetic == KVSIFT_BF16) return {kKernel_predictor_convolve_bf16, 4};
+  return {arithmetic == KVSIFT_I8 ? kKernel_predictor_convolve_int8 : kKernel_predictor_convolve, 5};
+}
 
 std::uint32_t divided(std::uint32_t n, std::uint32_t by) { return at_least_one((n + by - 1) / by); }
 
@@ -39,7 +47,7 @@ Histories histories_of(const Settings &s, const UnitOffsets &p) {
   h.block_tokens = s.c.block_tokens;
   h.period = s.c.predict_period;
   h.plain = s.c.predictor_plain;
-  h.int8 = s.c.predictor_arithmetic == KVSIFT_I8;
+  h.arithmetic = s.c.predictor_arithmetic;
   return h;
 }
 
@@ -58,10 +66,11 @@ kvsift_status predict(const Launcher &to, const PredictorPlanArgs &args, const P
   const std::uint32_t histories = count_of(h);
   const LaunchShape plan{h.heads, 1, 1, h.lists < 8 ? 32 * h.lists : 256, 0};
   if (kvsift_status s = launch(to.device, kKernel_predictor_plan, plan, to.stream, args, to.error)) return s;
-  const std::uint32_t resident = to.device.multiprocessors * kResidentBlocks;
-  const LaunchShape convolve{divided(resident, histories), histories, 1, 128, 0};
-  const KernelId kernel = h.int8 != 0 ? kKernel_predictor_convolve_int8 : kKernel_predictor_convolve;
-  if (kvsift_status s = launch(to.device, kernel, convolve, to.stream, PredictorConvolveArgs{h}, to.error)) return s;
+  const Convolution convolution = convolution_of(h.arithmetic);
+  // Rounded down: a block that has to wait for another one's place takes as long again as all before it.
+  const std::uint32_t blocks = at_least_one(to.device.multiprocessors * convolution.resident / histories);
+  const LaunchShape convolve{blocks, histories, 1, 128, 0};
+  if (kvsift_status s = launch(to.device, convolution.kernel, convolve, to.stream, PredictorConvolveArgs{h}, to.error)) return s;
   const LaunchShape mean{column_blocks(to, h, kMeanThreads), histories, 1, kMeanThreads, 0};
   return launch(to.device, kKernel_predictor_mean, mean, to.stream, ranks, to.error);
 }

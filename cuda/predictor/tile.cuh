@@ -21,13 +21,18 @@ struct alignas(16) FirstWeights {
   float empty[kMiddle];  // what is taken away from the middle channels: zero in float32
 };
 
-struct Tile {
-  float shares[kStripShares][kTileShares];
-  alignas(16) float middle[kStripMiddle][kTileMiddle][kPlace];
+struct TileList {
   std::uint64_t filled[kStripShares];
   std::uint32_t active[kStripRows];
   std::uint16_t place[kStripRows * kTile];  // row * kTile + column of those to compute
   std::uint32_t count;
+};
+
+struct Tile : TileList {
+  float shares[kStripShares][kTileShares];
+  alignas(16) float middle[kStripMiddle][kTileMiddle][kPlace];
+
+  __device__ void put_share(std::uint32_t i, std::uint32_t x, float share) { shares[i][x] = share; }
 };
 
 // Which rows and columns a tile stands for.
@@ -55,32 +60,54 @@ __device__ inline bool find_tile(const PredictionPlan &plan, std::uint32_t index
   return false;
 }
 
-// The row that is `i` less two after the tile's first; null outside the window.
-__device__ inline const char *history_row(const History &h, const PredictionPlan &plan, const TilePlace &p, std::uint32_t i) {
-  if (p.row + i < kReach || p.row + i >= plan.rows + kReach) return nullptr;
-  const std::uint32_t slot = plan.ring_slot + p.row + i - kReach;
-  return h.slot(slot < h.all.shape.slots ? slot : slot - h.all.shape.slots);
-}
-
-// A warp for each row: its shares, and which of them are not zero.
-__device__ inline void load_shares(const History &h, const PredictionPlan &plan, const TilePlace &p, Tile *tile) {
-  const std::uint32_t lane = threadIdx.x % kWarpThreads;
-  for (std::uint32_t i = threadIdx.x / kWarpThreads; i < kStripShares; i += kTileThreads / kWarpThreads) {
-    const char *row = i < p.rows + 2 * kReach ? history_row(h, plan, p, i) : nullptr;
+// A warp for each row in turn: its shares, and which of them are not zero. All of a warp's loads are on their way together.
+template <class Stored, class T>
+__device__ void load_stored(const History &h, const PredictionPlan &plan, const TilePlace &p, T *tile) {
+  constexpr std::uint32_t kWarps = kTileThreads / kWarpThreads, kRows = kStripShares / kWarps, kPieces = 2;
+  static_assert(kRows * kWarps == kStripShares && kPieces * kWarpThreads >= kTileShares, "");
+  const std::uint32_t warp = threadIdx.x / kWarpThreads, lane = threadIdx.x % kWarpThreads;
+  Stored stored[kRows][kPieces];
+  bool inside[kRows][kPieces];
+#pragma unroll
+  for (std::uint32_t k = 0; k < kRows; ++k) {
+    const std::uint32_t i = warp + k * kWarps;
+    // The row that is `i` less two after the tile's first, where that is of the window.
+    const bool row_inside = i < p.rows + 2 * kReach && p.row + i >= kReach && p.row + i < plan.rows + kReach;
+    const std::uint32_t slot = row_inside ? plan.ring_slot + p.row + i - kReach : 0;
+    const Stored *from = h.stored<Stored>(slot < h.all.shape.slots ? slot : slot - h.all.shape.slots);
+#pragma unroll
+    for (std::uint32_t piece = 0; piece < kPieces; ++piece) {
+      const std::uint32_t x = piece * kWarpThreads + lane, column = p.begin + x - kReach;  // wraps below zero, beyond `right`
+      inside[k][piece] = row_inside && x < kTileShares && p.begin + x >= plan.left + kReach && column < plan.right;
+      stored[k][piece] = from[inside[k][piece] ? column : plan.left];
+    }
+  }
+#pragma unroll
+  for (std::uint32_t k = 0; k < kRows; ++k) {
+    const std::uint32_t i = warp + k * kWarps;
     std::uint64_t filled = 0;
-    for (std::uint32_t first = 0; first < kTileShares; first += kWarpThreads) {
-      const std::uint32_t x = first + lane, column = p.begin + x - kReach;  // wraps below zero, beyond `right`
-      const bool inside = row != nullptr && x < kTileShares && p.begin + x >= plan.left + kReach && column < plan.right;
-      const float share = inside ? share_at(row, h.all.shape.form, column) : 0.0f;
-      if (x < kTileShares) tile->shares[i][x] = share;
-      filled |= static_cast<std::uint64_t>(__ballot_sync(kAllLanes, share != 0.0f)) << first;
+#pragma unroll
+    for (std::uint32_t piece = 0; piece < kPieces; ++piece) {
+      const std::uint32_t x = piece * kWarpThreads + lane;
+      const float share = inside[k][piece] ? share_of(stored[k][piece]) : 0.0f;
+      if (x < kTileShares) tile->put_share(i, x, share);
+      filled |= static_cast<std::uint64_t>(__ballot_sync(kAllLanes, share != 0.0f)) << piece * kWarpThreads;
     }
     if (lane == 0) tile->filled[i] = filled;
   }
 }
 
+template <class T>
+__device__ void load_shares(const History &h, const PredictionPlan &plan, const TilePlace &p, T *tile) {
+  switch (h.all.shape.form) {
+    case HistoryForm::kFloat: return load_stored<float>(h, plan, p, tile);
+    case HistoryForm::kHalf: return load_stored<F16>(h, plan, p, tile);
+    case HistoryForm::kRoot8: return load_stored<std::int8_t>(h, plan, p, tile);
+  }
+}
+
 // Lists the places whose neighbourhood holds something, row by row; a warp for each row.
-__device__ inline void find_active(const TilePlace &p, bool all, Tile *tile) {
+__device__ inline void find_active(const TilePlace &p, bool all, TileList *tile) {
   const std::uint32_t r = threadIdx.x / kWarpThreads, lane = threadIdx.x % kWarpThreads;
   std::uint32_t active[kStripRows], before = 0, count = 0;
 #pragma unroll
@@ -141,7 +168,7 @@ __device__ inline std::uint32_t side_of(const PredictionPlan &plan, const TilePl
 }
 
 // Constants where nothing is computed; marks where something is. A warp for each row.
-__device__ inline void put_empty(const History &h, const PredictionPlan &plan, const TilePlace &p, const Tile &tile) {
+__device__ inline void put_empty(const History &h, const PredictionPlan &plan, const TilePlace &p, const TileList &tile) {
   const std::uint32_t r = threadIdx.x / kWarpThreads, x = threadIdx.x % kWarpThreads;
   if (r >= p.rows || x >= p.width) return;
   const std::uint32_t row = h.s_slot(plan, p.row + r);
@@ -204,8 +231,8 @@ __device__ inline void put_places(const History &h, const PredictionPlan &plan, 
 }
 
 // Brings a tile to where the second convolution takes over.
-__device__ inline void begin_tile(const History &h, const PredictionPlan &plan, const TilePlace &p, const FirstWeights &w,
-                                  Tile *tile) {
+template <class T, class W>
+__device__ void begin_tile(const History &h, const PredictionPlan &plan, const TilePlace &p, const W &w, T *tile) {
   load_shares(h, plan, p, tile);
   __syncthreads();
   find_active(p, h.all.plain != 0, tile);

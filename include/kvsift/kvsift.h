@@ -257,7 +257,9 @@ typedef struct kvsift_policy_config {
   kvsift_type history_type;     /* KVSIFT_F32, or F16 / I8 as cheaper forms */
   float history_floor;          /* pooled shares below it enter the history as zero; 0: off */
   uint32_t predict_period;      /* predict every n-th step */
-  uint32_t predictor_arithmetic; /* KVSIFT_F32 exact; KVSIFT_BF16 or KVSIFT_I8: cheaper second convolution */
+  uint32_t predictor_arithmetic; /* KVSIFT_F32 exact; cheaper second convolution: KVSIFT_I8, or KVSIFT_BF16, whose inputs and
+                                   weights are rounded to bf16 and whose sums are float32. BF16 is for tensor cores: CPUs
+                                   give the same bits for it on every level, and gain nothing by it */
   uint32_t predictor_plain;     /* 1: recompute the whole network each step (the reference) */
   uint32_t verify_blocks;       /* AttentionPredictor: late check by page statistics adds up to this many; 0: off */
   uint32_t balance_form;        /* BalanceKV, as method or tail: KVSIFT_BALANCE_* of <kvsift/balance.h>, 0 is the published

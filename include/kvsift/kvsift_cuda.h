@@ -14,8 +14,14 @@
  * by events. The context that is current at create must be current at every later call.
  *
  * Results. Exact forms give the very bits of the CPU's functions of the same names: the same blocks, the same outputs, the
- * same state (kvsift_cuda_download into a CPU policy and compare). All of what this header offers is exact but for
- * KVSIFT_BALANCE_CUBLAS, which nothing takes unless it is asked for by that name.
+ * same state (kvsift_cuda_download into a CPU policy and compare). All of what this header offers is exact but two forms,
+ * which nothing takes unless they are asked for by name:
+ *   KVSIFT_BALANCE_CUBLAS of BalanceKV, whose products are cuBLASLt's.
+ *   AttentionPredictor with predictor_arithmetic KVSIFT_BF16 runs both convolutions on tensor cores. Sums have their order, and
+ *   the first convolution's factors 16 bits. Scores are near those of the CPU's bf16 form (mostly within a millionth of the
+ *   largest, now and then up to a thousandth), so blocks that are all but tied may be chosen otherwise; predictor_plain is
+ *   as near. Of the state the histories are the same bits, the network's values and scores are not. One device gives the
+ *   same answers every time.
  *
  * Graphs. What a call puts into its stream can be captured. Where `tokens` is 0 the kernels read the cache length from the
  * policy's own counters on the device ("one more than the policy's"), and first_token is KVSIFT_CUDA_NEXT: a captured

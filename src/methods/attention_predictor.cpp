@@ -47,6 +47,7 @@ PredictorHistory history_of(const HeadState &head, std::uint32_t list) {
   const kvsift_predictor &predictor = s.c.predictor == nullptr ? default_predictor() : *s.c.predictor;
   h.weights = &predictor.weights;
   h.codes = int8 ? &predictor.codes : nullptr;
+  h.rounded = s.c.predictor_arithmetic == KVSIFT_BF16 ? &predictor.rounded : nullptr;
   h.kernels = &head.k().predictor;
   h.conv_strip = conv_strip_for(head.policy->level, int8, head.policy->multiplies_int8);
   h.state = head.state<PredictorState>(kStates) + list;
@@ -102,9 +103,9 @@ kvsift_status check(const kvsift_policy_config &c, kvsift_error *error) {
   if (c.predictor_plain > 1) {
     return fail(error, KVSIFT_INVALID_ARGUMENT, "config.predictor_plain is ", c.predictor_plain, ", not 0 or 1");
   }
-  if (c.predictor_arithmetic != KVSIFT_F32 && c.predictor_arithmetic != KVSIFT_I8) {
-    return fail(error, KVSIFT_UNSUPPORTED, "config.predictor_arithmetic is ", c.predictor_arithmetic,
-                ": KVSIFT_F32 and KVSIFT_I8 are built in");
+  if (c.predictor_arithmetic != KVSIFT_F32 && c.predictor_arithmetic != KVSIFT_BF16 && c.predictor_arithmetic != KVSIFT_I8) {
+    return fail(error, KVSIFT_INVALID_ARGUMENT, "config.predictor_arithmetic is ", c.predictor_arithmetic,
+                ", not KVSIFT_F32, KVSIFT_BF16 or KVSIFT_I8");
   }
   if (c.predictor != nullptr && c.predictor->magic != kPredictorMagic) {
     return fail(error, KVSIFT_INVALID_ARGUMENT, "config.predictor is not what kvsift_predictor_load made");

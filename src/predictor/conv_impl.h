@@ -10,6 +10,14 @@
 namespace kvsift {
 namespace {
 
+// To the nearest bf16, ties to even.
+inline void round_middle(float *middle) {
+  std::uint32_t bits[kMiddle];
+  __builtin_memcpy(bits, middle, sizeof bits);
+  for (std::uint32_t c = 0; c < kMiddle; ++c) bits[c] = (bits[c] + 0x7fff + (bits[c] >> 16 & 1)) & 0xffff0000u;
+  __builtin_memcpy(middle, bits, sizeof bits);
+}
+
 // First convolution of one row, at the columns of `wanted`; columns outside the crop are the second one's padding.
 template <class V>
 void convolve_middle(const ConvStrip &strip, std::uint32_t t, std::uint32_t row,
@@ -31,13 +39,14 @@ void convolve_middle(const ConvStrip &strip, std::uint32_t t, std::uint32_t row,
     }
     const V middle = max(sum, V::zero());
     store(out, strip.codes == nullptr ? middle : sub(middle, V::load(strip.codes->middle)));
+    if (strip.rounded != nullptr) round_middle(out);
   }
 }
 
-// Not inlined: the columns' addresses need all registers.
-template <class V, std::uint32_t Columns, std::uint32_t Halves>
-__attribute__((noinline)) void convolve_deep(const PredictorWeights &w, const float *const *middle, std::uint32_t dy_begin,
-                   std::uint32_t dy_end, float *const *out) {
+// `conv2` has [kTaps][kMiddle][kDeep]. Not inlined: the columns' addresses need all registers.
+template <class V, std::uint32_t Columns, std::uint32_t Halves, class T>
+__attribute__((noinline)) void convolve_deep(const PredictorWeights &w, const T *conv2, const float *const *middle,
+                   std::uint32_t dy_begin, std::uint32_t dy_end, float *const *out) {
   V s[Columns];
   for (std::uint32_t c = 0; c < Columns; ++c) s[c] = V::zero();
   for (std::uint32_t half = 0; half < 2; half += Halves) {
@@ -45,7 +54,7 @@ __attribute__((noinline)) void convolve_deep(const PredictorWeights &w, const fl
     for (std::uint32_t c = 0; c < Columns; ++c)
       for (std::uint32_t h = 0; h < Halves; ++h) sum[c][h] = V::load(w.bias2 + kLanes * (half + h));
     for (std::uint32_t dy = dy_begin; dy < dy_end; ++dy) {
-      const float *weights = w.conv2[3 * dy][0] + kLanes * half;
+      const T *weights = conv2 + 3 * dy * kMiddle * kDeep + kLanes * half;
       const std::uint32_t at = dy * kTileMiddle * kMiddle;
       for (std::uint32_t i = 0; i < 3 * kMiddle; ++i, weights += kDeep) {
         V weight[Halves];
@@ -64,12 +73,12 @@ __attribute__((noinline)) void convolve_deep(const PredictorWeights &w, const fl
   for (std::uint32_t c = 0; c < Columns; ++c) *out[c] = reduce_add(s[c]);
 }
 
-template <class V>
-void flush(const PredictorWeights &w, std::uint32_t dy_begin, std::uint32_t dy_end, ConvBatch *batch) {
+template <class V, class T>
+void flush(const PredictorWeights &w, const T *conv2, std::uint32_t dy_begin, std::uint32_t dy_end, ConvBatch *batch) {
   constexpr std::uint32_t kMost = V::kConvColumns, kLeast = kMost < 4 ? kMost : 4;
   std::uint32_t i = 0;
   for (; i + kMost <= batch->count; i += kMost) {
-    convolve_deep<V, kMost, V::kConvHalves>(w, batch->middle + i, dy_begin, dy_end, batch->out + i);
+    convolve_deep<V, kMost, V::kConvHalves>(w, conv2, batch->middle + i, dy_begin, dy_end, batch->out + i);
   }
   // Fewer columns at once take as long as kLeast do: the last one is repeated.
   while (batch->count % kLeast != 0) {
@@ -77,7 +86,7 @@ void flush(const PredictorWeights &w, std::uint32_t dy_begin, std::uint32_t dy_e
     batch->add(batch->middle[last], batch->out[last], batch->side[last]);
   }
   for (; i < batch->count; i += kLeast) {
-    convolve_deep<V, kLeast, V::kConvHalves>(w, batch->middle + i, dy_begin, dy_end, batch->out + i);
+    convolve_deep<V, kLeast, V::kConvHalves>(w, conv2, batch->middle + i, dy_begin, dy_end, batch->out + i);
   }
   batch->count = 0;
 }
@@ -124,10 +133,13 @@ std::uint64_t convolve_tile(const ConvStrip &strip, std::uint32_t t, ConvTile *t
                               below != (strip.rows[r + 4] != nullptr);
     if (!next_differs) continue;
     const std::uint32_t dy_begin = above ? 0 : 1, dy_end = below ? 3 : 2;
-    if (strip.codes == nullptr) {
-      flush<V>(*strip.weights, dy_begin, dy_end, &batch);
+    const PredictorWeights &w = *strip.weights;
+    if (strip.codes != nullptr) {
+      flush_codes<V>(w, *strip.codes, dy_begin, dy_end, &batch);
+    } else if (strip.rounded != nullptr) {
+      flush<V>(w, strip.rounded->conv2[0][0], dy_begin, dy_end, &batch);
     } else {
-      flush_codes<V>(*strip.weights, *strip.codes, dy_begin, dy_end, &batch);
+      flush<V>(w, w.conv2[0][0], dy_begin, dy_end, &batch);
     }
   }
   return computed;

@@ -9,6 +9,7 @@
 // In int8: the middle channels less their empty values, times 127 / (the largest size in a place's 3x3 neighbourhood), to
 // the nearest whole number (the product is not rounded before); deep channel = fma(sum of products of codes,
 // (size / 127) * scale, base), then relu.
+// In bf16: middle channels and conv2's weights to the nearest bf16, ties to even; all else as in float32.
 // Both convolutions run over channels in lanes, so that any set of columns costs what it holds.
 #pragma once
 
@@ -36,7 +37,8 @@ struct EmptyScores {
 // Up to kStripRows consecutive rows of s, for columns [begin, end) of the crop [left, right).
 struct ConvStrip {
   const PredictorWeights *weights;
-  const PredictorCodes *codes;   // null: float32
+  const PredictorCodes *codes;   // null: not int8
+  const PredictorRounded *rounded;  // null: not bf16
   const EmptyScores *empty;      // null: compute empty neighbourhoods too; else a crop of 3 or more
   const void *rows[kStripRows + 2 * kReach];  // history rows from two before the first; null outside the window
   std::uint32_t row_columns;     // readable columns of each

@@ -50,6 +50,7 @@ void compute_rows(const PredictorHistory &h, std::uint64_t begin, std::uint64_t 
   ConvStrip strip;
   strip.weights = h.weights;
   strip.codes = h.codes;
+  strip.rounded = h.rounded;
   strip.empty = plain ? nullptr : &h.state->empty;
   for (std::uint32_t i = 0; i < count + 2 * kReach; ++i) {
     const std::uint64_t r = row + i;  // kReach too high, so that it cannot be negative
@@ -161,6 +162,7 @@ void find_empty(const PredictorHistory &h) {
     ConvStrip strip{};
     strip.weights = h.weights;
     strip.codes = h.codes;
+    strip.rounded = h.rounded;
     for (int i = 0; i < 5; ++i) strip.rows[i] = rows[i];
     strip.row_columns = kFewestColumns;
     strip.form = HistoryForm::kFloat;

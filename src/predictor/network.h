@@ -42,7 +42,8 @@ struct PredictorState {
 struct PredictorHistory {
   PredictorShape shape;
   const PredictorWeights *weights;
-  const PredictorCodes *codes;   // null: the second convolution in float32
+  const PredictorCodes *codes;   // not null: the second convolution in int8
+  const PredictorRounded *rounded;  // not null: in bf16
   const PredictorKernels *kernels;
   ConvStripKernel *conv_strip;   // see conv_strip_for
   PredictorState *state;

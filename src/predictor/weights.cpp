@@ -12,8 +12,7 @@ constexpr float kDefaultParameters[] = {
 };
 static_assert(sizeof kDefaultParameters == sizeof(float) * kParameters, "4,833 parameters");
 
-constexpr PredictorWeights kDefaultWeights = pack_weights(kDefaultParameters);
-constexpr kvsift_predictor kDefaultPredictor = {kPredictorMagic, kDefaultWeights, code_weights(kDefaultWeights)};
+constexpr kvsift_predictor kDefaultPredictor = predictor_of(pack_weights(kDefaultParameters));
 
 struct Header {
   char magic[8];

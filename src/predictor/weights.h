@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "core/status.h"
+#include "kernels/element.h"
 #include "kvsift/kvsift.h"
 
 namespace kvsift {
@@ -96,6 +97,29 @@ constexpr PredictorCodes code_weights(const PredictorWeights &w) {
   return codes;
 }
 
+// The second convolution in bf16: its weights to the nearest, ties to even.
+struct alignas(64) PredictorRounded {
+  BF16 conv2[kTaps][kMiddle][kDeep];
+  BF16 turned[kTaps][kDeep][kMiddle];  // the same, as tensor cores take them
+};
+
+constexpr BF16 round_weight(float x) {
+  const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, x);
+  return {static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
+}
+
+constexpr PredictorRounded round_weights(const PredictorWeights &w) {
+  PredictorRounded rounded{};
+  for (std::uint32_t t = 0; t < kTaps; ++t) {
+    for (std::uint32_t c = 0; c < kMiddle; ++c) {
+      for (std::uint32_t o = 0; o < kDeep; ++o) {
+        rounded.conv2[t][c][o] = rounded.turned[t][o][c] = round_weight(w.conv2[t][c][o]);
+      }
+    }
+  }
+  return rounded;
+}
+
 // A weight file, little-endian:
 //
 //     | "KVSIFTPW" | u32 version = 1 | u32 parameters = 4833 | u64 checksum of the floats | float32 [4833] |
@@ -118,9 +142,14 @@ struct kvsift_predictor {
   std::uint64_t magic;
   kvsift::PredictorWeights weights;
   kvsift::PredictorCodes codes;
+  kvsift::PredictorRounded rounded;
 };
 
 namespace kvsift {
+
+constexpr kvsift_predictor predictor_of(const PredictorWeights &weights) {
+  return {kPredictorMagic, weights, code_weights(weights), round_weights(weights)};
+}
 
 const kvsift_predictor &default_predictor();
 

@@ -31,6 +31,7 @@ static const form kForms[] = {
     {"history in 16 bits", 0, 1, 1, 0, 0},
     {"history in 8 bits", 0, 1, 2, 0, 0},
     {"int8 second convolution", 0, 1, 0, 1, 0},
+    {"bf16 second convolution", 0, 1, 0, 2, 0},
     {"floor 0.0003", 0, 1, 0, 0, 0.0003f},
     {"floor 0.001", 0, 1, 0, 0, 0.001f},
     {"floor 0.003", 0, 1, 0, 0, 0.003f},

@@ -35,6 +35,7 @@ static const form kForms[] = {
     {"history in 16 bits", PREDICTOR, .history = KVSIFT_F16},
     {"history in 8 bits", PREDICTOR, .history = KVSIFT_I8},
     {"int8 second convolution", PREDICTOR, .arithmetic = KVSIFT_I8},
+    {"bf16 second convolution", PREDICTOR, .arithmetic = KVSIFT_BF16},
     {"every 2nd step", .method = KVSIFT_METHOD_ATTENTION_PREDICTOR, .calibration = 5, .period = 2},
     {"every 4th step", .method = KVSIFT_METHOD_ATTENTION_PREDICTOR, .calibration = 5, .period = 4},
     {"every 8th step", .method = KVSIFT_METHOD_ATTENTION_PREDICTOR, .calibration = 5, .period = 8},

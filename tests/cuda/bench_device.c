@@ -20,21 +20,26 @@
 typedef struct variant {
   const char *label;
   kvsift_method method;
-  uint32_t grouping, tail, fast;
+  uint32_t grouping, tail;
+  enum { EXACT, FAST, BF16 } form; /* of the predictor */
 } variant;
 
 static const variant kVariants[] = {
-    {"full", KVSIFT_METHOD_FULL, KVSIFT_GROUP_QUERY_HEAD, KVSIFT_TAIL_NONE, 0},
-    {"streaming", KVSIFT_METHOD_STREAMING, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE, 0},
-    {"h2o, blocks, per KV head", KVSIFT_METHOD_H2O, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE, 0},
-    {"quest, per KV head", KVSIFT_METHOD_QUEST, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE, 0},
-    {"ema, per KV head", KVSIFT_METHOD_EMA, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE, 0},
-    {"page-stats, per KV head", KVSIFT_METHOD_PAGE_STATS, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE, 0},
-    {"page-stats + moments, per KV head", KVSIFT_METHOD_PAGE_STATS, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_MOMENTS, 0},
-    {"page-stats + moments, per query head", KVSIFT_METHOD_PAGE_STATS, KVSIFT_GROUP_QUERY_HEAD, KVSIFT_TAIL_MOMENTS, 0},
-    {"attention-predictor, per KV head", KVSIFT_METHOD_ATTENTION_PREDICTOR, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE, 0},
+    {"full", KVSIFT_METHOD_FULL, KVSIFT_GROUP_QUERY_HEAD, KVSIFT_TAIL_NONE, EXACT},
+    {"streaming", KVSIFT_METHOD_STREAMING, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE, EXACT},
+    {"h2o, blocks, per KV head", KVSIFT_METHOD_H2O, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE, EXACT},
+    {"quest, per KV head", KVSIFT_METHOD_QUEST, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE, EXACT},
+    {"ema, per KV head", KVSIFT_METHOD_EMA, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE, EXACT},
+    {"page-stats, per KV head", KVSIFT_METHOD_PAGE_STATS, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE, EXACT},
+    {"page-stats + moments, per KV head", KVSIFT_METHOD_PAGE_STATS, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_MOMENTS, EXACT},
+    {"page-stats + moments, per query head", KVSIFT_METHOD_PAGE_STATS, KVSIFT_GROUP_QUERY_HEAD, KVSIFT_TAIL_MOMENTS, EXACT},
+    {"attention-predictor, per KV head", KVSIFT_METHOD_ATTENTION_PREDICTOR, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE, EXACT},
     {"attention-predictor-fast, per KV head", KVSIFT_METHOD_ATTENTION_PREDICTOR, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE,
-     1},
+     FAST},
+    {"attention-predictor-bf16, per KV head", KVSIFT_METHOD_ATTENTION_PREDICTOR, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE,
+     BF16},
+    {"attention-predictor-bf16, per query head", KVSIFT_METHOD_ATTENTION_PREDICTOR, KVSIFT_GROUP_QUERY_HEAD,
+     KVSIFT_TAIL_NONE, BF16},
 };
 enum { VARIANTS = sizeof kVariants / sizeof *kVariants };
 
@@ -53,7 +58,8 @@ static kvsift_policy_config config_of(const variant *v, const bench_world *w, ui
   c.block_tokens = c.page_tokens = 16, c.dense_layers = 0, c.dense_tokens = KVSIFT_DENSE_OFF;
   c.grouping = v->grouping, c.tail = v->tail, c.verify_blocks = 0;
   if (v->method == KVSIFT_METHOD_FULL) c.budget_tokens = 0;
-  if (v->fast != 0) c.history_type = KVSIFT_I8, c.predictor_arithmetic = KVSIFT_I8, c.history_floor = 1.0f / 256;
+  if (v->form == BF16) c.predictor_arithmetic = KVSIFT_BF16;
+  if (v->form == FAST) c.history_type = KVSIFT_I8, c.predictor_arithmetic = KVSIFT_I8, c.history_floor = 1.0f / 256;
   return c;
 }
 

@@ -87,16 +87,15 @@ T read(const probe *p, const Offset<T> &from) {
 
 void reset(probe *p, const probe_shape &shape) {
   static kvsift_predictor predictor;
-  predictor = default_predictor();
-  if (shape.parameters != nullptr) predictor.weights = pack_weights(shape.parameters);
-  predictor.codes = code_weights(predictor.weights);
+  predictor = shape.parameters == nullptr ? default_predictor() : predictor_of(pack_weights(shape.parameters));
   p->predictor = static_cast<kvsift_predictor *>(gpu_new(sizeof predictor, &predictor));
   PredictorState state;
   PredictorHistory history{};
   history.shape = p->h.shape;
   history.weights = &predictor.weights;
-  history.codes = p->h.int8 != 0 ? &predictor.codes : nullptr;
-  history.conv_strip = conv_strip_for(Level::scalar, p->h.int8 != 0, false);
+  history.codes = p->h.arithmetic == KVSIFT_I8 ? &predictor.codes : nullptr;
+  history.rounded = p->h.arithmetic == KVSIFT_BF16 ? &predictor.rounded : nullptr;
+  history.conv_strip = conv_strip_for(Level::scalar, history.codes != nullptr, false);
   history.state = &state;
   predictor_reset(history);
   const Marks marks{0, kNever, 0};
@@ -142,7 +141,8 @@ probe *probe_new(const probe_shape *shape) {
   h.unit_bytes = p->places.bytes;
   h.heads = h.lists = h.period = 1;
   h.block_tokens = kBlockTokens;
-  h.int8 = shape->arithmetic;
+  constexpr kvsift_type kArithmetic[] = {KVSIFT_F32, KVSIFT_I8, KVSIFT_BF16};
+  h.arithmetic = kArithmetic[shape->arithmetic];
   h.counters = p->places.counters.bytes;
   h.states = p->places.states.bytes;
   h.marks = p->places.marks.bytes;
@@ -265,6 +265,8 @@ void probe_counters(const probe *p, uint64_t *computed, uint64_t *total) {
   *computed = state.computed;
   *total = state.total;
 }
+
+int probe_has_bits(uint32_t arithmetic) { return arithmetic != 2; }
 
 const float *probe_default_parameters() {
   static constexpr float kParametersInOrder[] = {

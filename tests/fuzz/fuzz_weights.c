@@ -51,7 +51,7 @@ static void drive(kvsift_policy *policy) {
   }
 }
 
-static void choose_with(const kvsift_predictor *predictor) {
+static void choose_with(const kvsift_predictor *predictor, kvsift_type arithmetic) {
   kvsift_policy_config config = {.struct_size = sizeof config};
   kvsift_policy *policy = NULL;
   uint64_t bytes = 0;
@@ -65,6 +65,7 @@ static void choose_with(const kvsift_predictor *predictor) {
   config.budget_tokens = 96;
   config.history_rows = 8;
   config.predictor = predictor;
+  config.predictor_arithmetic = arithmetic;
   must(kvsift_policy_arena_size(&config, &bytes, NULL) == KVSIFT_OK);
   void *arena = aligned_alloc(KVSIFT_ARENA_ALIGNMENT, (size_t)bytes);
   must(arena != NULL && kvsift_policy_create(&config, arena, bytes, &policy) == KVSIFT_OK);
@@ -82,7 +83,8 @@ static void load(const uint8_t *bytes, size_t size) {
   const kvsift_status status = kvsift_predictor_load(bytes, size, arena, arena_bytes, &predictor, &error);
   must((status == KVSIFT_OK) == (predictor != NULL));
   must(status == KVSIFT_OK || error.message[0] != '\0');
-  if (predictor != NULL) choose_with(predictor);
+  static const kvsift_type arithmetic[] = {KVSIFT_F32, KVSIFT_BF16, KVSIFT_I8};
+  for (int i = 0; predictor != NULL && i < 3; ++i) choose_with(predictor, arithmetic[i]);
   free(arena);
 }
 

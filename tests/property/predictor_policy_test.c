@@ -26,7 +26,7 @@ static void must(kvsift_status status, const kvsift_policy *policy) {
 static uint32_t pick(test_random *r, const uint32_t *from, uint32_t count) { return from[random_below(r, count)]; }
 
 static kvsift_policy_config draw_config(test_random *r) {
-  static const uint32_t types[] = {KVSIFT_F32, KVSIFT_F16, KVSIFT_I8}, arithmetic[] = {KVSIFT_F32, KVSIFT_I8};
+  static const uint32_t types[] = {KVSIFT_F32, KVSIFT_F16, KVSIFT_I8}, arithmetic[] = {KVSIFT_F32, KVSIFT_I8, KVSIFT_BF16};
   static const uint32_t periods[] = {1, 1, 2, 3, 7}, blocks[] = {1, 4, 16, 16};
   kvsift_policy_config c = {.struct_size = sizeof c};
   assert_int_equal(kvsift_policy_config_init(&c, KVSIFT_METHOD_ATTENTION_PREDICTOR), KVSIFT_OK);
@@ -49,7 +49,7 @@ static kvsift_policy_config draw_config(test_random *r) {
   c.history_type = pick(r, types, 3);
   c.history_floor = random_below(r, 2) == 0 ? 0 : 0.01f;
   c.predict_period = pick(r, periods, 5);
-  c.predictor_arithmetic = pick(r, arithmetic, 2);
+  c.predictor_arithmetic = pick(r, arithmetic, 3);
   return c;
 }
 

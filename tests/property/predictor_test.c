@@ -40,7 +40,8 @@ static void start(run *r, uint32_t seed) {
                            .columns = MAX_COLUMNS, .left = random_below(random, 6),
                            .local = random_below(random, 6), .form = random_below(random, 3)};
   r->shape.floor = random_below(random, 2) == 0 ? 0 : 0.2f;
-  r->shape.arithmetic = random_below(random, 2);
+  r->shape.arithmetic = random_below(random, 3);
+  if (!probe_has_bits(r->shape.arithmetic)) r->shape.arithmetic = 0;
   r->plain = probe_new(&r->shape);
   for (uint32_t l = 0; l < PROBE_LEVELS; ++l) {
     if (probe_level_name(l) == NULL || (l == 0 && seed % 8 != 0)) continue;

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Parameters in file order. */
 typedef struct naive_net {
@@ -106,20 +107,35 @@ static inline float naive_coded_place(const naive_net *net, const float *middle,
   return lane[0];
 }
 
-/* scores[columns] of a crop of `rows` by `columns` shares, oldest row first. */
-static inline void naive_scores(const float *parameters, const float *in, int rows, int columns, int coded, float *scores) {
-  const naive_net net = naive_net_of(parameters);
+static inline float naive_bfloat(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  const uint32_t low = bits & 0xffff, odd = bits >> 16 & 1;
+  bits -= low;
+  if (low > 0x8000 || (low == 0x8000 && odd)) bits += 0x10000;
+  memcpy(&x, &bits, sizeof bits);
+  return x;
+}
+
+/* scores[columns] of a crop of `rows` by `columns` shares, oldest row first. Arithmetic 0: float32, 1: int8, 2: bf16. */
+static inline void naive_scores(const float *parameters, const float *in, int rows, int columns, int arithmetic,
+                                float *scores) {
+  naive_net net = naive_net_of(parameters);
   float *middle = malloc(sizeof(float) * 16 * (size_t)rows * (size_t)columns);
   for (int r = 0; r < rows; ++r) {
     for (int j = 0; j < columns; ++j) {
       naive_middle(&net, in, rows, columns, r, j, middle + (r * columns + j) * 16);
     }
   }
+  float rounded[4608];
+  for (int i = 0; i < 4608; ++i) rounded[i] = naive_bfloat(net.w2[i]);
+  for (int i = 0; arithmetic == 2 && i < 16 * rows * columns; ++i) middle[i] = naive_bfloat(middle[i]);
+  if (arithmetic == 2) net.w2 = rounded;
   for (int j = 0; j < columns; ++j) {
     float sum = 0;
     for (int r = 0; r < rows; ++r) {
-      sum += coded ? naive_coded_place(&net, middle, rows, columns, r, j)
-                   : naive_place(&net, middle, rows, columns, r, j);
+      sum += arithmetic == 1 ? naive_coded_place(&net, middle, rows, columns, r, j)
+                             : naive_place(&net, middle, rows, columns, r, j);
     }
     scores[j] = fmaf(sum, 1.0f / (float)rows, net.b3[0]);
   }

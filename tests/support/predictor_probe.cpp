@@ -11,7 +11,8 @@ struct probe {
   PredictorShape shape;
   PredictorWeights weights;
   PredictorCodes codes;
-  bool int8, multiplies_int8;
+  PredictorRounded rounded;
+  bool int8, bf16, multiplies_int8;
   Level level;
   const PredictorKernels *kernels;
   PredictorState state;
@@ -25,7 +26,7 @@ namespace {
 
 PredictorHistory history_of(const probe *p) {
   probe *q = const_cast<probe *>(p);
-  return PredictorHistory{q->shape,   &q->weights, q->int8 ? &q->codes : nullptr,
+  return PredictorHistory{q->shape,   &q->weights, q->int8 ? &q->codes : nullptr, q->bf16 ? &q->rounded : nullptr,
                           q->kernels, conv_strip_for(q->level, q->int8, q->multiplies_int8),
                           &q->state,  q->ring,     q->s, q->filled};
 }
@@ -52,7 +53,9 @@ probe *probe_new(const probe_shape *shape) {
                             shape->local, static_cast<HistoryForm>(shape->form), shape->floor};
   p->weights = shape->parameters == nullptr ? default_predictor().weights : pack_weights(shape->parameters);
   p->codes = code_weights(p->weights);
-  p->int8 = shape->arithmetic != 0;
+  p->rounded = round_weights(p->weights);
+  p->int8 = shape->arithmetic == 1;
+  p->bf16 = shape->arithmetic == 2;
   p->level = static_cast<Level>(shape->level);
   p->multiplies_int8 = shape->no_vnni == 0 && machine_multiplies_int8(p->level);
   p->kernels = &kernels(static_cast<Level>(shape->level))->predictor;
@@ -112,6 +115,8 @@ void probe_counters(const probe *p, uint64_t *computed, uint64_t *total) {
   *computed = p->state.computed;
   *total = p->state.total;
 }
+
+int probe_has_bits(uint32_t) { return 1; }
 
 const float *probe_default_parameters() {
   static constexpr float kParametersInOrder[] = {

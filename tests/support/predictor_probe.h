@@ -16,7 +16,7 @@ typedef struct probe_shape {
   uint32_t left, local;
   uint32_t form;       /* 0: float, 1: half, 2: a byte */
   float floor;
-  uint32_t arithmetic; /* 0: float, 1: int8 */
+  uint32_t arithmetic; /* 0: float, 1: int8, 2: bf16 */
   uint32_t no_vnni;    /* 1: int8 without instructions of its own */
   const float *parameters; /* in file order, copied; null: the built-in ones */
 } probe_shape;
@@ -34,6 +34,7 @@ uint32_t probe_scores(probe *p, int plain, float *scores); /* the crop's right e
 uint32_t probe_rows(const probe *p);
 float probe_share(const probe *p, uint32_t row, uint32_t column);
 void probe_counters(const probe *p, uint64_t *computed, uint64_t *total);
+int probe_has_bits(uint32_t arithmetic); /* whether scores are those of support/naive_predictor.h, bit for bit */
 const float *probe_default_parameters(void);
 
 #ifdef __cplusplus

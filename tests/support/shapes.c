@@ -70,6 +70,11 @@ static void pick_tail(test_random *r, kvsift_policy_config *c) {
   c->moments_type = random_below(r, 2) == 0 ? KVSIFT_F16 : KVSIFT_I8;
 }
 
+static void pick_predictor(test_random *r, kvsift_policy_config *c) {
+  c->history_type = PICK(r, KVSIFT_F32, KVSIFT_F16, KVSIFT_I8);
+  c->predictor_arithmetic = PICK(r, KVSIFT_F32, KVSIFT_BF16, KVSIFT_I8);
+}
+
 kvsift_policy_config shape_config(test_random *r, kvsift_method method) {
   kvsift_policy_config c = {.struct_size = sizeof c};
   kvsift_policy_config_init(&c, method);
@@ -83,6 +88,7 @@ kvsift_policy_config shape_config(test_random *r, kvsift_method method) {
   c.seed = random_bits(r);
   pick_own(r, &c);
   c.dense_tokens = random_below(r, 3) != 0 ? KVSIFT_DENSE_OFF : random_below(r, 2) * random_below(r, c.max_tokens);
+  if (method == KVSIFT_METHOD_ATTENTION_PREDICTOR) pick_predictor(r, &c);
   return c;
 }
 

@@ -88,6 +88,7 @@ static const number numbers[] = {
     BAD(ATTENTION_PREDICTOR, history_type, KVSIFT_BF16),
     BAD(ATTENTION_PREDICTOR, predict_period, 0),
     BAD(ATTENTION_PREDICTOR, predictor_plain, 2),
+    BAD(ATTENTION_PREDICTOR, predictor_arithmetic, 4),
 };
 
 #undef BAD
