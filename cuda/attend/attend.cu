@@ -157,97 +157,69 @@ __device__ inline void attend_chunks(const AttendPlan &plan, char *dynamic) {
   }
 }
 
-// A warp's half of a chunk's rows, keys and then values, through its ring.
-template <class T>
-struct DenseRows {
-  const AttendPlan &plan;
-  const DenseRing &ring;
-  DenseFeed keys, values;
-  std::uint32_t first, end, key_stages, value_stages;
-
-  // The n-th stage of all; nothing beyond the last.
-  __device__ void fetch(std::uint32_t n) const {
-    if (n < key_stages) {
-      fetch_rows<T>(plan, ring, keys, n, n % 2, first, end);
-    } else if (n < key_stages + value_stages) {
-      fetch_rows<T>(plan, ring, values, n - key_stages, n % 2, first, end);
+// Keys of a warp's chunk to logits, while what comes next is on its way: the values' first stages follow the keys' last.
+template <class T, int Tiles>
+__device__ inline void dense_logits(const DenseChunk<Tiles> &chunk, bool values, DenseSource *value_source) {
+  const CacheArgs &cache = chunk.plan.args.cache;
+  const std::uint32_t stages = chunk.stages();
+  DenseSource source = dense_start(chunk, cache.keys);
+  fetch_rows<T>(chunk, cache.keys, 0, 0, &source);
+  if (stages > 1) fetch_rows<T>(chunk, cache.keys, 1, 1, &source);
+  if (stages == 1 && values) fetch_rows<T>(chunk, cache.values, 0, 1, value_source);
+  for (std::uint32_t stage = 0; stage < stages; ++stage) {
+    const std::uint32_t next = stage + 2;
+    wait_copies<1>();
+    __syncwarp();
+    dot_rows<T>(chunk, stage, stage % 2);
+    __syncwarp();
+    if (next < stages) {
+      fetch_rows<T>(chunk, cache.keys, next, next % 2, &source);
+    } else if (values && next - stages < stages) {
+      fetch_rows<T>(chunk, cache.values, next - stages, next % 2, value_source);
     } else {
       end_copies();
     }
   }
-};
-
-template <class T, int Tiles>
-__device__ inline DenseRows<T> dense_rows(const DenseChunk<Tiles> &chunk) {
-  const AttendPlan &plan = chunk.plan;
-  const std::uint32_t bytes = plan.head.settings().c.head_dim * static_cast<std::uint32_t>(sizeof(T));
-  DenseRows<T> rows{plan, chunk.ring, dense_feed(plan.args.cache.keys, bytes, 0),
-                    dense_feed(plan.args.cache.values, bytes / 2, chunk.half * (bytes / 2)), chunk.first, chunk.first + chunk.count, 0, 0};
-  rows.keys.rows = kDenseKeyRows, rows.keys.begin = chunk.half * kDenseKeyRows, rows.keys.skip = 2 * kDenseKeyRows;
-  rows.keys.pitch = bytes + 16 * static_cast<std::uint32_t>(sizeof(T));
-  rows.values.rows = rows.values.skip = kDenseValueRows;
-  rows.values.pitch = bytes / 2;
-  rows.key_stages = rows.keys.stages(chunk.count);
-  rows.value_stages = plan.args.row_only == 0 ? rows.values.stages(chunk.count) : 0;
-  return rows;
 }
 
-// Logits to weights, and what the chunk says of blocks on the way.
-template <bool kWhole, int Tiles>
-__device__ inline void soften_pair(DenseChunk<Tiles> *chunk) {
-  const bool observes = chunk->plan.observes;
-  sync_pair();
-  if (observes) put_maxima(DenseBlocks<Tiles>(*chunk));
-  find_maxima<kWhole>(chunk);
-  sync_pair();
-  find_weights<kWhole>(*chunk);
-  sync_pair();
-  find_sums<kWhole>(chunk);
-  if (observes) put_masses(DenseBlocks<Tiles>(*chunk));
-}
-
-// One pair's chunk.
+// One warp's chunk.
 template <class T, int Tiles>
 __device__ inline void dense_chunk(DenseChunk<Tiles> *chunk) {
   const AttendPlan &plan = chunk->plan;
-  const std::uint32_t lane = lane_of_warp(), heads = chunk->heads(), half_dim = plan.head.settings().c.head_dim / 2;
-  const DenseRows<T> rows = dense_rows<T>(*chunk);
-  rows.fetch(0);
-  rows.fetch(1);
-  for (std::uint32_t n = 0; n < rows.key_stages; ++n) {
-    wait_copies<1>();
-    __syncwarp();
-    dot_rows<T>(*chunk, rows.keys, rows.keys.begin + n * rows.keys.skip, n % 2);
-    __syncwarp();
-    rows.fetch(n + 2);
-  }
-  if (chunk->whole()) {
-    soften_pair<true>(chunk);
-  } else {
-    soften_pair<false>(chunk);
-  }
+  const bool values = plan.args.row_only == 0;
+  const std::uint32_t stages = chunk->stages(), lane = lane_of_warp(), heads = chunk->heads();
+  DenseSource source = dense_start(*chunk, plan.args.cache.values);
+  dense_logits<T>(*chunk, values, &source);
+  if (plan.observes) put_maxima(DenseBlocks<Tiles>(*chunk));
+  soften_warp(chunk);
+  if (plan.observes) put_masses(DenseBlocks<Tiles>(*chunk));
 #pragma unroll
   for (int i = 0; i < 4 * Tiles; ++i) {
-    if (chunk->half != 0 || lane != static_cast<std::uint32_t>(i) || lane >= heads) continue;
+    if (lane != static_cast<std::uint32_t>(i) || lane >= heads) continue;
     float *sums = plan.sums(plan.place(i, chunk->slot));
     sums[0] = chunk->max[i / 4][i % 4];
     sums[1] = chunk->sum[i / 4][i % 4];
   }
-  const std::uint32_t column = 2 * lane < half_dim ? 2 * lane : 0;
-  float acc[Tiles][4][2] = {};
-  for (std::uint32_t n = 0; n < rows.value_stages; ++n) {
-    const std::uint32_t slot = (rows.key_stages + n) % 2;
+  if (!values) return;
+  const std::uint32_t column = 4 * lane < plan.head.settings().c.head_dim ? 4 * lane : 0;
+  float acc[Tiles][4][4] = {};
+  for (std::uint32_t stage = 0; stage < stages; ++stage) {
+    const std::uint32_t slot = (stages + stage) % 2;
     wait_copies<1>();
     __syncwarp();
-    add_values<T>(*chunk, rows.values, n * rows.values.skip, slot, column, acc);
+    add_values<T>(*chunk, stage, slot, column, acc);
     __syncwarp();
-    rows.fetch(rows.key_stages + n + 2);
+    if (stage + 2 < stages) {
+      fetch_rows<T>(*chunk, plan.args.cache.values, stage + 2, slot, &source);
+    } else {
+      end_copies();
+    }
   }
 #pragma unroll
   for (int i = 0; i < 4 * Tiles; ++i) {
-    if (static_cast<std::uint32_t>(i) >= heads || column != 2 * lane || rows.value_stages == 0) continue;
-    float *to = plan.values(plan.place(i, chunk->slot)) + chunk->half * half_dim + column;
-    *reinterpret_cast<float2 *>(to) = make_float2(acc[i / 4][i % 4][0], acc[i / 4][i % 4][1]);
+    if (static_cast<std::uint32_t>(i) >= heads || column != 4 * lane) continue;
+    const float(&v)[4] = acc[i / 4][i % 4];
+    *reinterpret_cast<float4 *>(plan.values(plan.place(i, chunk->slot)) + column) = make_float4(v[0], v[1], v[2], v[3]);
   }
 }
 
@@ -257,18 +229,17 @@ __device__ inline void attend_dense(const AttendPlan &plan, char *dynamic) {
   const DenseRoom room = dense_room(s, Tiles, sizeof(T));
   auto *queries = reinterpret_cast<float *>(dynamic);
   widen_queries(plan.args.call, plan.head, plan.args.query, queries, false);
-  const std::uint32_t pair = threadIdx.x / (2 * kWarpThreads), half = threadIdx.x / kWarpThreads % 2, tokens = plan.step.tokens;
-  if (pair >= plan.args.dense_pairs) return;
-  char *own = dynamic + room.queries + pair * room.pair;
-  char *of_warp = own + room.logits + half * room.warp;
-  const DenseRing ring{reinterpret_cast<std::uint8_t *>(of_warp + room.scales), reinterpret_cast<float *>(of_warp), room.slot};
-  for (std::uint32_t c = blockIdx.x + gridDim.x * pair; c < plan.chunks(0); c += gridDim.x * plan.args.dense_pairs) {
+  const std::uint32_t warp = threadIdx.x / kWarpThreads, tokens = plan.step.tokens;
+  char *own = dynamic + room.queries + warp * room.warp;
+  const DenseRing ring = dense_ring(room, own, s.c.head_dim * static_cast<std::uint32_t>(sizeof(T)));
+  if (warp >= plan.args.dense_warps) return;
+  for (std::uint32_t c = blockIdx.x + gridDim.x * warp; c < plan.chunks(0); c += gridDim.x * plan.args.dense_warps) {
     const std::uint32_t first = c * kChunk;
     DenseChunk<Tiles> chunk{plan, queries, reinterpret_cast<float4 *>(own), ring, c, first,
-                            tokens - first < kChunk ? tokens - first : kChunk, half, {}, {}};
+                            tokens - first < kChunk ? tokens - first : kChunk, {}, {}};
     dense_chunk<T>(&chunk);
     wait_copies<0>();
-    sync_pair();
+    __syncwarp();
   }
 }
 

@@ -39,19 +39,17 @@ constexpr ChunkRoom chunk_room(const Settings &s, std::uint32_t element) {
   return ChunkRoom{logits, shared, keys, keys + kChunk * pitch, pitch};
 }
 
-// Chunks that a pair of warps takes alone, where there are more than kDenseRounds for each block.
-constexpr std::uint32_t kDenseRounds = 2, kDensePairs = kAttendThreads / 64, kDenseDim = 128;
-constexpr std::uint32_t kDenseKeyRows = 16, kDenseValueRows = 32;  // of a stage
+// Chunks that a warp takes alone, where there are more than kDenseRounds for each block.
+constexpr std::uint32_t kDenseRounds = 3, kDenseRows = 16, kDenseDim = 128;
 
 struct DenseRoom {
-  std::uint32_t queries, pair;               // of the block, then of each pair:
-  std::uint32_t logits, warp, scales, slot;  // logits, and for each warp scales and two slots
+  std::uint32_t queries, warp;          // of the block, then of each warp:
+  std::uint32_t logits, scales, pitch;  // of one of the two times kDenseRows rows
 };
-// Rows of keys are padded so that four (or eight) of them lie in different banks; twice as many halves of values fit.
+// Rows are padded so that four (or eight) of them lie in different banks.
 constexpr DenseRoom dense_room(const Settings &s, std::uint32_t tiles, std::uint32_t element) {
-  const std::uint32_t logits = tiles * kChunk * 16, scales = 2 * kDenseValueRows * 4;
-  const std::uint32_t slot = kDenseKeyRows * (s.c.head_dim + 16) * element, warp = scales + 2 * slot;
-  return DenseRoom{tiles * 4 * s.dim16 * 4, logits + 2 * warp, logits, warp, scales, slot};
+  const std::uint32_t logits = tiles * kChunk * 16, scales = 2 * kDenseRows * 4, pitch = (s.c.head_dim + 16) * element;
+  return DenseRoom{tiles * 4 * s.dim16 * 4, logits + scales + 2 * kDenseRows * pitch, logits, scales, pitch};
 }
 
 // One layer's cache: device pointers.
@@ -77,8 +75,8 @@ struct AttendArgs {
   std::uint32_t tail;    // KVSIFT_TAIL_*, of this layer
   std::uint32_t logits_of_selection;  // the tail's were left by the selection's scoring, else by a kernel before this one
   std::uint32_t tail_only;  // the selected tokens are another kernel's
-  std::uint32_t dense_tiles;  // fours of query heads, where pairs of warps can take chunks alone; else 0
-  std::uint32_t dense_pairs;  // how many of a block's pairs do
+  std::uint32_t dense_tiles;  // fours of query heads, where warps can take chunks alone; else 0
+  std::uint32_t dense_warps;  // how many of a block's warps do
 };
 
 }  // namespace kvsift

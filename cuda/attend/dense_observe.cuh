@@ -1,4 +1,4 @@
-// What a pair's chunk says of blocks, as observe.cuh for chunks of neighbouring tokens: each block is one run.
+// What a warp's chunk says of blocks, as observe.cuh for chunks of neighbouring tokens: each block is one run.
 #pragma once
 
 #include "cuda/attend/dense.cuh"
@@ -30,11 +30,11 @@ struct DenseBlocks {
   }
 };
 
-// Logits are still logits. The pair's threads share the blocks out.
+// Logits are still logits.
 template <int Tiles>
 __device__ inline void put_maxima(const DenseBlocks<Tiles> &blocks) {
   const std::uint32_t heads = blocks.chunk.heads();
-  for (std::uint32_t n = threadIdx.x % (2 * kWarpThreads); n < blocks.count * heads; n += 2 * kWarpThreads) {
+  for (std::uint32_t n = lane_of_warp(); n < blocks.count * heads; n += kWarpThreads) {
     const std::uint32_t k = n % blocks.count, h = n / blocks.count;
     const float *logits = blocks.logits(h);
     float max = -infinity();
@@ -46,6 +46,7 @@ __device__ inline void put_maxima(const DenseBlocks<Tiles> &blocks) {
       blocks.row(blocks.chunk.plan.args.block_max, h)[blocks.low + k] = max;
     }
   }
+  __syncwarp();
 }
 
 // Logits are weights by now.
@@ -53,7 +54,7 @@ template <int Tiles>
 __device__ inline void put_masses(const DenseBlocks<Tiles> &blocks) {
   if (blocks.chunk.plan.args.block_mass == nullptr) return;
   const std::uint32_t heads = blocks.chunk.heads();
-  for (std::uint32_t n = threadIdx.x % (2 * kWarpThreads); n < blocks.count * heads; n += 2 * kWarpThreads) {
+  for (std::uint32_t n = lane_of_warp(); n < blocks.count * heads; n += kWarpThreads) {
     const std::uint32_t k = n % blocks.count, h = n / blocks.count;
     const float sum = run_sum<4>(blocks.logits(h) + 4 * blocks.begin(k), blocks.end(k) - blocks.begin(k));
     float max = blocks.chunk.max[0][0];
@@ -66,6 +67,7 @@ __device__ inline void put_masses(const DenseBlocks<Tiles> &blocks) {
       blocks.row(blocks.chunk.plan.args.block_mass, h)[blocks.low + k] = share;
     }
   }
+  __syncwarp();
 }
 
 }  // namespace

@@ -8,7 +8,7 @@ namespace {
 
 constexpr std::uint32_t kStaticShared = 4096;  // of the kernels, at most
 
-constexpr std::uint32_t kFewestDensePairs = 2;
+constexpr std::uint32_t kFewestDenseWarps = 4;
 
 // Of the fast kernels by element type, then the one for all else.
 constexpr KernelId kKernelsByType[] = {kKernel_attend_f32, kKernel_attend_f16, kKernel_attend_bf16, kKernel_attend_i8};
@@ -18,18 +18,17 @@ std::uint32_t stage_bytes(const Settings &s, std::uint32_t element) {
   return 2 * stage_rows(row) * row;
 }
 
-// Query heads in fours where pairs of warps can take chunks of rows of such elements alone.
+// Query heads in fours where warps can take chunks of rows of such elements alone.
 std::uint32_t dense_tiles(const Settings &s, std::uint32_t element) {
-  const bool halves = s.c.head_dim * element % 32 == 0;  // of a row are copied
-  return element <= 2 && halves && s.c.head_dim <= kDenseDim && s.group <= 8 ? heads_of_rows(s.group) / 4 : 0;
+  return element <= 2 && s.c.head_dim <= kDenseDim && s.group <= 8 ? heads_of_rows(s.group) / 4 : 0;
 }
 
 // As many as there is shared memory for.
-std::uint32_t dense_pairs(const CudaDevice &device, const Settings &s, std::uint32_t element) {
+std::uint32_t dense_warps(const CudaDevice &device, const Settings &s, std::uint32_t element) {
   const DenseRoom room = dense_room(s, dense_tiles(s, element), element);
-  const std::uint32_t taken = room.queries + kStaticShared;
-  const std::uint32_t fit = device.shared_bytes > taken ? (device.shared_bytes - taken) / room.pair : 0;
-  return fit < kDensePairs ? fit : kDensePairs;
+  const std::uint32_t taken = room.queries + kStaticShared, all = kAttendThreads / 32;
+  const std::uint32_t fit = device.shared_bytes > taken ? (device.shared_bytes - taken) / room.warp : 0;
+  return fit < all ? fit : all;
 }
 
 std::uint32_t shared_bytes(const CudaDevice &device, const Settings &s, std::uint32_t element) {
@@ -40,7 +39,7 @@ std::uint32_t shared_bytes(const CudaDevice &device, const Settings &s, std::uin
   }
   const std::uint32_t chunk = chunk_room(s, element).stage + stage, tiles = dense_tiles(s, element);
   const DenseRoom room = dense_room(s, tiles, element);
-  const std::uint32_t dense = tiles == 0 ? 0 : room.queries + dense_pairs(device, s, element) * room.pair;
+  const std::uint32_t dense = tiles == 0 ? 0 : room.queries + dense_warps(device, s, element) * room.warp;
   return chunk > dense ? chunk : dense;
 }
 
@@ -64,8 +63,8 @@ kvsift_status launch_pass(const Launcher &to, const AttendArgs &asked, std::uint
   AttendArgs args = asked;
   const std::uint32_t element = fast ? element_bytes(args.cache.keys.type) : 4;
   args.dense_tiles = fast ? dense_tiles(s, element) : 0;
-  args.dense_pairs = dense_pairs(to.device, s, element);
-  if (args.dense_pairs < kFewestDensePairs) args.dense_tiles = 0;
+  args.dense_warps = dense_warps(to.device, s, element);
+  if (args.dense_warps < kFewestDenseWarps) args.dense_tiles = 0;
   const KernelId kernel = fast ? kKernelsByType[args.cache.keys.type] : kKernel_attend_any;
   const std::uint64_t slots = args.call.image.room.slots * s.lists;
   // No more than are on the machine at once; what is left over they take in turns.

@@ -52,6 +52,17 @@ __device__ inline void fetch_stage(const ValueRows &rows, const ChunkShared &sha
   end_copies();
 }
 
+__device__ inline void load2(const float *p, float (&out)[2]) {
+  const float2 v = *reinterpret_cast<const float2 *>(p);
+  out[0] = v.x, out[1] = v.y;
+}
+template <class T>
+__device__ inline void load2(const T *p, float (&out)[2]) {
+  out[0] = widen(p[0]), out[1] = widen(p[1]);
+}
+__device__ inline void load2(const F16 *p, float (&out)[2]) { unpack2<F16>(*reinterpret_cast<const unsigned *>(p), out); }
+__device__ inline void load2(const BF16 *p, float (&out)[2]) { unpack2<BF16>(*reinterpret_cast<const unsigned *>(p), out); }
+
 // A thread's part: two columns from `column` on, query heads first, first + step, ...
 struct ValuePart {
   std::uint32_t column, first, step, heads;

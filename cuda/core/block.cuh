@@ -6,13 +6,6 @@
 namespace kvsift {
 namespace {
 
-// Waits for the threads of this warp and of the other of its pair: warps 0 and 1, 2 and 3 ... No more than 15 pairs.
-#ifndef KVSIFT_EMULATED
-__device__ inline void sync_pair() {
-  asm volatile("bar.sync %0, 64;" ::"r"(1 + threadIdx.x / (2 * kWarpThreads)) : "memory");
-}
-#endif
-
 // The largest x of the block; NaN loses.
 __device__ inline float block_max(float x) {
   __shared__ float of_warp[32];

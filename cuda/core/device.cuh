@@ -149,18 +149,6 @@ __device__ inline void load8(const std::int8_t *p, float (&out)[8]) {
   }
 }
 
-// Two neighbours.
-__device__ inline void load2(const float *p, float (&out)[2]) {
-  const float2 v = *reinterpret_cast<const float2 *>(p);
-  out[0] = v.x, out[1] = v.y;
-}
-template <class T>
-__device__ inline void load2(const T *p, float (&out)[2]) {
-  out[0] = widen(p[0]), out[1] = widen(p[1]);
-}
-__device__ inline void load2(const F16 *p, float (&out)[2]) { unpack2<F16>(*reinterpret_cast<const unsigned *>(p), out); }
-__device__ inline void load2(const BF16 *p, float (&out)[2]) { unpack2<BF16>(*reinterpret_cast<const unsigned *>(p), out); }
-
 // Four neighbours, likewise of at most 16 bytes.
 __device__ inline void load4(const float *p, float (&out)[4]) {
   const float4 v = *reinterpret_cast<const float4 *>(p);

@@ -11,7 +11,7 @@ namespace {
 
 constexpr unsigned kWarp = 32, kMostThreads = 1024, kMostShared = 227 * 1024;
 
-enum class State { kRuns, kAtBarrier, kInPair, kInWarp, kDone };
+enum class State { kRuns, kAtBarrier, kInWarp, kDone };
 
 struct Thread {
   Fiber fiber;
@@ -151,14 +151,11 @@ void run_block() {
         ran = true;
         switch_fibers(&machine.scheduler, &t.fiber);
       }
-      in_warp = in_warp || t.state == State::kInWarp || t.state == State::kInPair;
+      in_warp = in_warp || t.state == State::kInWarp;
     }
     if (ran) continue;
     if (in_warp) {
       for (unsigned i = 0; i < machine.count; ++i) {
-        if (machine.threads[i].state == State::kInPair) {
-          give_up("a pair's barrier that not all of its threads reach", machine.threads[i], machine.threads[i]);
-        }
         if (machine.threads[i].state == State::kInWarp) {
           give_up("a warp operation that not all lanes of its mask reach", machine.threads[i], machine.threads[i]);
         }
@@ -180,22 +177,6 @@ int sync_threads(const char *file, int line, int vote) {
   machine.votes += vote;
   wait(State::kAtBarrier, file, line);
   return machine.vote_result;
-}
-
-void wait_for_pair(const char *file, int line) {
-  constexpr unsigned kPair = 2 * kWarp;
-  Thread *pair = &machine.threads[machine.current / kPair * kPair];
-  Thread &own = machine.threads[machine.current];
-  own.state = State::kInPair;
-  own.file = file;
-  own.line = line;
-  bool complete = true;
-  for (unsigned i = 0; i < kPair; ++i) complete = complete && pair[i].state == State::kInPair;
-  for (unsigned i = 0; complete && i < kPair; ++i) {
-    if (pair[i].line != line) give_up("a pair of warps waits at different barriers", own, pair[i]);
-    pair[i].state = State::kRuns;
-  }
-  if (!complete) wait(State::kInPair, file, line);
 }
 
 std::uint64_t warp(Op op, unsigned mask, std::uint64_t value, unsigned argument, unsigned width, const char *file,

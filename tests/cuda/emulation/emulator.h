@@ -22,9 +22,6 @@ char *dynamic_shared();
 // Waits for all threads of the block; the sum of their votes.
 int sync_threads(const char *file, int line, int vote);
 
-// Waits for the threads of this warp and of the other of its pair.
-void wait_for_pair(const char *file, int line);
-
 enum class Op { kSync, kIndex, kUp, kDown, kXor, kBallot, kSum, kMax, kMin };
 
 // Waits for the lanes of `mask`, which must all be at the same place, and gives this lane its part of the result.

@@ -25,7 +25,6 @@
 #define gridDim (emulator::grid_size())
 
 #define __syncthreads() emulator::sync_threads(__FILE__, __LINE__, 0)
-#define sync_pair() emulator::wait_for_pair(__FILE__, __LINE__)
 #define __syncthreads_or(p) (emulator::sync_threads(__FILE__, __LINE__, (p) != 0) > 0)
 #define __syncthreads_count(p) emulator::sync_threads(__FILE__, __LINE__, (p) != 0)
 #define __threadfence() ((void)0)
