@@ -1,0 +1,360 @@
+// A unit's coreset on the device, as struct Coreset is on the CPU (balance/coreset.h): the same bytes, worked on by one
+// block. All threads must call these; the state is in shared memory meanwhile.
+#pragma once
+
+#include "cuda/balance/halve.cuh"
+#include "cuda/policy/image.cuh"
+#include "cuda/policy/rows.cuh"
+
+namespace kvsift {
+namespace {
+
+struct CoresetShared {
+  CoresetState state;
+  HalveShared halve;
+};
+
+// What reads a unit's coreset.
+struct DeviceCoreset {
+  const CoresetShape &shape;
+  CoresetState *state;
+  std::uint32_t *tokens;
+  float *weights;
+};
+__device__ inline DeviceCoreset coreset_of(const DeviceHead &head) {
+  const UnitOffsets &at = head.image.at;
+  return DeviceCoreset{head.settings().coreset, head.at<CoresetState>(at.coreset_state),
+                       head.at<std::uint32_t>(at.coreset_tokens), head.at<float>(at.coreset_weights)};
+}
+
+__device__ inline std::uint32_t size_of(const CoresetState &state, std::uint32_t levels) {
+  std::uint32_t sum = 0;
+  for (std::uint32_t level = 0; level <= levels; ++level) sum += state.counts[level];
+  return sum;
+}
+
+// to[i] = *from(i), each read before a place at or behind it is written.
+template <class T, class From>
+__device__ inline void move_down(T *to, std::uint64_t count, From from) {
+  constexpr std::uint32_t kPieces = 4;
+  for (std::uint64_t first = 0; first < count; first += kPieces * blockDim.x) {
+    T pieces[kPieces];
+#pragma unroll
+    for (std::uint32_t k = 0; k < kPieces; ++k) {
+      const std::uint64_t i = first + k * blockDim.x + threadIdx.x;
+      if (i < count) pieces[k] = *from(i);
+    }
+    __syncthreads();
+#pragma unroll
+    for (std::uint32_t k = 0; k < kPieces; ++k) {
+      const std::uint64_t i = first + k * blockDim.x + threadIdx.x;
+      if (i < count) to[i] = pieces[k];
+    }
+  }
+  __syncthreads();
+}
+
+template <class T>
+__device__ inline void copy_down(T *to, const T *from, std::uint64_t count) {
+  move_down(to, count, [&](std::uint64_t i) { return from + i; });
+}
+
+// Rows source(0), source(1) ... of `from` to rows 0, 1 ... of `to`, eight bytes at a time where that goes.
+template <class Source>
+__device__ inline void move_rows(F16 *to, const F16 *from, std::uint32_t dim, std::uint32_t count, Source source) {
+  if (dim % 4 != 0) {
+    move_down(to, std::uint64_t{count} * dim, [&](std::uint64_t i) {
+      const auto at = static_cast<std::uint32_t>(i);
+      return from + std::uint64_t{source(at / dim)} * dim + at % dim;
+    });
+    return;
+  }
+  const std::uint32_t pieces = dim / 4;
+  const auto *words = reinterpret_cast<const uint2 *>(from);
+  move_down(reinterpret_cast<uint2 *>(to), std::uint64_t{count} * pieces, [&](std::uint64_t i) {
+    const auto at = static_cast<std::uint32_t>(i);
+    return words + std::uint64_t{source(at / pieces)} * pieces + at % pieces;
+  });
+}
+
+class CoresetWork {
+ public:
+  __device__ CoresetWork(const Call &call, const DeviceHead &head, CoresetShared *shared)
+      : call_(call), head_(head), shape_(head.settings().coreset), shared_(shared), state_(shared->state) {
+    const UnitOffsets &at = head.image.at;
+    tokens_ = head.at<std::uint32_t>(at.coreset_tokens);
+    weights_ = head.at<float>(at.coreset_weights);
+    keys_ = head.at<F16>(at.coreset_keys);
+    values_ = head.at<F16>(at.coreset_values);
+    if (threadIdx.x == 0) state_ = *head.at<CoresetState>(at.coreset_state);
+    __syncthreads();
+  }
+  __device__ void leave() const {
+    if (threadIdx.x == 0) *head_.at<CoresetState>(head_.image.at.coreset_state) = state_;
+    __syncthreads();
+  }
+
+  __device__ bool closed() const { return state_.closed != 0; }
+  __device__ std::uint32_t end() const { return shape_.sinks + state_.reduced + state_.counts[0]; }
+
+  // Rows first .. first + count of the views are tokens `token` ..., and come while there is room.
+  __device__ std::uint32_t push(const kvsift_view &keys, const kvsift_view &values, std::uint32_t first, std::uint32_t token,
+                                std::uint32_t count);
+  __device__ void close();
+  __device__ bool can_truncate(std::uint32_t length) const;
+  __device__ void truncate(std::uint32_t length);
+
+ private:
+  __device__ std::uint32_t size() const { return size_of(state_, shape_.levels); }
+  __device__ std::uint32_t top() const { return state_.counts[shape_.levels]; }
+  __device__ void append(const kvsift_view &view, std::uint32_t fault, std::uint32_t first, std::uint32_t count, F16 *rows) const;
+  __device__ void list_rows(std::uint32_t begin, std::uint32_t count, std::uint32_t listed);
+  __device__ void reduce(std::uint32_t level, std::uint32_t begin, std::uint32_t count);
+  __device__ void count_reduced(std::uint32_t level, std::uint32_t count, std::uint32_t kept);
+  __device__ void take_top(std::uint32_t kept, std::uint32_t newest, std::uint32_t from);
+  __device__ std::uint32_t halve(std::uint32_t count, std::uint32_t level) const;
+
+  __device__ char *slot(std::uint32_t i) const {
+    return head_.at<char>(head_.image.at.coreset_backups) + std::uint64_t{i} * backup_bytes();
+  }
+  __device__ std::uint64_t list_bytes() const { return sizeof(CoresetState) + std::uint64_t{shape_.rows} * 8; }
+  __device__ std::uint64_t backup_bytes() const {
+    return (list_bytes() + std::uint64_t{shape_.rows} * shape_.dim * 4 + kAlign - 1) / kAlign * kAlign;
+  }
+  __device__ std::uint32_t reduced_at(const CoresetState &of, std::uint32_t length) const {
+    const std::uint32_t before = shape_.sinks + shape_.lag + of.base;
+    return of.base + (length < before ? 0 : (length - before) / shape_.group * shape_.group);
+  }
+  __device__ std::uint32_t slot_of(const CoresetState &of, std::uint32_t reduced) const {
+    return (reduced - of.base) / shape_.group % shape_.backups;
+  }
+  __device__ char *before_end() const { return head_.at<char>(head_.image.at.coreset_before_end); }
+  __device__ void save_lists(char *to) const;
+  __device__ void restore_lists(const char *from);
+  __device__ void back_up() const;
+  __device__ void restore(const char *from);
+  __device__ void forget_after(std::uint32_t length) const;
+
+  const Call &call_;
+  const DeviceHead &head_;
+  const CoresetShape &shape_;
+  CoresetShared *shared_;
+  CoresetState &state_;
+  std::uint32_t *tokens_;
+  float *weights_;
+  F16 *keys_, *values_;
+};
+
+__device__ inline void CoresetWork::append(const kvsift_view &view, std::uint32_t fault, std::uint32_t first,
+                                           std::uint32_t count, F16 *rows) const {
+  for (std::uint32_t i = threadIdx.x; i < count * shape_.dim; i += blockDim.x) {
+    const DeviceRow row = row_of(view, 0, first + i / shape_.dim, head_.kv_head);
+    const float x = element_at(row.data, view.type, i % shape_.dim) * row.scale;
+    if (x - x != 0.0f) report(call_, fault, head_.kv_head);
+    rows[i] = narrow_half(x);
+  }
+}
+
+__device__ inline std::uint32_t CoresetWork::push(const kvsift_view &keys, const kvsift_view &values, std::uint32_t first,
+                                                  std::uint32_t token, std::uint32_t count) {
+  const std::uint32_t group = shape_.group, room = group + shape_.lag - state_.counts[0], n = count < room ? count : room;
+  const std::uint32_t at = size(), row = at - top();
+  append(keys, kFaultKeys, first, n, keys_ + std::uint64_t{row} * shape_.dim);
+  append(values, kFaultValues, first, n, values_ + std::uint64_t{row} * shape_.dim);
+  for (std::uint32_t i = threadIdx.x; i < n; i += blockDim.x) {
+    tokens_[at + i] = token + i;
+    weights_[at + i] = 1.0f;
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) state_.counts[0] += n;
+  __syncthreads();
+  if (n < room) return n;
+  back_up();
+  if (threadIdx.x == 0) state_.reduced += group;
+  __syncthreads();
+  reduce(0, size() - state_.counts[0], group);
+  for (std::uint32_t level = 1; level < shape_.levels && state_.counts[level] > group / 2; ++level) {
+    reduce(level, size() - state_.counts[0] - state_.counts[level], state_.counts[level]);
+  }
+  return n;
+}
+
+// Puts rows of `count` entries before what the shared list has.
+__device__ inline void CoresetWork::list_rows(std::uint32_t begin, std::uint32_t count, std::uint32_t listed) {
+  HalveShared &list = shared_->halve;
+  constexpr std::uint32_t kEach = KVSIFT_BALANCE_MAX_GROUP / kGramThreads;
+  std::uint32_t order[kEach];
+  float weight[kEach];
+#pragma unroll
+  for (std::uint32_t k = 0; k < kEach; ++k) {
+    const std::uint32_t i = k * kGramThreads + threadIdx.x;
+    if (i >= listed) continue;
+    order[k] = list.order[i];
+    weight[k] = list.weight[i];
+  }
+  __syncthreads();
+#pragma unroll
+  for (std::uint32_t k = 0; k < kEach; ++k) {
+    const std::uint32_t i = k * kGramThreads + threadIdx.x;
+    if (i >= listed) continue;
+    list.order[count + i] = order[k];
+    list.weight[count + i] = weight[k];
+  }
+  for (std::uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
+    list.order[i] = begin + i - top();
+    list.weight[i] = weights_[begin + i];
+  }
+  __syncthreads();
+}
+
+__device__ inline std::uint32_t CoresetWork::halve(std::uint32_t count, std::uint32_t level) const {
+  const Settings &s = head_.settings();
+  const std::uint32_t order = (shape_.group + kGramTile - 1) / kGramTile * kGramTile;
+  float *matrix = in_image<float>(head_.image, head_.image.room.matrix) + std::uint64_t{head_.kv_head} * order * order;
+  const HalveJob job{keys_, values_, tokens_ + top(), shape_.dim, shape_.group,
+                     s.c.balance_form == KVSIFT_BALANCE_UNIFORM, s.c.balance_temperature * s.scale, s.c.balance_value_offset,
+                     s.c.balance_gamma, s.c.seed, head_.layer, head_.kv_head, matrix, order};
+  return halve_list(job, count, level, &shared_->halve);
+}
+
+__device__ inline void CoresetWork::count_reduced(std::uint32_t level, std::uint32_t count, std::uint32_t kept) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    state_.counts[level] -= count;
+    state_.counts[level + 1] += kept;
+  }
+  __syncthreads();
+}
+
+// Halves entries [begin, begin + count) of `level` in place and hands them to the next.
+__device__ inline void CoresetWork::reduce(std::uint32_t level, std::uint32_t begin, std::uint32_t count) {
+  const HalveShared &list = shared_->halve;
+  const std::uint32_t first = begin - top(), behind = size() - begin - count, dim = shape_.dim;
+  list_rows(begin, count, 0);
+  const std::uint32_t kept = halve(count, level);
+  move_down(tokens_ + begin, kept, [&](std::uint64_t i) { return tokens_ + top() + list.order[i]; });
+  copy_down(weights_ + begin, list.weight, kept);
+  copy_down(tokens_ + begin + kept, tokens_ + begin + count, behind);
+  copy_down(weights_ + begin + kept, weights_ + begin + count, behind);
+  // The top has no rows: those behind it move to the front.
+  const bool to_top = level + 1 == shape_.levels;
+  for (F16 *rows = keys_;; rows = values_) {
+    F16 *to = rows + std::uint64_t{first} * dim;
+    if (!to_top) move_rows(to, rows, dim, kept, [&](std::uint32_t i) { return list.order[i]; });
+    to = to_top ? rows : to + std::uint64_t{kept} * dim;
+    move_rows(to, rows, dim, behind, [&](std::uint32_t i) { return first + count + i; });
+    if (rows == values_) break;
+  }
+  count_reduced(level, count, kept);
+}
+
+// As CoresetBuilder::close: rows stay where they are, only lists of them are halved. These lists ascend all the while: rows of
+// a higher level are lower.
+__device__ inline void CoresetWork::close() {
+  const std::uint32_t newest = state_.counts[0], lag = shape_.lag, leave = newest > lag ? newest - lag : 0;
+  save_lists(before_end());
+  std::uint32_t begin = size() - newest, listed = leave;
+  const std::uint32_t left_from = begin + leave;
+  list_rows(begin, leave, 0);
+  for (std::uint32_t level = 0; level < shape_.levels; ++level) {
+    if (level > 0) {
+      begin -= state_.counts[level];
+      list_rows(begin, state_.counts[level], listed);
+      listed += state_.counts[level];
+    }
+    listed = halve(listed, level);
+  }
+  take_top(listed, newest - leave, left_from);
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    for (std::uint32_t level = 1; level < shape_.levels; ++level) state_.counts[level] = 0;
+    state_.counts[0] = newest - leave;
+    state_.counts[shape_.levels] += listed;
+    state_.reduced += leave;
+    state_.base = state_.reduced;
+    state_.closed = 1;
+  }
+  __syncthreads();
+}
+
+// The listed rows join the top; behind them come the `newest` tokens at `from`.
+__device__ inline void CoresetWork::take_top(std::uint32_t kept, std::uint32_t newest, std::uint32_t from) {
+  const HalveShared &list = shared_->halve;
+  const std::uint32_t at = top();
+  move_down(tokens_ + at, kept, [&](std::uint64_t i) { return tokens_ + at + list.order[i]; });
+  copy_down(weights_ + at, list.weight, kept);
+  copy_down(tokens_ + at + kept, tokens_ + from, newest);
+  copy_down(weights_ + at + kept, weights_ + from, newest);
+}
+
+__device__ inline void CoresetWork::save_lists(char *to) const {
+  const std::uint32_t count = size() - top();
+  if (threadIdx.x == 0) *reinterpret_cast<CoresetState *>(to) = state_;
+  to += sizeof(CoresetState);
+  copy_down(reinterpret_cast<std::uint32_t *>(to), tokens_ + top(), count);
+  copy_down(reinterpret_cast<float *>(to) + shape_.rows, weights_ + top(), count);
+}
+
+__device__ inline void CoresetWork::restore_lists(const char *from) {
+  __syncthreads();
+  if (threadIdx.x == 0) state_ = *reinterpret_cast<const CoresetState *>(from);
+  __syncthreads();
+  from += sizeof(CoresetState);
+  const std::uint32_t count = size() - top();
+  copy_down(tokens_ + top(), reinterpret_cast<const std::uint32_t *>(from), count);
+  copy_down(weights_ + top(), reinterpret_cast<const float *>(from) + shape_.rows, count);
+}
+
+__device__ inline void CoresetWork::back_up() const {
+  if (shape_.backups == 0) return;
+  char *to = slot(slot_of(state_, state_.reduced));
+  save_lists(to);
+  F16 *rows = reinterpret_cast<F16 *>(to + list_bytes());
+  const std::uint32_t count = size() - top();
+  const auto same = [](std::uint32_t i) { return i; };
+  move_rows(rows, keys_, shape_.dim, count, same);
+  move_rows(rows + std::uint64_t{shape_.rows} * shape_.dim, values_, shape_.dim, count, same);
+}
+
+__device__ inline void CoresetWork::restore(const char *from) {
+  restore_lists(from);
+  const F16 *rows = reinterpret_cast<const F16 *>(from + list_bytes());
+  const std::uint32_t count = size() - top();
+  const auto same = [](std::uint32_t i) { return i; };
+  move_rows(keys_, rows, shape_.dim, count, same);
+  move_rows(values_, rows + std::uint64_t{shape_.rows} * shape_.dim, shape_.dim, count, same);
+}
+
+__device__ inline bool CoresetWork::can_truncate(std::uint32_t length) const {
+  const CoresetState &from =
+      closed() && length < end() ? *reinterpret_cast<const CoresetState *>(before_end()) : state_;
+  if (from.base > 0 && length < shape_.sinks + from.base) return false;
+  const std::uint32_t then = reduced_at(from, length);
+  if (then >= from.reduced) return true;
+  if (shape_.backups == 0) return false;
+  const auto &kept = *reinterpret_cast<const CoresetState *>(slot(slot_of(from, then)));
+  return kept.counts[0] > 0 && kept.reduced == then && kept.base == from.base &&
+         (from.reduced - then) / shape_.group <= shape_.backups;
+}
+
+__device__ inline void CoresetWork::truncate(std::uint32_t length) {
+  if (closed() && length < end()) restore_lists(before_end());
+  const std::uint32_t then = reduced_at(state_, length);
+  if (then < state_.reduced) restore(slot(slot_of(state_, then)));
+  const std::uint32_t from = shape_.sinks + state_.reduced, left = length > from ? length - from : 0;
+  __syncthreads();
+  if (threadIdx.x == 0 && state_.counts[0] > left) state_.counts[0] = left;
+  forget_after(length);
+  __syncthreads();
+}
+
+// Backups that hold tokens which are gone will be written anew before they are needed.
+__device__ inline void CoresetWork::forget_after(std::uint32_t length) const {
+  for (std::uint32_t i = threadIdx.x; i < shape_.backups; i += blockDim.x) {
+    auto *kept = reinterpret_cast<CoresetState *>(slot(i));
+    if (shape_.sinks + kept->reduced + kept->counts[0] > length) *kept = CoresetState{};
+  }
+}
+
+}  // namespace
+}  // namespace kvsift
