@@ -1,8 +1,10 @@
 // A unit's coreset on the device, as struct Coreset is on the CPU (balance/coreset.h): the same bytes, worked on by one
-// block. All threads must call these; the state is in shared memory meanwhile.
+// block. All threads must call these; the state is in shared memory meanwhile. The way back is in coreset_back.cuh, the end in
+// coreset_end.cuh.
 #pragma once
 
 #include "cuda/balance/halve.cuh"
+#include "cuda/core/move.cuh"
 #include "cuda/policy/image.cuh"
 #include "cuda/policy/rows.cuh"
 
@@ -31,32 +33,6 @@ __device__ inline std::uint32_t size_of(const CoresetState &state, std::uint32_t
   std::uint32_t sum = 0;
   for (std::uint32_t level = 0; level <= levels; ++level) sum += state.counts[level];
   return sum;
-}
-
-// to[i] = *from(i), each read before a place at or behind it is written.
-template <class T, class From>
-__device__ inline void move_down(T *to, std::uint64_t count, From from) {
-  constexpr std::uint32_t kPieces = 4;
-  for (std::uint64_t first = 0; first < count; first += kPieces * blockDim.x) {
-    T pieces[kPieces];
-#pragma unroll
-    for (std::uint32_t k = 0; k < kPieces; ++k) {
-      const std::uint64_t i = first + k * blockDim.x + threadIdx.x;
-      if (i < count) pieces[k] = *from(i);
-    }
-    __syncthreads();
-#pragma unroll
-    for (std::uint32_t k = 0; k < kPieces; ++k) {
-      const std::uint64_t i = first + k * blockDim.x + threadIdx.x;
-      if (i < count) to[i] = pieces[k];
-    }
-  }
-  __syncthreads();
-}
-
-template <class T>
-__device__ inline void copy_down(T *to, const T *from, std::uint64_t count) {
-  move_down(to, count, [&](std::uint64_t i) { return from + i; });
 }
 
 // Rows source(0), source(1) ... of `from` to rows 0, 1 ... of `to`, eight bytes at a time where that goes.
@@ -246,114 +222,6 @@ __device__ inline void CoresetWork::reduce(std::uint32_t level, std::uint32_t be
     if (rows == values_) break;
   }
   count_reduced(level, count, kept);
-}
-
-// As CoresetBuilder::close: rows stay where they are, only lists of them are halved. These lists ascend all the while: rows of
-// a higher level are lower.
-__device__ inline void CoresetWork::close() {
-  const std::uint32_t newest = state_.counts[0], lag = shape_.lag, leave = newest > lag ? newest - lag : 0;
-  save_lists(before_end());
-  std::uint32_t begin = size() - newest, listed = leave;
-  const std::uint32_t left_from = begin + leave;
-  list_rows(begin, leave, 0);
-  for (std::uint32_t level = 0; level < shape_.levels; ++level) {
-    if (level > 0) {
-      begin -= state_.counts[level];
-      list_rows(begin, state_.counts[level], listed);
-      listed += state_.counts[level];
-    }
-    listed = halve(listed, level);
-  }
-  take_top(listed, newest - leave, left_from);
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    for (std::uint32_t level = 1; level < shape_.levels; ++level) state_.counts[level] = 0;
-    state_.counts[0] = newest - leave;
-    state_.counts[shape_.levels] += listed;
-    state_.reduced += leave;
-    state_.base = state_.reduced;
-    state_.closed = 1;
-  }
-  __syncthreads();
-}
-
-// The listed rows join the top; behind them come the `newest` tokens at `from`.
-__device__ inline void CoresetWork::take_top(std::uint32_t kept, std::uint32_t newest, std::uint32_t from) {
-  const HalveShared &list = shared_->halve;
-  const std::uint32_t at = top();
-  move_down(tokens_ + at, kept, [&](std::uint64_t i) { return tokens_ + at + list.order[i]; });
-  copy_down(weights_ + at, list.weight, kept);
-  copy_down(tokens_ + at + kept, tokens_ + from, newest);
-  copy_down(weights_ + at + kept, weights_ + from, newest);
-}
-
-__device__ inline void CoresetWork::save_lists(char *to) const {
-  const std::uint32_t count = size() - top();
-  if (threadIdx.x == 0) *reinterpret_cast<CoresetState *>(to) = state_;
-  to += sizeof(CoresetState);
-  copy_down(reinterpret_cast<std::uint32_t *>(to), tokens_ + top(), count);
-  copy_down(reinterpret_cast<float *>(to) + shape_.rows, weights_ + top(), count);
-}
-
-__device__ inline void CoresetWork::restore_lists(const char *from) {
-  __syncthreads();
-  if (threadIdx.x == 0) state_ = *reinterpret_cast<const CoresetState *>(from);
-  __syncthreads();
-  from += sizeof(CoresetState);
-  const std::uint32_t count = size() - top();
-  copy_down(tokens_ + top(), reinterpret_cast<const std::uint32_t *>(from), count);
-  copy_down(weights_ + top(), reinterpret_cast<const float *>(from) + shape_.rows, count);
-}
-
-__device__ inline void CoresetWork::back_up() const {
-  if (shape_.backups == 0) return;
-  char *to = slot(slot_of(state_, state_.reduced));
-  save_lists(to);
-  F16 *rows = reinterpret_cast<F16 *>(to + list_bytes());
-  const std::uint32_t count = size() - top();
-  const auto same = [](std::uint32_t i) { return i; };
-  move_rows(rows, keys_, shape_.dim, count, same);
-  move_rows(rows + std::uint64_t{shape_.rows} * shape_.dim, values_, shape_.dim, count, same);
-}
-
-__device__ inline void CoresetWork::restore(const char *from) {
-  restore_lists(from);
-  const F16 *rows = reinterpret_cast<const F16 *>(from + list_bytes());
-  const std::uint32_t count = size() - top();
-  const auto same = [](std::uint32_t i) { return i; };
-  move_rows(keys_, rows, shape_.dim, count, same);
-  move_rows(values_, rows + std::uint64_t{shape_.rows} * shape_.dim, shape_.dim, count, same);
-}
-
-__device__ inline bool CoresetWork::can_truncate(std::uint32_t length) const {
-  const CoresetState &from =
-      closed() && length < end() ? *reinterpret_cast<const CoresetState *>(before_end()) : state_;
-  if (from.base > 0 && length < shape_.sinks + from.base) return false;
-  const std::uint32_t then = reduced_at(from, length);
-  if (then >= from.reduced) return true;
-  if (shape_.backups == 0) return false;
-  const auto &kept = *reinterpret_cast<const CoresetState *>(slot(slot_of(from, then)));
-  return kept.counts[0] > 0 && kept.reduced == then && kept.base == from.base &&
-         (from.reduced - then) / shape_.group <= shape_.backups;
-}
-
-__device__ inline void CoresetWork::truncate(std::uint32_t length) {
-  if (closed() && length < end()) restore_lists(before_end());
-  const std::uint32_t then = reduced_at(state_, length);
-  if (then < state_.reduced) restore(slot(slot_of(state_, then)));
-  const std::uint32_t from = shape_.sinks + state_.reduced, left = length > from ? length - from : 0;
-  __syncthreads();
-  if (threadIdx.x == 0 && state_.counts[0] > left) state_.counts[0] = left;
-  forget_after(length);
-  __syncthreads();
-}
-
-// Backups that hold tokens which are gone will be written anew before they are needed.
-__device__ inline void CoresetWork::forget_after(std::uint32_t length) const {
-  for (std::uint32_t i = threadIdx.x; i < shape_.backups; i += blockDim.x) {
-    auto *kept = reinterpret_cast<CoresetState *>(slot(i));
-    if (shape_.sinks + kept->reduced + kept->counts[0] > length) *kept = CoresetState{};
-  }
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 #include "cuda/methods/balance.h"
 
-#include "cuda/balance/coreset.cuh"
+#include "cuda/balance/coreset_end.cuh"
 #include "cuda/policy/lists.cuh"
 #include "cuda/policy/step.cuh"
 

@@ -28,7 +28,7 @@ kvsift_status push_to_coresets(const Launcher &to, const KeysArgs &args, std::ui
 }
 
 kvsift_status list_coresets(const Launcher &to, const Call &call, std::uint32_t heads) {
-  const LaunchShape shape{1, heads, 1, 512, 0};
+  const LaunchShape shape{1, heads, 1, kListThreads, 0};
   return launch(to.device, kKernel_coreset_lists, shape, to.stream, ListCoresetArgs{call}, to.error);
 }
 

@@ -1,7 +1,7 @@
 // Tokens in and out of the heads' coresets.
 #include "cuda/policy/coreset.h"
 
-#include "cuda/balance/coreset.cuh"
+#include "cuda/balance/coreset_back.cuh"
 #include "cuda/policy/steps.h"
 
 using namespace kvsift;

@@ -6,6 +6,8 @@
 
 namespace kvsift {
 
+constexpr std::uint32_t kListThreads = 512;
+
 struct ListCoresetArgs {
   Call call;
 };

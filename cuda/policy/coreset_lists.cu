@@ -8,8 +8,6 @@
 namespace kvsift {
 namespace {
 
-constexpr std::uint32_t kListThreads = 512;
-
 // Whether a list keeps a token: one of its ranges, which ascend, holds it.
 __device__ inline bool keeps(const kvsift_range *ranges, std::uint32_t count, std::uint32_t token) {
   std::uint32_t low = 0, high = count;
