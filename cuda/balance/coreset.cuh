@@ -159,8 +159,8 @@ __device__ inline std::uint32_t CoresetWork::push(const kvsift_view &keys, const
 __device__ inline void CoresetWork::list_rows(std::uint32_t begin, std::uint32_t count, std::uint32_t listed) {
   HalveShared &list = shared_->halve;
   constexpr std::uint32_t kEach = KVSIFT_BALANCE_MAX_GROUP / kGramThreads;
-  std::uint32_t order[kEach];
-  float weight[kEach];
+  std::uint32_t order[kEach] = {};
+  float weight[kEach] = {};
 #pragma unroll
   for (std::uint32_t k = 0; k < kEach; ++k) {
     const std::uint32_t i = k * kGramThreads + threadIdx.x;
