@@ -3,10 +3,8 @@
 // coreset_end.cuh.
 #pragma once
 
-#include "cuda/balance/halve.cuh"
+#include "cuda/balance/ahead.cuh"
 #include "cuda/core/move.cuh"
-#include "cuda/policy/image.cuh"
-#include "cuda/policy/rows.cuh"
 
 namespace kvsift {
 namespace {
@@ -73,6 +71,9 @@ class CoresetWork {
   __device__ bool closed() const { return state_.closed != 0; }
   __device__ std::uint32_t end() const { return shape_.sinks + state_.reduced + state_.counts[0]; }
 
+  // Halvings that were done ahead of this call's pushes.
+  __device__ void use(const HalvingsAhead *ahead) { ahead_ = ahead; }
+
   // Rows first .. first + count of the views are tokens `token` ..., and come while there is room.
   __device__ std::uint32_t push(const kvsift_view &keys, const kvsift_view &values, std::uint32_t first, std::uint32_t token,
                                 std::uint32_t count);
@@ -89,6 +90,7 @@ class CoresetWork {
   __device__ void count_reduced(std::uint32_t level, std::uint32_t count, std::uint32_t kept);
   __device__ void take_top(std::uint32_t kept, std::uint32_t newest, std::uint32_t from);
   __device__ std::uint32_t halve(std::uint32_t count, std::uint32_t level) const;
+  __device__ std::uint32_t take_ahead(std::uint32_t begin, std::uint32_t count, std::uint32_t level, std::uint32_t number) const;
 
   __device__ char *slot(std::uint32_t i) const {
     return head_.at<char>(head_.image.at.coreset_backups) + std::uint64_t{i} * backup_bytes();
@@ -119,6 +121,7 @@ class CoresetWork {
   std::uint32_t *tokens_;
   float *weights_;
   F16 *keys_, *values_;
+  const HalvingsAhead *ahead_ = nullptr;
 };
 
 __device__ inline void CoresetWork::append(const kvsift_view &view, std::uint32_t fault, std::uint32_t first,
@@ -184,13 +187,27 @@ __device__ inline void CoresetWork::list_rows(std::uint32_t begin, std::uint32_t
 }
 
 __device__ inline std::uint32_t CoresetWork::halve(std::uint32_t count, std::uint32_t level) const {
-  const Settings &s = head_.settings();
-  const std::uint32_t order = (shape_.group + kGramTile - 1) / kGramTile * kGramTile;
-  float *matrix = in_image<float>(head_.image, head_.image.room.matrix) + std::uint64_t{head_.kv_head} * order * order;
-  const HalveJob job{keys_, values_, tokens_ + top(), shape_.dim, shape_.group,
-                     s.c.balance_form == KVSIFT_BALANCE_UNIFORM, s.c.balance_temperature * s.scale, s.c.balance_value_offset,
-                     s.c.balance_gamma, s.c.seed, head_.layer, head_.kv_head, matrix, order};
-  return halve_list(job, count, level, &shared_->halve);
+  const CopiedRows rows{keys_, values_, tokens_ + top(), shape_.dim};
+  return halve_list(halve_job(head_, rows, head_.kv_head), count, level, &shared_->halve);
+}
+
+// What was found ahead of the halving of entries [begin, begin + count), as rows.
+__device__ inline std::uint32_t CoresetWork::take_ahead(std::uint32_t begin, std::uint32_t count, std::uint32_t level,
+                                                        std::uint32_t number) const {
+  const std::uint64_t at = ahead_->place(level, number);
+  const std::uint32_t kept = count / 2;
+  for (std::uint32_t i = threadIdx.x; i < kept; i += blockDim.x) {
+    const std::uint32_t token = ahead_->tokens[at + i];
+    std::uint32_t low = begin, high = begin + count;
+    while (high - low > 1) {
+      const std::uint32_t middle = (low + high) / 2;
+      (tokens_[middle] <= token ? low : high) = middle;
+    }
+    shared_->halve.order[i] = low - top();
+    shared_->halve.weight[i] = ahead_->weights[at + i];
+  }
+  __syncthreads();
+  return kept;
 }
 
 __device__ inline void CoresetWork::count_reduced(std::uint32_t level, std::uint32_t count, std::uint32_t kept) {
@@ -206,8 +223,15 @@ __device__ inline void CoresetWork::count_reduced(std::uint32_t level, std::uint
 __device__ inline void CoresetWork::reduce(std::uint32_t level, std::uint32_t begin, std::uint32_t count) {
   const HalveShared &list = shared_->halve;
   const std::uint32_t first = begin - top(), behind = size() - begin - count, dim = shape_.dim;
-  list_rows(begin, count, 0);
-  const std::uint32_t kept = halve(count, level);
+  // Every second halving of a level is one of the next.
+  const std::uint32_t number = (state_.reduced / shape_.group >> level) - 1;
+  std::uint32_t kept;
+  if (ahead_ != nullptr && ahead_->has(level, number)) {
+    kept = take_ahead(begin, count, level, number);
+  } else {
+    list_rows(begin, count, 0);
+    kept = halve(count, level);
+  }
   move_down(tokens_ + begin, kept, [&](std::uint64_t i) { return tokens_ + top() + list.order[i]; });
   copy_down(weights_ + begin, list.weight, kept);
   copy_down(tokens_ + begin + kept, tokens_ + begin + count, behind);

@@ -1,4 +1,4 @@
-// One halving by one block: a list of a coreset's rows, as CoresetBuilder::halve_list does it on the CPU. All threads of the
+// One halving by one block: a list of rows, as CoresetBuilder::halve_list does it on the CPU. All threads of the
 // block must call these; all see the result.
 #pragma once
 
@@ -10,10 +10,10 @@
 namespace kvsift {
 namespace {
 
-// What the halvings of a head have in common.
+// What the halvings of a head have in common. Rows (coreset_rows.cuh) tells of the rows that lists name.
+template <class Rows>
 struct HalveJob {
-  const F16 *keys, *values;     // rows of `dim`
-  const std::uint32_t *tokens;  // of each row
+  Rows rows;
   std::uint32_t dim, group;
   std::uint32_t uniform;        // signs are fair coins
   float key_scale, value_offset, gamma;
@@ -32,58 +32,62 @@ struct HalveShared {
   Operands operands;
 };
 
-__device__ inline float uniform_of_row(const HalveJob &job, std::uint32_t row, std::uint32_t draw) {
-  return uniform_of(philox_at(job.seed, job.layer, job.head, job.tokens[row], draw).word[0]);
+template <class Rows>
+__device__ inline float uniform_of_row(const HalveJob<Rows> &job, std::uint32_t row, std::uint32_t draw) {
+  return uniform_of(philox_at(job.seed, job.layer, job.head, job.rows.token(row), draw).word[0]);
 }
 
 // The mean key, rows added in order; a last, shorter group is centred as if zeros filled it up.
-__device__ inline void find_centre(const HalveJob &job, std::uint32_t count, HalveShared *shared) {
+template <class Rows>
+__device__ inline void find_centre(const HalveJob<Rows> &job, std::uint32_t count, HalveShared *shared) {
   const float share = 1.0f / static_cast<float>(job.group);
   for (std::uint32_t c = threadIdx.x; c < job.dim; c += blockDim.x) {
     float sum = 0.0f;
 #pragma unroll 8
-    for (std::uint32_t i = 0; i < count; ++i) sum += cut_off(widen(job.keys[std::uint64_t{shared->order[i]} * job.dim + c]));
+    for (std::uint32_t i = 0; i < count; ++i) sum += cut_off(job.rows.key(shared->order[i], c));
     shared->centre[c] = sum * share;
   }
   __syncthreads();
 }
 
-// Half of the coordinates of one token of the tile, to shared memory; values with their weights, keys less the centre.
-__device__ inline void load_row_lines(const HalveJob &job, const F16 *rows, const TilePlace &tile, std::uint32_t count,
-                                      std::uint32_t c, HalveShared *shared) {
-  const bool of_rows = threadIdx.x < kGramThreads / 2, values = rows == job.values;
-  const std::uint32_t token = threadIdx.x / 2 % kGramTile, half = threadIdx.x % 2;
+// Half of the coordinates of one token of the tile, to shared memory: keys less the centre, or values with their weights.
+template <bool Values, class Rows>
+__device__ inline void load_row_lines(const HalveJob<Rows> &job, const TilePlace &tile, std::uint32_t count, std::uint32_t c,
+                                      HalveShared *shared) {
+  constexpr std::uint32_t kHalf = kDepth / 2;
+  const bool of_rows = threadIdx.x < kGramThreads / 2;
+  const std::uint32_t token = threadIdx.x / 2 % kGramTile, first = threadIdx.x % 2 * kHalf;
   const std::uint32_t member = (of_rows ? tile.j : tile.i) + token;
   float(*out)[kGramTile] = of_rows ? shared->operands.row : shared->operands.column;
-  const bool there = member < count;
-  const F16 *row = rows + std::uint64_t{there ? shared->order[member] : 0} * job.dim;
-  const float factor = there && values ? shared->weight[member] : 1.0f;
+  const std::uint32_t here = member < count && c + first < job.dim ? job.dim - (c + first) : 0;
+  float x[kHalf] = {};
+  if (here > 0) job.rows.template load<Values>(shared->order[member], c + first, here, x);
 #pragma unroll
-  for (std::uint32_t k = 0; k < kDepth / 2; ++k) {
-    const std::uint32_t line = half * (kDepth / 2) + k;
-    const bool inside = there && c + line < job.dim;
-    float x = inside ? cut_off(widen(row[c + line]) * factor) : 0.0f;
-    if (inside && !values) x = x - shared->centre[c + line];
-    out[line][token] = x;
+  for (std::uint32_t k = 0; k < kHalf; ++k) {
+    if (k < here) {
+      x[k] = cut_off(Values ? x[k] * shared->weight[member] : x[k]);
+      if (!Values) x[k] = x[k] - shared->centre[c + first + k];
+    }
+    out[first + k][token] = x[k];
   }
 }
 
-__device__ inline void fill_matrix(const HalveJob &job, std::uint32_t count, HalveShared *shared) {
+template <class Rows>
+__device__ inline void fill_matrix(const HalveJob<Rows> &job, std::uint32_t count, HalveShared *shared) {
   const std::uint32_t side = (count + kGramTile - 1) / kGramTile;
   for (std::uint32_t number = 0; number < side * (side + 1) / 2; ++number) {
     const TilePlace tile = tile_place(number);
     float keys[kEntries][kEntries], values[kEntries][kEntries];
-    multiply(job.dim, shared->operands, [&](std::uint32_t c) { load_row_lines(job, job.keys, tile, count, c, shared); }, keys);
-    multiply(job.dim, shared->operands, [&](std::uint32_t c) { load_row_lines(job, job.values, tile, count, c, shared); },
-             values);
+    multiply(job.dim, shared->operands, [&](std::uint32_t c) { load_row_lines<false>(job, tile, count, c, shared); }, keys);
+    multiply(job.dim, shared->operands, [&](std::uint32_t c) { load_row_lines<true>(job, tile, count, c, shared); }, values);
     put_entries(tile, keys, values, job.key_scale, job.value_offset, job.matrix, job.order);
   }
   __syncthreads();
 }
 
 // By one warp.
-template <std::uint32_t Slots>
-__device__ inline void walk_list(const HalveJob &job, std::uint32_t count, std::uint32_t draw, HalveShared *shared) {
+template <std::uint32_t Slots, class Rows>
+__device__ inline void walk_list(const HalveJob<Rows> &job, std::uint32_t count, std::uint32_t draw, HalveShared *shared) {
   const std::uint32_t lane = threadIdx.x % kWarpThreads;
   float uniform[Slots];
   std::uint32_t plus[Slots];
@@ -100,7 +104,8 @@ __device__ inline void walk_list(const HalveJob &job, std::uint32_t count, std::
   }
 }
 
-__device__ inline void sign_list(const HalveJob &job, std::uint32_t count, std::uint32_t draw, HalveShared *shared) {
+template <class Rows>
+__device__ inline void sign_list(const HalveJob<Rows> &job, std::uint32_t count, std::uint32_t draw, HalveShared *shared) {
   if (job.uniform != 0) {
     for (std::uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
       shared->signs[i] = i == 0 || uniform_of_row(job, shared->order[i], draw) < 0.5f ? 1 : -1;
@@ -130,7 +135,9 @@ __device__ inline float sum_in_order(const float *x, std::uint32_t count) {
 
 // Halves shared->order[0, count) with shared->weight, whose sum stays; returns how many are left. Weights at `level` are in
 // units of 2^level, and its number tells its random numbers from another's.
-__device__ inline std::uint32_t halve_list(const HalveJob &job, std::uint32_t count, std::uint32_t level, HalveShared *shared) {
+template <class Rows>
+__device__ inline std::uint32_t halve_list(const HalveJob<Rows> &job, std::uint32_t count, std::uint32_t level,
+                                           HalveShared *shared) {
   const auto unit = static_cast<float>(1u << level);
   for (std::uint32_t i = threadIdx.x; i < count; i += blockDim.x) shared->weight[i] /= unit;
   __syncthreads();

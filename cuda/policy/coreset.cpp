@@ -2,6 +2,7 @@
 
 #include "cuda/balance/compress.h"
 #include "cuda/policy/steps.h"
+#include "kvsift/kvsift_cuda.h"
 #include "policy/coreset.h"
 
 namespace kvsift {
@@ -22,9 +23,44 @@ std::uint32_t coreset_matrix_side(const Settings &s) {
   return (s.coreset.group + kGramTile - 1) / kGramTile * kGramTile;
 }
 
+std::uint32_t coreset_matrices(const Settings &s) {
+  constexpr std::uint64_t kMostBytes = 16ull << 20;
+  const std::uint64_t side = coreset_matrix_side(s);
+  if (side == 0) return 1;
+  const std::uint64_t most = kMostBytes / (side * side * sizeof(float) * s.c.kv_heads), groups = s.c.max_tokens / s.coreset.group;
+  const std::uint64_t matrices = most < groups ? most : groups;
+  return matrices > 1 ? static_cast<std::uint32_t>(matrices) : 1;
+}
+
+// Halvings of a level that one call decides alone.
+static std::uint32_t ahead_of_level(const KeysArgs &args, std::uint32_t level) {
+  const CoresetShape &shape = args.call.image.s.coreset;
+  const AheadSpan span{args.first_token, args.first_token + args.tokens};
+  const std::uint32_t begin = span.begin(shape, level), end = span.end(shape, level);
+  return end > begin ? end - begin : 0;
+}
+
+static kvsift_status halve_ahead(const Launcher &to, const KeysArgs &args, std::uint32_t heads) {
+  const Settings &s = args.call.image.s;
+  const std::uint32_t matrices = coreset_matrices(s);
+  for (std::uint32_t level = 0; level < s.coreset.levels; ++level) {
+    const std::uint32_t halvings = ahead_of_level(args, level);
+    if (halvings == 0) return KVSIFT_OK;
+    const LaunchShape shape{halvings < matrices ? halvings : matrices, heads, 1, kGramThreads, 0};
+    const CoresetArgs level_args{args, 1, level};
+    if (kvsift_status status = launch(to.device, kKernel_coreset_ahead, shape, to.stream, level_args, to.error)) return status;
+  }
+  return KVSIFT_OK;
+}
+
 kvsift_status push_to_coresets(const Launcher &to, const KeysArgs &args, std::uint32_t heads) {
+  // Coins are tossed as fast on the way, and a single halving is not worth a launch.
+  const bool ahead = args.first_token != KVSIFT_CUDA_NEXT && coreset_matrix_side(args.call.image.s) > 0 && ahead_of_level(args, 0) > 1;
+  if (ahead) {
+    if (kvsift_status status = halve_ahead(to, args, heads)) return status;
+  }
   const LaunchShape shape{1, heads, 1, kGramThreads, 0};
-  return launch(to.device, kKernel_coreset_push, shape, to.stream, args, to.error);
+  return launch(to.device, kKernel_coreset_push, shape, to.stream, CoresetArgs{args, ahead, 0}, to.error);
 }
 
 kvsift_status list_coresets(const Launcher &to, const Call &call, std::uint32_t heads) {

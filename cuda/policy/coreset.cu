@@ -7,17 +7,34 @@
 using namespace kvsift;
 
 // A block for each head; keys_seen counts the tokens already.
-KVSIFT_KERNEL(coreset_push, KeysArgs, kGramThreads) {
+KVSIFT_KERNEL(coreset_push, CoresetArgs, kGramThreads) {
   __shared__ CoresetShared shared;
-  const DeviceHead head = head_of(args.call);
-  CoresetWork work(args.call, head, &shared);
+  const KeysArgs &keys = args.keys;
+  const DeviceHead head = head_of(keys.call);
+  CoresetWork work(keys.call, head, &shared);
   if (work.closed()) return;
-  const std::uint32_t sinks = args.call.image.s.c.sink_tokens, end = head.unit()->keys_seen, first = end - args.tokens;
+  const std::uint32_t sinks = keys.call.image.s.c.sink_tokens, end = head.unit()->keys_seen, first = end - keys.tokens;
   // Where they do not follow on, the keys were refused and a fault told.
   if (work.end() != (first > sinks ? first : sinks)) return;
+  const HalvingsAhead ahead = ahead_of(head, keys);
+  if (args.ahead != 0) work.use(&ahead);
   std::uint32_t i = first < sinks ? sinks - first : 0;
-  while (i < args.tokens) i += work.push(args.keys, args.values, i, first + i, args.tokens - i);
+  while (i < keys.tokens) i += work.push(keys.keys, keys.values, i, first + i, keys.tokens - i);
   work.leave();
+}
+
+// Of one level. Blocks: [coreset_matrices][heads].
+KVSIFT_KERNEL(coreset_ahead, CoresetArgs, kGramThreads) {
+  __shared__ HalveShared shared;
+  const KeysArgs &keys = args.keys;
+  const DeviceHead head = head_of(keys.call);
+  if (coreset_of(head).state->closed != 0 || head.unit()->keys_seen != keys.first_token + keys.tokens) return;
+  const HalvingsAhead ahead = ahead_of(head, keys);
+  const auto job = halve_job(head, GivenRows{keys, head.kv_head}, std::uint64_t{head.kv_head} * gridDim.x + blockIdx.x);
+  const std::uint32_t end = ahead.span.end(ahead.shape, args.level);
+  for (std::uint32_t i = ahead.span.begin(ahead.shape, args.level) + blockIdx.x; i < end; i += gridDim.x) {
+    halve_ahead(ahead, job, args.level, i, &shared);
+  }
 }
 
 // As Coreset::truncate. A block for each sparse layer (x) and KV head (y).

@@ -56,7 +56,9 @@ struct RoomPlaces {
   std::uint64_t left;      // u32 [lists][coreset's most]: tokens of the coreset that the list does not keep
   std::uint64_t left_logs; // float likewise: logarithms of their weights
   std::uint64_t left_counts;  // u32 [lists]
-  std::uint64_t matrix;    // float [KV heads][side][side]: of a halving
+  std::uint64_t matrix;    // float [KV heads][coreset_matrices][side][side]: of halvings
+  std::uint64_t ahead;     // u32 [KV heads][ahead_places]: tokens that halvings ahead of their turn have kept
+  std::uint64_t ahead_weights;  // float likewise
   std::uint64_t method;    // what the method asked for
   std::uint64_t slots;     // chunks that a query head can have
   std::uint64_t bytes;     // of the whole arena

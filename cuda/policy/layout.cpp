@@ -41,7 +41,10 @@ RoomPlaces lay_out_room(const Settings &s, Layout *layout) {
   room.left = layout->take<std::uint32_t>(left, "device coreset tokens").bytes;
   room.left_logs = layout->take<float>(left, "device coreset weights").bytes;
   room.left_counts = layout->take<std::uint32_t>(lists, "device coreset counts").bytes;
-  room.matrix = layout->take<float>(s.c.kv_heads * side * side, "device kernel matrices").bytes;
+  const std::uint64_t ahead = side > 0 ? s.c.kv_heads * ahead_places(s.coreset, s.c.max_tokens, s.coreset.levels) : 0;
+  room.matrix = layout->take<float>(s.c.kv_heads * coreset_matrices(s) * side * side, "device kernel matrices").bytes;
+  room.ahead = layout->take<std::uint32_t>(ahead, "device halvings").bytes;
+  room.ahead_weights = layout->take<float>(ahead, "device halvings' weights").bytes;
   room.method = layout->take<char>(cuda_method_of(s.c.method)->room_bytes(s), "device method room").bytes;
   room.bytes = layout->used();
   return room;

@@ -242,7 +242,8 @@ static void failed_launches_lose_the_policy(void **state) {
   pair p = pair_new(&c);
   const kvsift_view keys = device_view(p.d, TOY_KEY, 0, 0), values = device_view(p.d, TOY_VALUE, 0, 0);
   const kvsift_query q = {.struct_size = sizeof q, .tokens = 100, .view = device_view(p.d, TOY_QUERY, 0, 99)};
-  static const char *const kernels[] = {"kvsift_append_keys", "kvsift_coreset_push", "kvsift_quest_scores", "kvsift_choose",
+  static const char *const kernels[] = {"kvsift_append_keys",  "kvsift_coreset_ahead", "kvsift_coreset_ahead",
+                                        "kvsift_coreset_push", "kvsift_quest_scores",  "kvsift_choose",
                                         "kvsift_coreset_lists"};
   for (uint32_t i = 0; i < sizeof kernels / sizeof kernels[0]; ++i) {
     gpu_fail("cuLaunchKernel", i + 1, 719);
