@@ -179,7 +179,7 @@ extern "C" kvsift_status kvsift_cuda_select_blocks(kvsift_cuda_policy *policy, u
   }
   const CudaJob job = job_of(own, layer, span, query->tokens, stream);
   if (kvsift_status s = select_on_device(job, *query)) return job.done(s);
-  if (has_coreset(p->s) && !known_step(p, layer, query->tokens).everything) {
+  if (has_coreset(p->s) && layer >= p->s.c.dense_layers && !known_step(p, layer, query->tokens).everything) {
     if (kvsift_status s = list_coresets(job.to, job.call, job.heads())) return job.done(s);
   }
   p->selected_for.store(query->tokens == 0 ? p->tokens + 1 : query->tokens, std::memory_order_relaxed);

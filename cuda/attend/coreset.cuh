@@ -11,7 +11,8 @@ __device__ inline std::uint64_t coreset_place(const AttendPlan &plan, std::uint3
   return std::uint64_t{plan.index_of(list)} * plan.head.settings().coreset.most() + chunk * kChunk;
 }
 
-__device__ inline void find_coreset_tokens(const AttendPlan &plan, std::uint64_t place, std::uint32_t count, ChunkShared *shared) {
+__device__ inline void find_coreset_tokens(const AttendPlan &plan, std::uint64_t place, std::uint32_t count,
+                                           ChunkShared *shared) {
   const Image &image = plan.head.image;
   if (threadIdx.x < count) shared->tokens[threadIdx.x] = in_image<std::uint32_t>(image, image.room.left)[place + threadIdx.x];
   __syncthreads();

@@ -1,6 +1,6 @@
-// Halvings ahead of a call's pushes. Halving `number` of a level halves what halvings 2 number and 2 number + 1 of the level below
-// have kept, level 0 group `number` of the tokens: where all of these tokens are the call's, it can be done before its turn, one
-// level after the other, all of a level side by side. The pushes then only move what was found.
+// Halvings ahead of a call's pushes. Halving `number` of a level halves what halvings 2 number and 2 number + 1 of the level
+// below have kept, level 0 group `number` of the tokens: where all of these tokens are the call's, it can be done before its
+// turn, one level after the other, all of a level side by side. The pushes then only move what was found.
 #pragma once
 
 #include "cuda/balance/coreset_rows.cuh"
@@ -14,24 +14,25 @@ namespace {
 // Of one head.
 struct HalvingsAhead {
   const CoresetShape &shape;
+  bool any;
   AheadSpan span;
   std::uint32_t max_tokens;
   std::uint32_t *tokens;  // what halvings have kept, level by level, ascending in each
   float *weights;
 
   __device__ bool has(std::uint32_t level, std::uint32_t number) const {
-    return number >= span.begin(shape, level) && number < span.end(shape, level);
+    return any && number >= span.begin(shape, level) && number < span.end(shape, level);
   }
   __device__ std::uint64_t place(std::uint32_t level, std::uint32_t number) const {
     return ahead_places(shape, max_tokens, level) + std::uint64_t{number - span.begin(shape, level)} * (shape.group / 2);
   }
 };
 
-__device__ inline HalvingsAhead ahead_of(const DeviceHead &head, const KeysArgs &args) {
+__device__ inline HalvingsAhead ahead_of(const DeviceHead &head, const KeysArgs &args, bool any) {
   const Image &image = head.image;
   const Settings &s = image.s;
   const std::uint64_t at = head.kv_head * ahead_places(s.coreset, s.c.max_tokens, s.coreset.levels);
-  return HalvingsAhead{s.coreset, AheadSpan{args.first_token, args.first_token + args.tokens}, s.c.max_tokens,
+  return HalvingsAhead{s.coreset, any, AheadSpan{args.first_token, args.first_token + args.tokens}, s.c.max_tokens,
                in_image<std::uint32_t>(image, image.room.ahead) + at, in_image<float>(image, image.room.ahead_weights) + at};
 }
 
@@ -54,8 +55,8 @@ __device__ inline HalveJob<Rows> halve_job(const DeviceHead &head, const Rows &r
 }
 
 // By one block: halving `number` of `level`.
-__device__ inline void halve_ahead(const HalvingsAhead &ahead, const HalveJob<GivenRows> &job, std::uint32_t level, std::uint32_t number,
-                                   HalveShared *shared) {
+__device__ inline void halve_ahead(const HalvingsAhead &ahead, const HalveJob<GivenRows> &job, std::uint32_t level,
+                                   std::uint32_t number, HalveShared *shared) {
   const std::uint32_t half = job.group / 2, count = level == 0 ? job.group : 2 * half;
   const std::uint64_t from = level == 0 ? 0 : ahead.place(level - 1, 2 * number), to = ahead.place(level, number);
   for (std::uint32_t i = threadIdx.x; i < count; i += blockDim.x) {

@@ -71,12 +71,8 @@ class CoresetWork {
   __device__ bool closed() const { return state_.closed != 0; }
   __device__ std::uint32_t end() const { return shape_.sinks + state_.reduced + state_.counts[0]; }
 
-  // Halvings that were done ahead of this call's pushes.
-  __device__ void use(const HalvingsAhead *ahead) { ahead_ = ahead; }
-
-  // Rows first .. first + count of the views are tokens `token` ..., and come while there is room.
-  __device__ std::uint32_t push(const kvsift_view &keys, const kvsift_view &values, std::uint32_t first, std::uint32_t token,
-                                std::uint32_t count);
+  // The call's rows from `first` on are tokens `token` ..., and come while there is room; returns how many.
+  __device__ std::uint32_t push(const KeysArgs &args, std::uint32_t first, std::uint32_t token, const HalvingsAhead &ahead);
   __device__ void close();
   __device__ bool can_truncate(std::uint32_t length) const;
   __device__ void truncate(std::uint32_t length);
@@ -86,11 +82,12 @@ class CoresetWork {
   __device__ std::uint32_t top() const { return state_.counts[shape_.levels]; }
   __device__ void append(const kvsift_view &view, std::uint32_t fault, std::uint32_t first, std::uint32_t count, F16 *rows) const;
   __device__ void list_rows(std::uint32_t begin, std::uint32_t count, std::uint32_t listed);
-  __device__ void reduce(std::uint32_t level, std::uint32_t begin, std::uint32_t count);
+  __device__ void reduce(std::uint32_t level, std::uint32_t begin, std::uint32_t count, const HalvingsAhead &ahead);
   __device__ void count_reduced(std::uint32_t level, std::uint32_t count, std::uint32_t kept);
   __device__ void take_top(std::uint32_t kept, std::uint32_t newest, std::uint32_t from);
   __device__ std::uint32_t halve(std::uint32_t count, std::uint32_t level) const;
-  __device__ std::uint32_t take_ahead(std::uint32_t begin, std::uint32_t count, std::uint32_t level, std::uint32_t number) const;
+  __device__ std::uint32_t take(const HalvingsAhead &ahead, std::uint32_t begin, std::uint32_t count, std::uint32_t level,
+                                std::uint32_t number) const;
 
   __device__ char *slot(std::uint32_t i) const {
     return head_.at<char>(head_.image.at.coreset_backups) + std::uint64_t{i} * backup_bytes();
@@ -121,25 +118,40 @@ class CoresetWork {
   std::uint32_t *tokens_;
   float *weights_;
   F16 *keys_, *values_;
-  const HalvingsAhead *ahead_ = nullptr;
 };
 
 __device__ inline void CoresetWork::append(const kvsift_view &view, std::uint32_t fault, std::uint32_t first,
                                            std::uint32_t count, F16 *rows) const {
-  for (std::uint32_t i = threadIdx.x; i < count * shape_.dim; i += blockDim.x) {
-    const DeviceRow row = row_of(view, 0, first + i / shape_.dim, head_.kv_head);
-    const float x = element_at(row.data, view.type, i % shape_.dim) * row.scale;
-    if (x - x != 0.0f) report(call_, fault, head_.kv_head);
-    rows[i] = narrow_half(x);
+  constexpr std::uint32_t kPieces = 8;
+  const std::uint32_t all = count * shape_.dim;
+  for (std::uint32_t begin = threadIdx.x; begin < all; begin += kPieces * blockDim.x) {
+    float x[kPieces];
+    with_element(view.type, [&](auto element) {
+#pragma unroll
+      for (std::uint32_t k = 0; k < kPieces; ++k) {
+        const std::uint32_t i = begin + k * blockDim.x;
+        if (i >= all) continue;
+        const DeviceRow row = row_of(view, 0, first + i / shape_.dim, head_.kv_head);
+        x[k] = widen(reinterpret_cast<const decltype(element) *>(row.data)[i % shape_.dim]) * row.scale;
+      }
+    });
+#pragma unroll
+    for (std::uint32_t k = 0; k < kPieces; ++k) {
+      const std::uint32_t i = begin + k * blockDim.x;
+      if (i >= all) continue;
+      if (x[k] - x[k] != 0.0f) report(call_, fault, head_.kv_head);
+      rows[i] = narrow_half(x[k]);
+    }
   }
 }
 
-__device__ inline std::uint32_t CoresetWork::push(const kvsift_view &keys, const kvsift_view &values, std::uint32_t first,
-                                                  std::uint32_t token, std::uint32_t count) {
-  const std::uint32_t group = shape_.group, room = group + shape_.lag - state_.counts[0], n = count < room ? count : room;
+__device__ inline std::uint32_t CoresetWork::push(const KeysArgs &args, std::uint32_t first, std::uint32_t token,
+                                                  const HalvingsAhead &ahead) {
+  const std::uint32_t group = shape_.group, room = group + shape_.lag - state_.counts[0];
+  const std::uint32_t left = args.tokens - first, n = left < room ? left : room;
   const std::uint32_t at = size(), row = at - top();
-  append(keys, kFaultKeys, first, n, keys_ + std::uint64_t{row} * shape_.dim);
-  append(values, kFaultValues, first, n, values_ + std::uint64_t{row} * shape_.dim);
+  append(args.keys, kFaultKeys, first, n, keys_ + std::uint64_t{row} * shape_.dim);
+  append(args.values, kFaultValues, first, n, values_ + std::uint64_t{row} * shape_.dim);
   for (std::uint32_t i = threadIdx.x; i < n; i += blockDim.x) {
     tokens_[at + i] = token + i;
     weights_[at + i] = 1.0f;
@@ -151,9 +163,10 @@ __device__ inline std::uint32_t CoresetWork::push(const kvsift_view &keys, const
   back_up();
   if (threadIdx.x == 0) state_.reduced += group;
   __syncthreads();
-  reduce(0, size() - state_.counts[0], group);
-  for (std::uint32_t level = 1; level < shape_.levels && state_.counts[level] > group / 2; ++level) {
-    reduce(level, size() - state_.counts[0] - state_.counts[level], state_.counts[level]);
+  for (std::uint32_t level = 0; level < shape_.levels; ++level) {
+    const std::uint32_t full = level == 0 ? group : state_.counts[level];
+    if (level > 0 && full <= group / 2) break;
+    reduce(level, size() - state_.counts[0] - (level == 0 ? 0 : full), full, ahead);
   }
   return n;
 }
@@ -192,19 +205,19 @@ __device__ inline std::uint32_t CoresetWork::halve(std::uint32_t count, std::uin
 }
 
 // What was found ahead of the halving of entries [begin, begin + count), as rows.
-__device__ inline std::uint32_t CoresetWork::take_ahead(std::uint32_t begin, std::uint32_t count, std::uint32_t level,
-                                                        std::uint32_t number) const {
-  const std::uint64_t at = ahead_->place(level, number);
+__device__ inline std::uint32_t CoresetWork::take(const HalvingsAhead &ahead, std::uint32_t begin, std::uint32_t count,
+                                                  std::uint32_t level, std::uint32_t number) const {
+  const std::uint64_t at = ahead.place(level, number);
   const std::uint32_t kept = count / 2;
   for (std::uint32_t i = threadIdx.x; i < kept; i += blockDim.x) {
-    const std::uint32_t token = ahead_->tokens[at + i];
+    const std::uint32_t token = ahead.tokens[at + i];
     std::uint32_t low = begin, high = begin + count;
     while (high - low > 1) {
       const std::uint32_t middle = (low + high) / 2;
       (tokens_[middle] <= token ? low : high) = middle;
     }
     shared_->halve.order[i] = low - top();
-    shared_->halve.weight[i] = ahead_->weights[at + i];
+    shared_->halve.weight[i] = ahead.weights[at + i];
   }
   __syncthreads();
   return kept;
@@ -220,14 +233,15 @@ __device__ inline void CoresetWork::count_reduced(std::uint32_t level, std::uint
 }
 
 // Halves entries [begin, begin + count) of `level` in place and hands them to the next.
-__device__ inline void CoresetWork::reduce(std::uint32_t level, std::uint32_t begin, std::uint32_t count) {
+__device__ inline void CoresetWork::reduce(std::uint32_t level, std::uint32_t begin, std::uint32_t count,
+                                           const HalvingsAhead &ahead) {
   const HalveShared &list = shared_->halve;
   const std::uint32_t first = begin - top(), behind = size() - begin - count, dim = shape_.dim;
   // Every second halving of a level is one of the next.
   const std::uint32_t number = (state_.reduced / shape_.group >> level) - 1;
   std::uint32_t kept;
-  if (ahead_ != nullptr && ahead_->has(level, number)) {
-    kept = take_ahead(begin, count, level, number);
+  if (ahead.has(level, number)) {
+    kept = take(ahead, begin, count, level, number);
   } else {
     list_rows(begin, count, 0);
     kept = halve(count, level);

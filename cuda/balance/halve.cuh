@@ -41,12 +41,16 @@ __device__ inline float uniform_of_row(const HalveJob<Rows> &job, std::uint32_t 
 template <class Rows>
 __device__ inline void find_centre(const HalveJob<Rows> &job, std::uint32_t count, HalveShared *shared) {
   const float share = 1.0f / static_cast<float>(job.group);
-  for (std::uint32_t c = threadIdx.x; c < job.dim; c += blockDim.x) {
-    float sum = 0.0f;
+  job.rows.with_keys([&](auto element) {
+    for (std::uint32_t c = threadIdx.x; c < job.dim; c += blockDim.x) {
+      float sum = 0.0f;
 #pragma unroll 8
-    for (std::uint32_t i = 0; i < count; ++i) sum += cut_off(job.rows.key(shared->order[i], c));
-    shared->centre[c] = sum * share;
-  }
+      for (std::uint32_t i = 0; i < count; ++i) {
+        sum += cut_off(job.rows.template key<decltype(element)>(shared->order[i], c));
+      }
+      shared->centre[c] = sum * share;
+    }
+  });
   __syncthreads();
 }
 

@@ -9,7 +9,7 @@ namespace {
 // to[i] = *from(i), each read before a place at or behind it is written.
 template <class T, class From>
 __device__ inline void move_down(T *to, std::uint64_t count, From from) {
-  constexpr std::uint32_t kPieces = 4;
+  constexpr std::uint32_t kPieces = 8;
   for (std::uint64_t first = 0; first < count; first += kPieces * blockDim.x) {
     T pieces[kPieces];
 #pragma unroll

@@ -39,7 +39,7 @@ __device__ inline void leave_marks(const DeviceHead &head, std::uint32_t tokens,
 using namespace kvsift;
 
 // A block for each KV head, whose lists are all alike.
-KVSIFT_KERNEL(select_balance, BalanceListArgs, kGramThreads) {
+KVSIFT_KERNEL_RESIDENT(select_balance, BalanceListArgs, kGramThreads, 1) {
   __shared__ CoresetShared shared;
   const DeviceHead head = head_of(args.call);
   const Image &image = args.call.image;

@@ -55,7 +55,8 @@ static kvsift_status halve_ahead(const Launcher &to, const KeysArgs &args, std::
 
 kvsift_status push_to_coresets(const Launcher &to, const KeysArgs &args, std::uint32_t heads) {
   // Coins are tossed as fast on the way, and a single halving is not worth a launch.
-  const bool ahead = args.first_token != KVSIFT_CUDA_NEXT && coreset_matrix_side(args.call.image.s) > 0 && ahead_of_level(args, 0) > 1;
+  const bool known = args.first_token != KVSIFT_CUDA_NEXT, matrices = coreset_matrix_side(args.call.image.s) > 0;
+  const bool ahead = known && matrices && ahead_of_level(args, 0) > 1;
   if (ahead) {
     if (kvsift_status status = halve_ahead(to, args, heads)) return status;
   }

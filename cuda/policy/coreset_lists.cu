@@ -51,7 +51,8 @@ struct TailWork {
       sum = 0.0;
       for (std::uint32_t i = 0; i < halved; ++i) {
         const float weight = coreset.weights[i];
-        if (stands_for_more(weight) && !keeps(list.ranges, *list.range_count, coreset.tokens[i])) sum += static_cast<double>(weight);
+        const bool kept = keeps(list.ranges, *list.range_count, coreset.tokens[i]);
+        if (stands_for_more(weight) && !kept) sum += static_cast<double>(weight);
       }
     }
     __syncthreads();

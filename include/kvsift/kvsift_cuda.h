@@ -115,8 +115,8 @@ kvsift_status kvsift_cuda_policy_get_info(const kvsift_cuda_policy *policy, kvsi
 
 /* As kvsift_observe_keys; the views' data and scales are device pointers, indexed from 0. first_token KVSIFT_CUDA_NEXT: the
  * tokens follow on from those seen, and the host need not know how many those are. With method balance or the balanced tail
- * one block of threads for each KV head takes the tokens into its coreset in their order and halves groups as they fill: most
- * decode steps copy one row, a step that fills a group is longer, and a prompt takes as many halvings one after another. */
+ * the tokens come into the KV heads' coresets, and groups are halved as they fill: most decode steps copy one row, a step that
+ * fills a group is longer. Where first_token is given, the halvings of a prompt are done side by side. */
 kvsift_status kvsift_cuda_observe_keys(kvsift_cuda_policy *policy, uint32_t layer, const kvsift_query *heads,
                                        uint32_t first_token, uint32_t tokens, const kvsift_view *keys,
                                        const kvsift_view *values, void *stream);

@@ -32,6 +32,8 @@ static const variant kVariants[] = {
     {"page-stats, per KV head", KVSIFT_METHOD_PAGE_STATS, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE, 0},
     {"page-stats + moments, per KV head", KVSIFT_METHOD_PAGE_STATS, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_MOMENTS, 0},
     {"page-stats + moments, per query head", KVSIFT_METHOD_PAGE_STATS, KVSIFT_GROUP_QUERY_HEAD, KVSIFT_TAIL_MOMENTS, 0},
+    {"page-stats + coreset, per KV head", KVSIFT_METHOD_PAGE_STATS, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_BALANCE, 0},
+    {"balance", KVSIFT_METHOD_BALANCE, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_BALANCE, 0},
     {"attention-predictor, per KV head", KVSIFT_METHOD_ATTENTION_PREDICTOR, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE, 0},
     {"attention-predictor-fast, per KV head", KVSIFT_METHOD_ATTENTION_PREDICTOR, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE,
      1},

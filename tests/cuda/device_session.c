@@ -186,11 +186,13 @@ static void expect_same_coresets(device_session *d, const kvsift_selection *cpu,
     const uint64_t at = (uint64_t)head * cpu->coreset_stride;
     uint32_t count;
     gpu_read(&count, device->coreset_counts + head, sizeof count);
-    expect(count == cpu->coreset_counts[head], "%u coreset tokens on the device, %u on the CPU", count, cpu->coreset_counts[head]);
+    expect(count == cpu->coreset_counts[head], "%u coreset tokens on the device, %u on the CPU", count,
+           cpu->coreset_counts[head]);
     uint32_t *got = malloc((count + 1) * sizeof *got);
     gpu_read(got, device->coreset + at, count * sizeof *got);
     for (uint32_t i = 0; i < count; ++i) {
-      expect(got[i] == cpu->coreset[at + i], "coreset token %u is %u on the device, %u on the CPU", i, got[i], cpu->coreset[at + i]);
+      expect(got[i] == cpu->coreset[at + i], "coreset token %u is %u on the device, %u on the CPU", i, got[i],
+             cpu->coreset[at + i]);
       d->weighted += cpu->coreset_weights[at + i] != 1.0f;
     }
     free(got);
