@@ -98,6 +98,9 @@ extern "C" kvsift_status kvsift_cuda_attend_tail(kvsift_cuda_policy *policy, uin
   if (kvsift_status s = check_attend(own, layer, query, &span)) return s;
   if (out == nullptr) return fail_in(p, KVSIFT_INVALID_ARGUMENT, "out is null");
   if (log_sum_exp == nullptr) return fail_in(p, KVSIFT_INVALID_ARGUMENT, "log_sum_exp is null");
+  if (p->s.c.tail == KVSIFT_TAIL_BALANCE) {
+    return fail_in(p, KVSIFT_UNSUPPORTED, "config.tail is KVSIFT_TAIL_BALANCE: its rows lie in the cache, which is not given");
+  }
   const CudaJob job = job_of(own, layer, span, query->tokens, stream);
   AttendArgs args = attend_args(job, *query, out);
   args.log_sum_exp = log_sum_exp;

@@ -3,10 +3,12 @@
 
 #include "cuda/methods/method.h"
 #include "cuda/policy/choose.h"
+#include "cuda/policy/coreset.h"
 #include "cuda/policy/pages.h"
 #include "cuda/policy/steps.h"
 #include "cuda_check.h"
 #include "methods/method.h"
+#include "policy/coreset.h"
 #include "policy/select.h"
 
 using namespace kvsift;
@@ -65,6 +67,9 @@ extern "C" kvsift_status kvsift_cuda_observe_keys(kvsift_cuda_policy *policy, ui
   }
   const LaunchShape shape = keys_shape(p->s, job.heads(), args);
   if (kvsift_status s = launch(own->device, kKernel_append_keys, shape, stream, args, job.to.error)) return job.done(s);
+  if (has_coreset(p->s)) {
+    if (kvsift_status s = push_to_coresets(job.to, args, job.heads())) return job.done(s);
+  }
   for (std::uint32_t head = span.begin; head < span.end; ++head) own->seen(own->keys_seen, layer)[head] += tokens;
   return KVSIFT_OK;
 }
@@ -112,6 +117,11 @@ static void fill(const CudaPolicy &policy, std::uint32_t layer, std::uint32_t to
   lists.range_counts = reinterpret_cast<const std::uint32_t *>(image.base + image.range_counts);
   lists.blocks = reinterpret_cast<const std::uint32_t *>(image.base + image.blocks);
   lists.block_counts = reinterpret_cast<const std::uint32_t *>(image.base + image.block_counts);
+  const bool balanced = s.c.tail == KVSIFT_TAIL_BALANCE;
+  lists.coreset = balanced ? reinterpret_cast<const std::uint32_t *>(image.base + image.coreset) : nullptr;
+  lists.coreset_weights = balanced ? reinterpret_cast<const float *>(image.base + image.coreset_weights) : nullptr;
+  lists.coreset_counts = balanced ? reinterpret_cast<const std::uint32_t *>(image.base + image.coreset_counts) : nullptr;
+  lists.coreset_stride = balanced ? s.coreset.most() : 0;
   out->steps = reinterpret_cast<const kvsift_cuda_step *>(image.base + image.room.steps);
 }
 
@@ -168,6 +178,9 @@ extern "C" kvsift_status kvsift_cuda_select_blocks(kvsift_cuda_policy *policy, u
   }
   const CudaJob job = job_of(own, layer, span, query->tokens, stream);
   if (kvsift_status s = select_on_device(job, *query)) return job.done(s);
+  if (has_coreset(p->s) && layer >= p->s.c.dense_layers && !known_step(p, layer, query->tokens).everything) {
+    if (kvsift_status s = list_coresets(job.to, job.call, job.heads())) return job.done(s);
+  }
   p->selected_for.store(query->tokens == 0 ? p->tokens + 1 : query->tokens, std::memory_order_relaxed);
   if (selection != nullptr) fill(*own, layer, query->tokens, selection);
   return KVSIFT_OK;

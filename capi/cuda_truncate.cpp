@@ -2,9 +2,11 @@
 #include "kvsift/kvsift_cuda.h"
 
 #include "cuda/methods/method.h"
+#include "cuda/policy/coreset.h"
 #include "cuda/policy/steps.h"
 #include "cuda_check.h"
 #include "methods/method.h"
+#include "policy/coreset.h"
 
 using namespace kvsift;
 
@@ -19,6 +21,23 @@ static std::uint32_t reach_of(const CudaPolicy &own, std::uint32_t layer, std::u
   return most > selected ? most : selected;
 }
 
+// Tokens that the coresets have taken, at least. One that closes takes none that were decoded, but for the first.
+static std::uint32_t taken_by_coreset(const CudaPolicy &own, std::uint32_t layer, std::uint32_t head) {
+  const Policy *p = &own.host;
+  const std::uint32_t seen = own.seen(own.keys_seen, layer)[head];
+  if (!p->s.coreset.closes || p->decode_steps == 0) return seen;
+  return seen < p->first_prompt + 1 ? seen : p->first_prompt + 1;
+}
+
+// Whether the unit cannot go back so far, as far as the host can tell.
+static bool out_of_reach(const CudaPolicy &own, std::uint32_t layer, std::uint32_t head, std::uint32_t tokens) {
+  const Policy *p = &own.host;
+  const bool undoes = own.image.at.step_end > own.image.at.step_begin || method_of(p->s.c.method)->can_truncate != nullptr;
+  const std::uint32_t reach = reach_of(own, layer, head);
+  if (undoes && reach > tokens && reach - tokens > p->s.c.rollback_tokens) return true;
+  return has_coreset(p->s) && !coreset_reaches(p->s.coreset, taken_by_coreset(own, layer, head), tokens);
+}
+
 static kvsift_status check_truncate(const CudaPolicy &own, std::uint32_t tokens) {
   const Policy *p = &own.host;
   const Method &method = *method_of(p->s.c.method);
@@ -29,11 +48,10 @@ static kvsift_status check_truncate(const CudaPolicy &own, std::uint32_t tokens)
     return fail_in(p, KVSIFT_ROLLBACK, "tokens is ", tokens, ", method ", method.name, " cannot go back into the prompt of ",
                    p->prompt_end, " tokens");
   }
-  const bool undoes = own.image.at.step_end > own.image.at.step_begin || method.can_truncate != nullptr;
-  for (std::uint32_t layer = p->s.c.dense_layers; layer < p->s.c.layers && undoes; ++layer) {
+  for (std::uint32_t layer = p->s.c.dense_layers; layer < p->s.c.layers; ++layer) {
     for (std::uint32_t head = 0; head < p->s.c.kv_heads; ++head) {
+      if (!out_of_reach(own, layer, head, tokens)) continue;
       const std::uint32_t reach = reach_of(own, layer, head);
-      if (reach <= tokens || reach - tokens <= p->s.c.rollback_tokens) continue;
       return fail_in(p, KVSIFT_ROLLBACK, "tokens is ", tokens, ", ", reach - tokens, " back from ", reach,
                      "; config.rollback_tokens is ", p->s.c.rollback_tokens);
     }
@@ -48,6 +66,9 @@ static kvsift_status truncate_on_device(const CudaJob &job, std::uint32_t tokens
     Call call = job.call;
     call.layer = layer;
     if (kvsift_status status = method.truncate(job.to, call, job.heads(), tokens)) return status;
+  }
+  if (has_coreset(s)) {
+    if (kvsift_status status = truncate_coresets(job.to, job.call, tokens)) return status;
   }
   const TruncateArgs args{job.call, tokens, evicts(&job.policy->host)};
   const LaunchShape units{s.sparse_layers, s.c.kv_heads, 1, 256, 0}, one{1, 1, 1, 32, 0};

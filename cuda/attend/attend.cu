@@ -2,6 +2,7 @@
 
 #include <type_traits>
 
+#include "cuda/attend/coreset.cuh"
 #include "cuda/attend/dense_observe.cuh"
 #include "cuda/attend/observe.cuh"
 #include "cuda/attend/values.cuh"
@@ -17,16 +18,24 @@ __device__ inline void keep_sums(const AttendPlan &plan, const ChunkShared &shar
   sums[1] = shared.sum[h];
 }
 
-// Chunk `chunk` of a list, for the query heads that share it.
+// Chunk `chunk` of a list, or of the coreset behind it, for the query heads that share it.
 template <class T>
 __device__ inline void kept_chunk(const AttendPlan &plan, const ChunkRows &rows, std::uint32_t list, std::uint32_t chunk,
                                   ChunkShared *shared) {
   __shared__ BlockShared blocks;
   const Settings &s = plan.head.settings();
-  const std::uint32_t left = plan.kept(list) - chunk * kChunk, count = left < kChunk ? left : kChunk;
+  const std::uint32_t own = plan.kept_chunks(list);
+  const bool weighted = chunk >= own;
+  const std::uint32_t left = weighted ? plan.left(list) - (chunk - own) * kChunk : plan.kept(list) - chunk * kChunk;
+  const std::uint32_t count = left < kChunk ? left : kChunk;
+  const std::uint64_t place = weighted ? coreset_place(plan, list, chunk - own) : 0;
   const std::uint32_t first_query = plan.apart ? list : 0, heads = plan.sharing();
   const bool values = plan.args.row_only == 0;
-  find_tokens(plan, list, chunk, count, shared);
+  if (weighted) {
+    find_coreset_tokens(plan, place, count, shared);
+  } else {
+    find_tokens(plan, list, chunk, count, shared);
+  }
   find_rows(plan, count, shared);
   __syncthreads();
   const std::uint32_t columns = std::is_same<T, AnyType>::value ? s.dim16 : s.c.head_dim;
@@ -41,8 +50,9 @@ __device__ inline void kept_chunk(const AttendPlan &plan, const ChunkRows &rows,
   }
   __syncthreads();
   dot_chunk<T>(plan, rows, first_query, heads, count);
-  if (plan.observes) {
-    const bool last = chunk + 1 == plan.chunks(list);
+  if (weighted) add_log_weights(plan, place, heads, count, rows.logits);
+  if (plan.observes && !weighted) {
+    const bool last = chunk + 1 == own;
     const ChunkBlocks work = begin_blocks(plan, *shared, count, first_query, heads, chunk, last, &blocks);
     put_maxima(work, rows.logits);
     __syncthreads();

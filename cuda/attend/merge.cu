@@ -114,7 +114,7 @@ __device__ inline void finish_blocks(const AttendPlan &plan, std::uint32_t g, fl
   const AttendArgs &args = plan.args;
   float *max = args.block_max + plan.query_head(g) * args.block_stride;
   float *mass = args.block_mass == nullptr ? nullptr : args.block_mass + plan.query_head(g) * args.block_stride;
-  const std::uint32_t chunks = plan.chunks(plan.list_of_query(g));
+  const std::uint32_t chunks = plan.kept_chunks(plan.list_of_query(g));
   for (std::uint32_t c = threadIdx.x; c < chunks; c += kMergeThreads) {
     const Carry carry = *plan.carry(plan.place(g, c));
     if (carry.block == 0xffffffffu) continue;

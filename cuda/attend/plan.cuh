@@ -1,4 +1,5 @@
-// How a pass is cut up: for each KV head, chunks of 256 kept tokens of its lists, then chunks of 256 pages of the tail.
+// How a pass is cut up: for each KV head, chunks of 256 kept tokens of its lists, each list's followed by chunks of 256 tokens
+// of a coreset that it leaves, then chunks of 256 pages of the tail.
 #pragma once
 
 #include "cuda/attend/attend.h"
@@ -15,7 +16,8 @@ struct AttendPlan {
   bool everything;  // its list is all tokens
   bool observes;    // it fills the observation
   bool apart;       // query heads have lists of their own
-  bool tail;
+  bool tail;        // pages stand for what is left out
+  bool coreset;     // or weighted tokens
 
   __device__ std::uint32_t lists() const { return apart ? head.settings().lists : 1; }
   __device__ std::uint32_t sharing() const { return apart ? 1 : head.settings().group; }
@@ -25,7 +27,11 @@ struct AttendPlan {
     if (everything) return step.tokens;
     return in_image<std::uint32_t>(head.image, head.image.room.kept_counts)[index_of(list)];
   }
-  __device__ std::uint32_t chunks(std::uint32_t list) const { return blocks_of(kept(list), kChunk); }
+  __device__ std::uint32_t left(std::uint32_t list) const {
+    return coreset ? in_image<std::uint32_t>(head.image, head.image.room.left_counts)[index_of(list)] : 0;
+  }
+  __device__ std::uint32_t kept_chunks(std::uint32_t list) const { return blocks_of(kept(list), kChunk); }
+  __device__ std::uint32_t chunks(std::uint32_t list) const { return kept_chunks(list) + blocks_of(left(list), kChunk); }
   __device__ std::uint32_t pages() const { return tail ? blocks_of(step.tokens, head.settings().c.page_tokens) : 0; }
   __device__ std::uint32_t tail_chunks() const { return blocks_of(pages(), kChunk); }
   __device__ std::uint32_t list_of_query(std::uint32_t g) const { return apart ? g : 0; }
@@ -47,12 +53,13 @@ struct AttendPlan {
 __device__ inline AttendPlan plan_of(const AttendArgs &args, const DeviceHead &head) {
   const StepRecord step = *head.step();
   const bool row_apart = step.calibration != 0 && step.everything == 0;
-  AttendPlan plan{args, head, step, true, false, false, false, false};
+  AttendPlan plan{args, head, step, true, false, false, false, false, false};
   plan.active = args.row_only == 0 || row_apart;
   plan.everything = step.everything != 0 || args.row_only != 0;
   plan.observes = args.block_max != nullptr && (args.row_only != 0 || !row_apart);
   plan.apart = head.settings().lists > 1 && !plan.everything;
   plan.tail = args.tail == KVSIFT_TAIL_MOMENTS && !plan.everything;
+  plan.coreset = args.tail == KVSIFT_TAIL_BALANCE && !plan.everything;
   return plan;
 }
 

@@ -1,7 +1,7 @@
 // Which tokens stay once signs are drawn, and the result in order of tokens. A block for each head.
 #include "cuda/balance/compress.h"
 
-#include "cuda/core/block.cuh"
+#include "cuda/balance/keep.cuh"
 
 using namespace kvsift;
 
@@ -10,25 +10,6 @@ namespace {
 constexpr std::uint32_t kKeepThreads = 1024;
 
 __device__ std::uint64_t first_of_head(const BalanceArgs &args) { return std::uint64_t{blockIdx.x} * args.tokens; }
-
-// The place where the later of the two signs has filled a half.
-__device__ std::uint32_t find_turn(const std::int8_t *signs, std::uint32_t count) {
-  __shared__ std::uint32_t turn;
-  if (threadIdx.x == 0) turn = 0;
-  __syncthreads();
-  std::uint32_t plus_before = 0;
-  for (std::uint32_t first = 0; first < count; first += blockDim.x) {
-    const std::uint32_t i = first + threadIdx.x;
-    const bool plus = i < count && signs[i] > 0;
-    std::uint32_t total;
-    const std::uint32_t pluses = plus_before + sum_before(plus ? 1 : 0, &total) + (plus ? 1 : 0);
-    const std::uint32_t of_own_sign = plus ? pluses : i + 1 - pluses;
-    if (i < count && of_own_sign == count / 2) atomicMax(&turn, i);
-    plus_before += total;
-  }
-  __syncthreads();
-  return turn;
-}
 
 }  // namespace
 
@@ -40,27 +21,9 @@ KVSIFT_KERNEL(balance_start, BalanceArgs, kKeepThreads) {
   }
 }
 
-// In place: a token moves to a place that was read before.
 KVSIFT_KERNEL(balance_keep, BalanceArgs, kKeepThreads) {
-  const std::int8_t *signs = args.signs + first_of_head(args);
-  std::uint32_t *index = args.index + first_of_head(args);
-  float *weight = args.weight + first_of_head(args);
-  const std::uint32_t turn = find_turn(signs, args.count), half = args.count / 2;
-  const bool filled = signs[turn] > 0;
-  std::uint32_t kept = 0;
-  for (std::uint32_t first = 0; first < args.count; first += blockDim.x) {
-    const std::uint32_t i = first + threadIdx.x;
-    const bool stays = i < args.count && (i > turn || (signs[i] > 0) != filled);
-    const std::uint32_t token = stays ? index[i] : 0;
-    const float w = stays ? weight[i] : 0.0f;
-    std::uint32_t total;
-    const std::uint32_t to = kept + sum_before(stays ? 1 : 0, &total);
-    if (stays && to < half) {
-      index[to] = token;
-      weight[to] = i <= turn ? 2.0f * w : w;
-    }
-    kept += total;
-  }
+  const std::uint64_t first = first_of_head(args);
+  keep_half_in_block(args.signs + first, args.index + first, args.weight + first, args.count);
 }
 
 // Weights by token, scaled where that is wanted; then the tokens that have one.

@@ -1,7 +1,6 @@
-// Rows of a group, read as the walk wants them: times their factor, cut off at kMostCoordinate.
+// Groups of a pass, and their rows.
 #pragma once
 
-#include "balance/balance_kernels.h"
 #include "cuda/balance/compress.h"
 #include "cuda/policy/rows.cuh"
 
@@ -40,11 +39,6 @@ __device__ inline DeviceRow row_of_member(const BalanceArgs &args, const kvsift_
   const std::uint32_t token = group.index[i];
   if (table.entries != nullptr && table.entries[token >> table.shift] < 0) report(args, kFaultTable, head);
   return row_of_token(view, table, token, head);
-}
-
-__device__ inline float cut_off(float x) {
-  x = x < kMostCoordinate ? x : kMostCoordinate;
-  return x > -kMostCoordinate ? x : -kMostCoordinate;
 }
 
 }  // namespace

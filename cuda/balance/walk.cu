@@ -1,60 +1,17 @@
-// The self-balancing walk: a warp for each group. Lane l has the sums of tokens l, l + 32 ... in registers.
+// The self-balancing walk: a warp for each group.
 #include "cuda/balance/compress.h"
 
 #include "core/philox.h"
 #include "cuda/balance/rows.cuh"
+#include "cuda/balance/walk.cuh"
 
 using namespace kvsift;
 
 namespace {
 
-constexpr std::uint32_t kAhead = 4;  // rows of the matrix on their way
-
 __device__ float uniform_for(const BalanceArgs &args, const BalanceGroup &group, std::uint32_t i) {
   const Philox drawn = philox_at(args.seed, args.layer, args.first_head + group.head, group.index[i], args.draw);
   return uniform_of(drawn.word[0]);
-}
-
-// Entries of row j that come after it, as far as this lane has them.
-template <std::uint32_t Slots>
-__device__ void load_row(const float *matrix, std::uint32_t order, std::uint32_t count, std::uint32_t j,
-                         float (&row)[Slots]) {
-  const std::uint32_t lane = threadIdx.x % kWarpThreads;
-#pragma unroll
-  for (std::uint32_t t = 0; t < Slots; ++t) {
-    const std::uint32_t i = t * kWarpThreads + lane;
-    row[t] = i > j && i < count ? matrix[std::uint64_t{j} * order + i] : 0.0f;
-  }
-}
-
-// Signs of all tokens of a group, bit l of word t for token 32 t + l: set where +1.
-template <std::uint32_t Slots>
-__device__ void walk(const BalanceArgs &args, const float *matrix, std::uint32_t count, const float (&uniform)[Slots],
-                     std::uint32_t (&plus)[Slots]) {
-  float sum[Slots] = {}, row[kAhead][Slots];
-#pragma unroll
-  for (std::uint32_t a = 0; a < kAhead; ++a) load_row(matrix, args.order, count, a, row[a]);
-#pragma unroll
-  for (std::uint32_t t = 0; t < Slots; ++t) {
-    plus[t] = 0;
-#pragma unroll 1
-    for (std::uint32_t first = 0; first < kWarpThreads; first += kAhead) {
-      const std::uint32_t begin = t * kWarpThreads + first;
-      if (begin >= count) break;
-#pragma unroll
-      for (std::uint32_t a = 0; a < kAhead; ++a) {
-        const std::uint32_t j = begin + a;
-        const float own = __shfl_sync(kAllLanes, sum[t], static_cast<int>(first + a));
-        const float drawn = __shfl_sync(kAllLanes, uniform[t], static_cast<int>(first + a));
-        const bool is_plus = j == 0 || drawn < __fmaf_rn(-args.gamma, own, 0.5f);
-        const float sign = is_plus ? 1.0f : -1.0f;
-        plus[t] |= (is_plus ? 1u : 0u) << (first + a);
-#pragma unroll
-        for (std::uint32_t n = t; n < Slots; ++n) sum[n] = __fmaf_rn(row[a][n], sign, sum[n]);
-        load_row(matrix, args.order, count, j + kAhead, row[a]);
-      }
-    }
-  }
 }
 
 template <std::uint32_t Slots>
@@ -68,7 +25,8 @@ __device__ void walk_group(const BalanceArgs &args, std::uint32_t number) {
     const std::uint32_t i = t * kWarpThreads + lane;
     uniform[t] = i < group.count ? uniform_for(args, group, i) : 0.0f;
   }
-  walk(args, args.matrix + std::uint64_t{number} * args.order * args.order, group.count, uniform, plus);
+  const float *matrix = args.matrix + std::uint64_t{number} * args.order * args.order;
+  walk(WalkPlan{matrix, args.order, group.count, args.gamma}, uniform, plus);
   std::int8_t *signs = args.signs + std::uint64_t{group.head} * args.tokens + group.first;
 #pragma unroll
   for (std::uint32_t t = 0; t < Slots; ++t) {

@@ -3,6 +3,7 @@
 #include "cuda/attend/prefill.h"
 #include "cuda/methods/accumulate.h"
 #include "cuda/methods/attention_predictor.h"
+#include "cuda/methods/balance.h"
 #include "cuda/methods/kept.h"
 #include "cuda/methods/page_scores.h"
 
@@ -73,6 +74,11 @@ constexpr CudaMethod kVotesOnDevice = [] {
   m.observe = observe_votes;
   return m;
 }();
+constexpr CudaMethod kBalanceOnDevice = [] {
+  CudaMethod m = kPlain;
+  m.select = select_balance;
+  return m;
+}();
 constexpr CudaMethod kPredictorOnDevice = [] {
   CudaMethod m = kPlain;
   m.room_bytes = predictor_and_prefill_room;
@@ -101,6 +107,7 @@ const CudaMethod *cuda_method_of(kvsift_method method) {
     case KVSIFT_METHOD_PAGE_STATS: return &kPageStatsOnDevice;
     case KVSIFT_METHOD_EMA: return &kEmaOnDevice;
     case KVSIFT_METHOD_ATTENTION_PREDICTOR: return &kPredictorOnDevice;
+    case KVSIFT_METHOD_BALANCE: return &kBalanceOnDevice;
     default: return nullptr;
   }
 }

@@ -53,6 +53,12 @@ struct RoomPlaces {
   std::uint64_t values;    // float [query heads][slots][dim16]: weighted values of each chunk
   std::uint64_t sums;      // float [query heads][slots][2]: its maximum and sum
   std::uint64_t carries;   // Carry [query heads][slots]
+  std::uint64_t left;      // u32 [lists][coreset's most]: tokens of the coreset that the list does not keep
+  std::uint64_t left_logs; // float likewise: logarithms of their weights
+  std::uint64_t left_counts;  // u32 [lists]
+  std::uint64_t matrix;    // float [KV heads][coreset_matrices][side][side]: of halvings
+  std::uint64_t ahead;     // u32 [KV heads][ahead_places]: tokens that halvings ahead of their turn have kept
+  std::uint64_t ahead_weights;  // float likewise
   std::uint64_t method;    // what the method asked for
   std::uint64_t slots;     // chunks that a query head can have
   std::uint64_t bytes;     // of the whole arena
@@ -72,6 +78,7 @@ struct Image {
   RoomPlaces room;
   std::uint64_t progress, units, scratch, scratch_floats;
   std::uint64_t ranges, range_counts, blocks, block_counts, missed, missed_counts, marks;
+  std::uint64_t coreset, coreset_weights, coreset_counts;
 };
 
 // What every kernel of a call is told.

@@ -1,5 +1,6 @@
 #include "cuda/attend/attend.h"
 #include "cuda/methods/method.h"
+#include "cuda/policy/coreset.h"
 #include "cuda/policy/policy.h"
 #include "policy/layout.h"
 
@@ -13,16 +14,13 @@ kvsift_status check_supported(const Settings &s, kvsift_error *error) {
   }
   if (c.target_mass > 0) return fail(error, KVSIFT_UNSUPPORTED, "config.target_mass is not supported on the device");
   if (c.verify_blocks > 0) return fail(error, KVSIFT_UNSUPPORTED, "config.verify_blocks is not supported on the device");
-  if (c.tail == KVSIFT_TAIL_BALANCE) {
-    return fail(error, KVSIFT_UNSUPPORTED, "config.tail is KVSIFT_TAIL_BALANCE, which is not supported on the device");
-  }
-  return KVSIFT_OK;
+  return check_coreset_form(s, error);
 }
 
-// Chunks that a query head's pass can have: all tokens, or some of them and all pages.
+// Chunks that a query head's pass can have: all tokens, or some of them and all pages, or the coreset's others.
 std::uint64_t slots_of(const Settings &s) {
   const std::uint64_t pages = s.value_moments ? blocks_of(s.max_pages, kChunk) + 1u : 0;
-  return blocks_of(s.c.max_tokens, kChunk) + pages;
+  return blocks_of(s.c.max_tokens, kChunk) + pages + (s.coreset.entries > 0 ? 1 : 0);
 }
 
 RoomPlaces lay_out_room(const Settings &s, Layout *layout) {
@@ -37,6 +35,14 @@ RoomPlaces lay_out_room(const Settings &s, Layout *layout) {
   room.values = layout->take<float>(heads * slots * s.dim16, "device chunk values").bytes;
   room.sums = layout->take<float>(heads * slots * 2, "device chunk sums").bytes;
   room.carries = layout->take<Carry>(heads * slots, "device chunk carries").bytes;
+  const std::uint64_t left = lists * s.coreset.most(), side = coreset_matrix_side(s);
+  room.left = layout->take<std::uint32_t>(left, "device coreset tokens").bytes;
+  room.left_logs = layout->take<float>(left, "device coreset weights").bytes;
+  room.left_counts = layout->take<std::uint32_t>(lists, "device coreset counts").bytes;
+  const std::uint64_t ahead = side > 0 ? s.c.kv_heads * ahead_places(s.coreset, s.c.max_tokens, s.coreset.levels) : 0;
+  room.matrix = layout->take<float>(s.c.kv_heads * coreset_matrices(s) * side * side, "device kernel matrices").bytes;
+  room.ahead = layout->take<std::uint32_t>(ahead, "device halvings").bytes;
+  room.ahead_weights = layout->take<float>(ahead, "device halvings' weights").bytes;
   room.method = layout->take<char>(cuda_method_of(s.c.method)->room_bytes(s), "device method room").bytes;
   room.bytes = layout->used();
   return room;
@@ -86,6 +92,9 @@ Image image_of(const CudaPlaces &places, const Policy &host, char *base, Fault *
   image.missed = p.missed.bytes;
   image.missed_counts = p.missed_counts.bytes;
   image.marks = p.marks.bytes;
+  image.coreset = p.coreset.bytes;
+  image.coreset_weights = p.coreset_weights.bytes;
+  image.coreset_counts = p.coreset_counts.bytes;
   return image;
 }
 

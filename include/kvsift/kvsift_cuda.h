@@ -98,7 +98,8 @@ typedef struct kvsift_cuda_selection {
 /* ---- life cycle ---- */
 
 /* Exact sizes for `config`. Needs no device. Any status a bad config gets; UNSUPPORTED where this configuration does not run
- * on the device: method balance, target_mass, verify_blocks, and the balanced tail. */
+ * on the device: target_mass, verify_blocks, and of BalanceKV, as method or tail, balance_guard and every balance_form but
+ * practical and uniform. */
 kvsift_status kvsift_cuda_policy_sizes(const kvsift_policy_config *config, kvsift_cuda_sizes *sizes);
 
 /* Opens the driver (libcuda.so.1), loads all kernels into the current context, and puts the clearing of the device arena
@@ -120,7 +121,9 @@ kvsift_status kvsift_cuda_policy_get_info(const kvsift_cuda_policy *policy, kvsi
 /* ---- a decode step ---- */
 
 /* As kvsift_observe_keys; the views' data and scales are device pointers, indexed from 0. first_token KVSIFT_CUDA_NEXT: the
- * tokens follow on from those seen, and the host need not know how many those are. */
+ * tokens follow on from those seen, and the host need not know how many those are. With method balance or the balanced tail
+ * the tokens come into the KV heads' coresets, and groups are halved as they fill: most decode steps copy one row, a step that
+ * fills a group is longer. Where first_token is given, the halvings of a prompt are done side by side. */
 kvsift_status kvsift_cuda_observe_keys(kvsift_cuda_policy *policy, uint32_t layer, const kvsift_query *heads,
                                        uint32_t first_token, uint32_t tokens, const kvsift_view *keys,
                                        const kvsift_view *values, void *stream);
@@ -139,7 +142,8 @@ kvsift_status kvsift_cuda_select_blocks(kvsift_cuda_policy *policy, uint32_t lay
 kvsift_status kvsift_cuda_attend(kvsift_cuda_policy *policy, uint32_t layer, const kvsift_query *query,
                                  const kvsift_cache *cache, float *out, kvsift_observation *observation, void *stream);
 
-/* As kvsift_attend_tail: out [query heads][head_dim] and log_sum_exp [query heads], device memory. */
+/* As kvsift_attend_tail: out [query heads][head_dim] and log_sum_exp [query heads], device memory. UNSUPPORTED with the
+ * balanced tail, whose rows lie in the cache. */
 kvsift_status kvsift_cuda_attend_tail(kvsift_cuda_policy *policy, uint32_t layer, const kvsift_query *query, float *out,
                                       float *log_sum_exp, void *stream);
 

@@ -30,7 +30,7 @@ struct CoresetShape {
     return guards == 0 ? 0 : tokens >> levels;
   }
   // What a reader has to have room for.
-  std::uint32_t most() const { return entries + guards; }
+  constexpr std::uint32_t most() const { return entries + guards; }
 };
 
 struct CoresetWish {

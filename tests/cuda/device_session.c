@@ -157,7 +157,8 @@ void device_layer(device_session *d, uint32_t layer, uint32_t tokens, uint32_t a
   kvsift_observation o = {.struct_size = sizeof o, .block_stride = d->block_stride, .block_max = d->block_max,
                           .block_mass = d->block_mass, .log_sum_exp = d->log_sum_exp};
   give_keys(d, layer, tokens == 0 ? KVSIFT_CUDA_NEXT : at - 1, 1, at - 1);
-  must_on(d, kvsift_cuda_select_blocks(d->policy, layer, &q, NULL, gpu_stream()));
+  d->selection.struct_size = sizeof d->selection;
+  must_on(d, kvsift_cuda_select_blocks(d->policy, layer, &q, &d->selection, gpu_stream()));
   must_on(d, kvsift_cuda_attend(d->policy, layer, &q, &cache, d->out, &o, gpu_stream()));
 }
 
@@ -175,6 +176,30 @@ static void expect_same_floats(const float *cpu, const float *device, uint64_t c
   free(got);
 }
 
+/* The coresets that stand for what the lists leave out. */
+static void expect_same_coresets(device_session *d, const kvsift_selection *cpu, uint32_t layer, uint32_t tokens) {
+  const kvsift_selection *device = &d->selection.lists;
+  expect(device->tail == cpu->tail, "tail %u on the device, %u on the CPU", device->tail, cpu->tail);
+  if (cpu->tail != KVSIFT_TAIL_BALANCE) return;
+  expect(device->coreset_stride == cpu->coreset_stride, "coreset_stride");
+  for (uint32_t head = 0; head < d->config.kv_heads; ++head) {
+    const uint64_t at = (uint64_t)head * cpu->coreset_stride;
+    uint32_t count;
+    gpu_read(&count, device->coreset_counts + head, sizeof count);
+    expect(count == cpu->coreset_counts[head], "%u coreset tokens on the device, %u on the CPU", count,
+           cpu->coreset_counts[head]);
+    uint32_t *got = malloc((count + 1) * sizeof *got);
+    gpu_read(got, device->coreset + at, count * sizeof *got);
+    for (uint32_t i = 0; i < count; ++i) {
+      expect(got[i] == cpu->coreset[at + i], "coreset token %u is %u on the device, %u on the CPU", i, got[i],
+             cpu->coreset[at + i]);
+      d->weighted += cpu->coreset_weights[at + i] != 1.0f;
+    }
+    free(got);
+    expect_same_floats(cpu->coreset_weights + at, device->coreset_weights + at, count, "coreset weight", layer, tokens);
+  }
+}
+
 /* Called while the CPU's answer for a layer stands; the device does the layer, and its attention is fed back. */
 static void compare_layer(session *s, const session_answer *answer) {
   device_session *d = s->context;
@@ -182,6 +207,7 @@ static void compare_layer(session *s, const session_answer *answer) {
   device_layer(d, layer, tokens, tokens);
   kvsift_query q = device_query(d, layer, tokens, 1, tokens);
   const kvsift_observation *cpu = answer->observation;
+  expect_same_coresets(d, answer->selection, layer, tokens);
   const uint32_t blocks = (tokens + s->config.block_tokens - 1) / s->config.block_tokens;
   expect_same_floats(answer->out, d->out, (uint64_t)s->config.query_heads * s->config.head_dim, "output", layer, tokens);
   expect_same_floats(cpu->log_sum_exp, d->log_sum_exp, s->config.query_heads, "log-sum-exp", layer, tokens);

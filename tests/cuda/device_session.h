@@ -19,6 +19,8 @@ typedef struct device_session {
   void *table;
   uint32_t tokens, block_stride;
   uint32_t checked;    /* layers of steps that were compared */
+  uint64_t weighted;   /* coreset tokens that stood for more than themselves in these */
+  kvsift_cuda_selection selection; /* of the last layer */
   float *out, *block_max, *block_mass, *log_sum_exp; /* device memory */
 } device_session;
 

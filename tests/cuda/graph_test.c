@@ -18,6 +18,12 @@ static uint32_t replays(void) { return gpu_is_mock() ? EMULATED_REPLAYS : REPLAY
 
 #define must_on(d, status) expect((status) == KVSIFT_OK, "%s", kvsift_cuda_last_error((d)->policy))
 
+/* What is replayed: a method, its tail, and whether its coreset goes on while decoding. */
+typedef struct replayed {
+  kvsift_method method;
+  uint32_t tail, streaming;
+} replayed;
+
 static kvsift_policy_config config_of(kvsift_method method) {
   kvsift_policy_config c = {.struct_size = sizeof c};
   assert_int_equal(kvsift_policy_config_init(&c, method), KVSIFT_OK);
@@ -119,12 +125,22 @@ static void expect_same_out(const device_session *a, const device_session *b) {
   free(y);
 }
 
-static void replay_equals_eager(kvsift_method method) {
-  const kvsift_policy_config config = config_of(method);
+/* Coresets are halved in the prompt and again on the way. */
+static kvsift_policy_config config_for(const replayed *what) {
+  kvsift_policy_config c = config_of(what->method);
+  c.tail = what->tail;
+  c.balance_group = 32;
+  c.balance_streaming = what->streaming;
+  c.coreset_tokens = c.max_tokens;
+  return c;
+}
+
+static void replay_equals_eager(const replayed *what) {
+  const kvsift_policy_config config = config_for(what);
   toy *t = toy_new(5, &config, (toy_form){.type = KVSIFT_F16, .page_tokens = 16});
   device_session *eager = device_session_new(&config, t), *graph = device_session_new(&config, t);
   const staging staged[2] = {new_staging(t), new_staging(t)};
-  cases_name("%s replayed", kvsift_method_name(method));
+  cases_name("%s replayed, tail %u", kvsift_method_name(config.method), config.tail);
   device_prompt(eager, PROMPT);
   device_prompt(graph, PROMPT);
   gpu_wait();
@@ -153,9 +169,13 @@ static void replay_equals_eager(kvsift_method method) {
 
 static void graphs_equal_steps(void **state) {
   (void)state;
-  static const kvsift_method methods[] = {KVSIFT_METHOD_FULL, KVSIFT_METHOD_STREAMING, KVSIFT_METHOD_H2O, KVSIFT_METHOD_QUEST,
-                                          KVSIFT_METHOD_PAGE_STATS, KVSIFT_METHOD_EMA, KVSIFT_METHOD_ATTENTION_PREDICTOR};
-  for (size_t i = 0; i < sizeof methods / sizeof methods[0]; ++i) replay_equals_eager(methods[i]);
+  enum { NONE = KVSIFT_TAIL_NONE, BALANCE = KVSIFT_TAIL_BALANCE };
+  static const replayed all[] = {{KVSIFT_METHOD_FULL, NONE, 0},       {KVSIFT_METHOD_STREAMING, NONE, 0},
+                                 {KVSIFT_METHOD_H2O, NONE, 0},        {KVSIFT_METHOD_QUEST, NONE, 0},
+                                 {KVSIFT_METHOD_PAGE_STATS, NONE, 0}, {KVSIFT_METHOD_PAGE_STATS, BALANCE, 0},
+                                 {KVSIFT_METHOD_EMA, NONE, 0},        {KVSIFT_METHOD_ATTENTION_PREDICTOR, NONE, 0},
+                                 {KVSIFT_METHOD_BALANCE, BALANCE, 0}, {KVSIFT_METHOD_BALANCE, BALANCE, 1}};
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; ++i) replay_equals_eager(&all[i]);
 }
 
 static void calls_neither_allocate_nor_wait(void **state) {

@@ -5,6 +5,7 @@
 
 #include <cmocka.h>
 #include <stdio.h>
+#include <kvsift/balance.h>
 #include <string.h>
 
 #include "cases.h"
@@ -25,30 +26,33 @@ static toy_form pick_form(test_random *r) {
   return form;
 }
 
-/* Features that do not run on the device yet are left out; contexts are long enough for several chunks at times. */
+/* What does not run on the device is left out; contexts are long enough for several chunks, and coresets, at times. */
 static kvsift_policy_config pick_config(test_random *r) {
   kvsift_policy_config c = shape_config(r, method_of_test);
   c.verify_blocks = 0;
   c.target_mass = 0;
-  if (c.tail == KVSIFT_TAIL_BALANCE) c.tail = KVSIFT_TAIL_NONE;
+  c.balance_guard = 0;
+  if (c.balance_form != KVSIFT_BALANCE_UNIFORM) c.balance_form = KVSIFT_BALANCE_PRACTICAL;
   if (c.predictor_arithmetic == KVSIFT_BF16) c.predictor_arithmetic = KVSIFT_F32; /* not the CPU's bits: bf16_test.c */
   if (random_below(r, 4) > 0) c.dense_tokens = KVSIFT_DENSE_OFF;
   if (c.layers > 2) c.layers = 2;
   if (c.dense_layers >= c.layers) c.dense_layers = 0;
   if (random_below(r, 3) == 0) c.max_tokens += 400 + random_below(r, 500);
+  if (c.tail == KVSIFT_TAIL_BALANCE && c.max_tokens > 400) c.balance_group = 32 + 2 * random_below(r, 200);
   return c;
 }
 
 /* What the cases were about, so that the test says when they became empty. */
 static struct {
-  uint64_t lists, calibrations, runs;
+  uint64_t lists, calibrations, weighted, runs;
 } seen;
 
-static void count_seen(const session *s) {
+static void count_seen(const session *s, const device_session *d) {
   kvsift_stats stats = {.struct_size = sizeof stats};
   must(s->policy, kvsift_get_stats(s->policy, &stats));
   seen.lists += stats.selections;
   seen.calibrations += stats.calibrations;
+  seen.weighted += d->weighted;
   ++seen.runs;
 }
 
@@ -77,7 +81,7 @@ static void run_case(uint64_t seed) {
     expect_same_state(s, d);
     const uint32_t steps = 1 + random_below(&r, 8);
     run_both(s, d, steps);
-    count_seen(s);
+    count_seen(s, d);
     go_back(s, d, random_below(&r, (steps < config.rollback_tokens ? steps : config.rollback_tokens) + 1));
     run_both(s, d, 1);
   }
@@ -92,9 +96,10 @@ static void bits_are_the_cpus(void **state) {
     cases_name("%s on the device", kvsift_method_name(method_of_test));
     run_case(c.seed);
   }
-  print_message("%llu runs, %llu sparse lists, %llu calibrated\n", (unsigned long long)seen.runs,
-                (unsigned long long)seen.lists, (unsigned long long)seen.calibrations);
+  print_message("%llu runs, %llu sparse lists, %llu calibrated, %llu weighted tokens\n", (unsigned long long)seen.runs,
+                (unsigned long long)seen.lists, (unsigned long long)seen.calibrations, (unsigned long long)seen.weighted);
   if (seen.runs >= 20) assert_true(method_of_test == KVSIFT_METHOD_FULL || seen.lists > 100);
+  if (seen.runs >= 20) assert_true(method_of_test != KVSIFT_METHOD_BALANCE || seen.weighted > 1000);
 }
 
 /* Caches so long that on a device each warp takes a chunk of its own where everything is attended to, with lists and pages of
