@@ -2,6 +2,7 @@
 #include "kvsift/kvsift_cuda.h"
 
 #include "cuda/methods/method.h"
+#include "cuda/methods/page_scores.h"
 #include "cuda/policy/choose.h"
 #include "cuda/policy/pages.h"
 #include "cuda/policy/steps.h"
@@ -112,6 +113,11 @@ static void fill(const CudaPolicy &policy, std::uint32_t layer, std::uint32_t to
   lists.range_counts = reinterpret_cast<const std::uint32_t *>(image.base + image.range_counts);
   lists.blocks = reinterpret_cast<const std::uint32_t *>(image.base + image.blocks);
   lists.block_counts = reinterpret_cast<const std::uint32_t *>(image.base + image.block_counts);
+  lists.missed_stride = s.c.verify_blocks;
+  if (s.c.verify_blocks > 0) {
+    lists.missed = reinterpret_cast<const std::uint32_t *>(image.base + image.missed);
+    lists.missed_counts = reinterpret_cast<const std::uint32_t *>(image.base + image.missed_counts);
+  }
   out->steps = reinterpret_cast<const kvsift_cuda_step *>(image.base + image.room.steps);
 }
 
@@ -133,6 +139,10 @@ static kvsift_status select_on_device(const CudaJob &job, const kvsift_query &qu
   if (!dense && !everything && method.score != nullptr) {
     if (kvsift_status s = method.score(job.to, job.call, job.heads(), query)) return s;
   }
+  const bool verifies = p->s.c.verify_blocks > 0 && (twin.needs & KVSIFT_NEEDS_QUERY) == 0 && !dense;
+  if (verifies && !everything) {
+    if (kvsift_status s = leave_late_scores(job.to, job.call, job.heads(), query.view)) return s;
+  }
   ChooseArgs args{};
   args.call = job.call;
   args.kind = twin.kind;
@@ -143,9 +153,11 @@ static kvsift_status select_on_device(const CudaJob &job, const kvsift_query &qu
   args.evicts = twin.evict != nullptr;
   args.learns = learns(p);
   args.leaves_tail = method.leaves_tail && p->s.value_moments;
-  args.bytes_of_block = method.bytes_of_block(p->s);
+  args.verifies = verifies;
+  args.bytes_of_block = method.bytes_of_block(p->s) + (verifies ? bytes_of_moments(p->s) : 0);
+  const bool careful = verifies || p->s.c.target_mass > 0;
   const LaunchShape shape{p->s.lists, job.heads(), 1, kChooseThreads, 0};
-  return launch(job.to.device, kKernel_choose, shape, job.to.stream, args, job.to.error);
+  return launch(job.to.device, careful ? kKernel_choose_carefully : kKernel_choose, shape, job.to.stream, args, job.to.error);
 }
 
 extern "C" kvsift_status kvsift_cuda_select_blocks(kvsift_cuda_policy *policy, uint32_t layer, const kvsift_query *query,

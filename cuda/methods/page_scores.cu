@@ -50,6 +50,19 @@ __device__ inline void leave_logits(const DeviceHead &head, const Page &page, bo
   }
 }
 
+// Page statistics for a late check, in the spare rows.
+template <class T>
+__device__ inline void leave_scores(const DeviceHead &head, const Page &page, bool active, const float *queries,
+                                    const ScoreRows &rows) {
+  float dot[kQueries], spread[kQueries];
+  page_figures<T, false>(head, page.number, active, queries, dot, spread);
+#pragma unroll
+  for (int q = 0; q < kQueries; ++q) {
+    if (!active || threadIdx.x % 2 != 0 || static_cast<std::uint32_t>(q) >= rows.queries) continue;
+    rows.logits[q * rows.stride + page.number] = page_score(head.settings().scale, dot[q], spread[q]);
+  }
+}
+
 // sum max(q, 0) high, and sum min(q, 0) low.
 __device__ inline void add_bounds(const F16 *low, const F16 *high, const float *queries, std::uint32_t dim16, PageSums *sums) {
 #pragma unroll 2
@@ -120,5 +133,9 @@ KVSIFT_KERNEL(page_scores_i8, PageScoreArgs, kScoreThreads) { score_pages<score_
 KVSIFT_KERNEL(tail_logits_f16, PageScoreArgs, kScoreThreads) { score_pages<leave_logits<F16>>(args); }
 
 KVSIFT_KERNEL(tail_logits_i8, PageScoreArgs, kScoreThreads) { score_pages<leave_logits<std::int8_t>>(args); }
+
+KVSIFT_KERNEL(late_scores_f16, PageScoreArgs, kScoreThreads) { score_pages<leave_scores<F16>>(args); }
+
+KVSIFT_KERNEL(late_scores_i8, PageScoreArgs, kScoreThreads) { score_pages<leave_scores<std::int8_t>>(args); }
 
 KVSIFT_KERNEL(quest_scores, PageScoreArgs, kScoreThreads) { score_pages<score_bounds>(args); }

@@ -1,8 +1,8 @@
 #include "cuda/policy/choose.h"
 
-#include "cuda/policy/lists.cuh"
+#include "cuda/policy/late.cuh"
 #include "cuda/policy/step.cuh"
-#include "cuda/policy/top_blocks.cuh"
+#include "cuda/policy/target.cuh"
 
 namespace kvsift {
 namespace {
@@ -22,6 +22,9 @@ struct ListWork {
   }
   __device__ std::uint32_t *kept_count(std::uint32_t of) const {
     return in_image<std::uint32_t>(image(), image().room.kept_counts) + of;
+  }
+  __device__ std::uint32_t *missed_count(std::uint32_t of) const {
+    return in_image<std::uint32_t>(image(), image().missed_counts) + of;
   }
 };
 
@@ -93,7 +96,36 @@ __device__ inline void evict_unlisted(float *scores, std::uint32_t blocks, const
   }
 }
 
+// Blocks that compete and are taken, ascending; returns how many. Careful: with a target or a late check.
+template <bool kCareful>
+__device__ inline std::uint32_t take_ranked(const ListWork &work, const Ranking &r, float *scores, std::uint32_t scored,
+                                            std::uint32_t *chosen) {
+  const std::uint32_t candidates = r.crop.end - r.crop.begin;
+  if constexpr (!kCareful) return top_blocks(scores, r.crop.begin, candidates, r.k, chosen);
+  const Image &image = work.image();
+  const Settings &s = image.s;
+  const bool by_head = s.c.grouping == KVSIFT_GROUP_QUERY_HEAD;
+  std::uint32_t k = r.k;
+  if (s.c.target_mass > 0) {
+    const ScoreKind kind = work.args.by_query != 0 && !by_head ? ScoreKind::kShare : work.args.kind;
+    auto *sorted = in_image<std::uint32_t>(image, image.room.sorted) + std::uint64_t{work.index} * s.list_blocks;
+    k = blocks_for_target(s, kind, scores, scored, r.crop, r.k, chosen, sorted);
+  }
+  const std::uint32_t count = top_blocks(scores, r.crop.begin, candidates, k, chosen);
+  if (work.args.verifies == 0) return count;
+  const Scratch scratch = work.head.scratch();
+  if (!by_head) reduce_group(s, ScoreKind::kLog, blocks_of(r.tokens, s.c.block_tokens), scratch.spare, scratch.stride);
+  const std::uint64_t row = work.list * scratch.stride;
+  std::uint32_t *missed = in_image<std::uint32_t>(image, image.missed) + std::uint64_t{work.index} * s.c.verify_blocks;
+  // Scores in scratch are spent.
+  auto *room = reinterpret_cast<std::uint32_t *>(scratch.scores + row);
+  const std::uint32_t added = add_late(scratch.spare + row, r.crop, k, s.c.verify_blocks, room, chosen, count, missed);
+  if (threadIdx.x == 0) *work.missed_count(work.index) = added;
+  return count + added;
+}
+
 // The list of a step that leaves something out.
+template <bool kCareful>
 __device__ inline void choose(const ListWork &work, const Step &step) {
   const Settings &s = work.image().s;
   const std::uint32_t blocks = blocks_of(step.tokens, s.c.block_tokens);
@@ -103,7 +135,7 @@ __device__ inline void choose(const ListWork &work, const Step &step) {
   float *scores = nullptr;
   if (work.args.scored != 0) {
     scores = scores_of(work, leading);
-    if (r.crop.end > r.crop.begin) count = top_blocks(scores, r.crop.begin, r.crop.end - r.crop.begin, r.k, chosen);
+    if (r.crop.end > r.crop.begin) count = take_ranked<kCareful>(work, r, scores, leading, chosen);
   }
   const DeviceList list = list_of(work.image(), work.index);
   const Parts parts = parts_of(s, r, chosen, count);
@@ -155,6 +187,7 @@ __device__ inline void count_step(const ListWork &work, const Step &step, bool e
     ++unit->counters.selections;
     unit->counters.tokens_kept += *work.kept_count(first + list);
     unit->counters.tokens_total += step.tokens;
+    if (work.args.verifies != 0) unit->counters.missed_blocks += *work.missed_count(first + list);
   }
   if (!step.everything) {
     unit->counters.state_bytes_touched += std::uint64_t{blocks_of(step.tokens, s.c.block_tokens)} * work.args.bytes_of_block;
@@ -187,12 +220,8 @@ __device__ inline void leave_marks(const ListWork &work, const Step &step, bool 
   progress_of(work.image())->selected_for = step.tokens;
 }
 
-}  // namespace
-}  // namespace kvsift
-
-using namespace kvsift;
-
-KVSIFT_KERNEL(choose, ChooseArgs, kChooseThreads) {
+template <bool kCareful>
+__device__ inline void write_list(const ChooseArgs &args) {
   const DeviceHead head = head_of(args.call);
   const Settings &s = args.call.image.s;
   const ListWork work{args, head, blockIdx.x, head.kv_head * s.lists + blockIdx.x};
@@ -206,10 +235,20 @@ KVSIFT_KERNEL(choose, ChooseArgs, kChooseThreads) {
   }
   if (threadIdx.x == 0) {
     *list_of(args.call.image, work.index).block_count = 0;
-    if (!dense) in_image<std::uint32_t>(args.call.image, args.call.image.missed_counts)[work.index] = 0;
+    if (!dense) *work.missed_count(work.index) = 0;
     if (work.list == 0) leave_marks(work, step, everything, dense);
   }
-  if (!step.everything) choose(work, step);
+  if (!step.everything) choose<kCareful>(work, step);
   if (everything) write_everything(list_of(args.call.image, work.index), tokens);
   if (!dense && is_last(work)) count_step(work, step, everything);
 }
+
+}  // namespace
+}  // namespace kvsift
+
+using namespace kvsift;
+
+KVSIFT_KERNEL(choose, ChooseArgs, kChooseThreads) { write_list<false>(args); }
+
+// For configurations with target_mass or verify_blocks.
+KVSIFT_KERNEL(choose_carefully, ChooseArgs, kChooseThreads) { write_list<true>(args); }

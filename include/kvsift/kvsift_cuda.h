@@ -91,7 +91,7 @@ typedef struct kvsift_cuda_selection {
 /* ---- life cycle ---- */
 
 /* Exact sizes for `config`. Needs no device. Any status a bad config gets; UNSUPPORTED where this configuration does not run
- * on the device: method balance, target_mass, verify_blocks, and the balanced tail. */
+ * on the device: method balance and the balanced tail. */
 kvsift_status kvsift_cuda_policy_sizes(const kvsift_policy_config *config, kvsift_cuda_sizes *sizes);
 
 /* Opens the driver (libcuda.so.1), loads all kernels into the current context, and puts the clearing of the device arena

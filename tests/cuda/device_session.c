@@ -157,7 +157,8 @@ void device_layer(device_session *d, uint32_t layer, uint32_t tokens, uint32_t a
   kvsift_observation o = {.struct_size = sizeof o, .block_stride = d->block_stride, .block_max = d->block_max,
                           .block_mass = d->block_mass, .log_sum_exp = d->log_sum_exp};
   give_keys(d, layer, tokens == 0 ? KVSIFT_CUDA_NEXT : at - 1, 1, at - 1);
-  must_on(d, kvsift_cuda_select_blocks(d->policy, layer, &q, NULL, gpu_stream()));
+  d->selection.struct_size = sizeof d->selection;
+  must_on(d, kvsift_cuda_select_blocks(d->policy, layer, &q, &d->selection, gpu_stream()));
   must_on(d, kvsift_cuda_attend(d->policy, layer, &q, &cache, d->out, &o, gpu_stream()));
 }
 
@@ -175,12 +176,32 @@ static void expect_same_floats(const float *cpu, const float *device, uint64_t c
   free(got);
 }
 
+static void expect_same_missed(device_session *d, const kvsift_selection *cpu, uint32_t layer, uint32_t tokens) {
+  const kvsift_selection *device = &d->selection.lists;
+  expect((cpu->missed == NULL) == (device->missed == NULL) && cpu->missed_stride == device->missed_stride, "missed blocks of "
+         "layer %u at %u tokens: one side has none, or strides %u and %u", layer, tokens, cpu->missed_stride, device->missed_stride);
+  for (uint32_t list = 0; list < cpu->lists && cpu->missed != NULL; ++list) {
+    const uint64_t at = (uint64_t)list * cpu->missed_stride;
+    uint32_t count, blocks[16];
+    gpu_read(&count, device->missed_counts + list, sizeof count);
+    expect(count == cpu->missed_counts[list] && count <= 16, "list %u of layer %u at %u tokens missed %u blocks on the device, "
+           "%u on the CPU", list, layer, tokens, count, cpu->missed_counts[list]);
+    gpu_read(blocks, device->missed + at, count * sizeof *blocks);
+    for (uint32_t i = 0; i < count; ++i) {
+      expect(blocks[i] == cpu->missed[at + i], "list %u of layer %u at %u tokens missed block %u on the device, %u on the CPU",
+             list, layer, tokens, blocks[i], cpu->missed[at + i]);
+    }
+    d->missed += count;
+  }
+}
+
 /* Called while the CPU's answer for a layer stands; the device does the layer, and its attention is fed back. */
 static void compare_layer(session *s, const session_answer *answer) {
   device_session *d = s->context;
   const uint32_t layer = answer->layer, tokens = answer->tokens;
   device_layer(d, layer, tokens, tokens);
   kvsift_query q = device_query(d, layer, tokens, 1, tokens);
+  expect_same_missed(d, answer->selection, layer, tokens);
   const kvsift_observation *cpu = answer->observation;
   const uint32_t blocks = (tokens + s->config.block_tokens - 1) / s->config.block_tokens;
   expect_same_floats(answer->out, d->out, (uint64_t)s->config.query_heads * s->config.head_dim, "output", layer, tokens);

@@ -18,7 +18,9 @@ typedef struct device_session {
   device_rows *queries, *keys, *values, *paged_keys, *paged_values; /* [layers] */
   void *table;
   uint32_t tokens, block_stride;
-  uint32_t checked;    /* layers of steps that were compared */
+  uint32_t checked;    /* layers of steps that were compared, */
+  uint64_t missed;     /*   and their missed blocks */
+  kvsift_cuda_selection selection; /* of the last device_layer */
   float *out, *block_max, *block_mass, *log_sum_exp; /* device memory */
 } device_session;
 
