@@ -1,6 +1,8 @@
 /* kvsift on a CUDA device: policies whose state lies in device memory, and the same verbs with device pointers.
  *
  *     kvsift_cuda_policy_sizes -> three arenas -> kvsift_cuda_policy_create
+ *     prompt, each layer:  kvsift_cuda_observe_keys, kvsift_cuda_prefill_attend
+ *                          then kvsift_cuda_advance(policy, prompt tokens)
  *     decode, each layer:  kvsift_cuda_observe_keys, kvsift_cuda_select_blocks, kvsift_cuda_attend,
  *                          kvsift_cuda_observe_attention
  *             each step:   kvsift_cuda_advance(policy, 1)
@@ -154,8 +156,18 @@ kvsift_status kvsift_cuda_replayed(kvsift_cuda_policy *policy, uint32_t steps, u
 
 /* ---- prompt ---- */
 
+/* As kvsift_prefill_attend, to the same bits: the attention of the last query->rows tokens, and what the method learns from
+ * them. Cache, query and out ([rows][query heads][head_dim] float32) are device memory. It is worked on in tiles of 32
+ * queries of one KV head (members of the group count), 256 keys at a time; the arithmetic is float32 fused multiply-add in
+ * the CPU's order, without tensor cores: prompts that are to be gone through at their speed are the engine's own, with
+ * kvsift_cuda_observe_prompt. Rows whose addresses and strides are multiples of 16 bytes are read 16 bytes at a time. A
+ * tile needs up to 134 KiB of shared memory (F16 cache, 128 dimensions: 68 KiB). Statuses as on the CPU, but for
+ * NOT_FINITE, which the device finds; DEVICE also where a block cannot have that much. */
+kvsift_status kvsift_cuda_prefill_attend(kvsift_cuda_policy *policy, uint32_t layer, const kvsift_query *query,
+                                         const kvsift_cache *cache, float *out, void *stream);
+
 /* The full attention rows of the prompt's last queries, for methods that learn from them (kvsift_policy_info.prefill_rows);
- * others do nothing. The prompt's own attention is the engine's. query->rows queries end at query->tokens; both views
+ * others do nothing: for engines whose prompt's attention is their own. query->rows queries end at query->tokens; both views
  * are device memory. Keys must have been written to the cache. */
 kvsift_status kvsift_cuda_observe_prompt(kvsift_cuda_policy *policy, uint32_t layer, const kvsift_query *query,
                                          const kvsift_cache *cache, void *stream);

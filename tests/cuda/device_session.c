@@ -176,6 +176,33 @@ static void expect_same_floats(const float *cpu, const float *device, uint64_t c
   free(got);
 }
 
+/* Called while the CPU's output of a layer stands. */
+static void compare_prompt_layer(session *s, uint32_t layer, uint32_t tokens) {
+  device_session *d = s->context;
+  const uint32_t end = d->tokens + tokens;
+  const uint64_t count = (uint64_t)tokens * d->config.query_heads * d->config.head_dim;
+  float *out = gpu_new(4 * count, NULL);
+  give_keys(d, layer, d->tokens, tokens, d->tokens);
+  kvsift_query q = device_query(d, layer, end, tokens, end);
+  const kvsift_cache cache = device_cache(d, layer, end);
+  /* The last head by itself. */
+  q.kv_heads = d->config.kv_heads - 1;
+  if (q.kv_heads > 0) must_on(d, kvsift_cuda_prefill_attend(d->policy, layer, &q, &cache, out, gpu_stream()));
+  q.first_kv_head = q.kv_heads;
+  q.kv_heads = 1;
+  must_on(d, kvsift_cuda_prefill_attend(d->policy, layer, &q, &cache, out, gpu_stream()));
+  expect_same_floats(s->prompt_out, out, count, "prompt output", layer, end);
+  gpu_free(out);
+}
+
+void prompt_both(session *s, device_session *d, uint32_t tokens) {
+  s->look_prompt = compare_prompt_layer;
+  s->context = d;
+  session_prompt(s, tokens);
+  device_advance(d, tokens);
+  s->look_prompt = NULL;
+}
+
 static void expect_same_missed(device_session *d, const kvsift_selection *cpu, uint32_t layer, uint32_t tokens) {
   const kvsift_selection *device = &d->selection.lists;
   expect((cpu->missed == NULL) == (device->missed == NULL) && cpu->missed_stride == device->missed_stride, "missed blocks of "

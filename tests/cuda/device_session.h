@@ -30,8 +30,10 @@ void device_session_free(device_session *d);
 kvsift_cuda_arenas device_arenas(const kvsift_policy_config *config);
 void device_arenas_free(kvsift_cuda_arenas *arenas);
 
-/* What session_prompt does to a CPU policy. */
+/* What session_prompt does to a CPU policy, but for the attention's output. */
 void device_prompt(device_session *d, uint32_t tokens);
+/* A prompt chunk of both, each layer's output compared to the bit. */
+void prompt_both(session *s, device_session *d, uint32_t tokens);
 
 /* One layer of a step, put into the stream. `tokens` 0: in graph form, with queries and keys of the step `at`. */
 void device_layer(device_session *d, uint32_t layer, uint32_t tokens, uint32_t at);
