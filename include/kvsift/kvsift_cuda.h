@@ -249,7 +249,8 @@ typedef struct kvsift_cuda_store_config {
   uint32_t sink_tokens;         /* pinned in the fast tier: the first tokens, */
   uint32_t local_tokens;        /*   and the last; by default 16 and 64 */
   uint32_t run_blocks;          /* neighbours from so many on go by the copy engine; 8 by default, 0: never */
-  uint32_t max_ranges;          /* ranges of a list that receive has room for; kvsift_policy_info.max_ranges; 0: none */
+  uint32_t max_ranges;          /* ranges of a list that receive has room for, and missed blocks;
+                                   kvsift_policy_info.max_ranges; 0: none */
   kvsift_error *error;          /* where sizes and create leave their sentence; may be null */
 } kvsift_cuda_store_config;
 
@@ -277,9 +278,9 @@ kvsift_status kvsift_cuda_store_append(kvsift_cuda_store *store, uint32_t layer,
                                        const kvsift_view *keys, const kvsift_view *values, void *stream);
 
 /* A device policy's selection for the host: waits until `stream` has come so far. The lists of `to` lie in the pinned arena
- * and hold until the next receive; `to` names no blocks, coreset or missed blocks. INVALID_ARGUMENT:
- * from->lists.tokens is 0, so the host does not know the length. CAPACITY: more lists than query heads, or a range_stride
- * above max_ranges. */
+ * and hold until the next receive; missed blocks come along where `from` has them, other blocks and a coreset do not.
+ * INVALID_ARGUMENT: from->lists.tokens is 0, so the host does not know the length; missed without missed_counts.
+ * CAPACITY: more lists than query heads, or a range_stride or missed_stride above max_ranges. */
 kvsift_status kvsift_cuda_store_receive(kvsift_cuda_store *store, const kvsift_cuda_selection *from, void *stream,
                                         kvsift_selection *to);
 
