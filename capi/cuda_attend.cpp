@@ -2,7 +2,6 @@
 #include "kvsift/kvsift_cuda.h"
 
 #include "cuda/attend/launch.h"
-#include "cuda/attend/prefill.h"
 #include "cuda/methods/method.h"
 #include "cuda/policy/steps.h"
 #include "cuda_check.h"
@@ -171,36 +170,5 @@ extern "C" kvsift_status kvsift_cuda_observe_attention(kvsift_cuda_policy *polic
   if (kvsift_status s = observe_on_device(job, *observation)) return job.done(s);
   const std::uint32_t tokens = observation->tokens == 0 ? p->tokens + 1 : observation->tokens;
   for (std::uint32_t head = span.begin; head < span.end; ++head) own->seen(own->rows_seen, layer)[head] = tokens;
-  return KVSIFT_OK;
-}
-
-extern "C" kvsift_status kvsift_cuda_observe_prompt(kvsift_cuda_policy *policy, uint32_t layer, const kvsift_query *query,
-                                                    const kvsift_cache *cache, void *stream) {
-  if (!is_policy(policy)) return KVSIFT_INVALID_ARGUMENT;
-  CudaPolicy *own = policy_of(policy);
-  const Policy *p = &own->host;
-  HeadSpan span;
-  if (kvsift_status s = check_usable(own)) return s;
-  if (query == nullptr) return fail_in(p, KVSIFT_INVALID_ARGUMENT, "query is null");
-  if (kvsift_status s = check_layer(p, layer)) return s;
-  if (kvsift_status s = check_heads(p, query, &span)) return s;
-  if (kvsift_status s = check_view(p, "query->view", query->view)) return s;
-  if (kvsift_status s = check_cache(p, cache, query->tokens)) return s;
-  const std::uint32_t rows = query->rows == 0 ? 1 : query->rows;
-  if (query->tokens > p->s.c.max_tokens || rows > query->tokens || query->tokens - rows < p->tokens) {
-    return fail_in(p, KVSIFT_OUT_OF_ORDER, "query->tokens ", query->tokens, " with rows ", rows,
-                   " does not follow on from the policy's ", p->tokens, " tokens");
-  }
-  const Method &twin = *method_of(p->s.c.method);
-  const CudaMethod &method = *cuda_method_of(p->s.c.method);
-  if (layer < p->s.c.dense_layers || twin.prefill_rows == nullptr || method.observe == nullptr) return KVSIFT_OK;
-  const CudaJob job = job_of(own, layer, span, query->tokens, stream);
-  const std::uint32_t wanted = twin.prefill_rows(p->s);
-  const PrefillJob prefill{*query, *cache, wanted < rows ? wanted : rows, (twin.needs & KVSIFT_NEEDS_MASS) != 0};
-  const std::uint64_t behind = method.room_bytes(p->s) - prefill_places(p->s).bytes;
-  char *room = own->image.base + own->image.room.method + behind;
-  const kvsift_status status = prefill_rows(job.to, job.call, job.heads(), prefill, room, method.observe);
-  if (status != KVSIFT_OK) return job.done(status);
-  for (std::uint32_t head = span.begin; head < span.end; ++head) own->seen(own->rows_seen, layer)[head] = query->tokens;
   return KVSIFT_OK;
 }

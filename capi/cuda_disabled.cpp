@@ -52,6 +52,10 @@ extern "C" kvsift_status kvsift_cuda_observe_prompt(kvsift_cuda_policy *, uint32
                                                     void *) {
   return KVSIFT_INVALID_ARGUMENT;
 }
+extern "C" kvsift_status kvsift_cuda_prefill_attend(kvsift_cuda_policy *, uint32_t, const kvsift_query *, const kvsift_cache *,
+                                                    float *, void *) {
+  return KVSIFT_INVALID_ARGUMENT;
+}
 extern "C" kvsift_status kvsift_cuda_upload(kvsift_cuda_policy *, const kvsift_policy *, void *) { return KVSIFT_INVALID_ARGUMENT; }
 extern "C" kvsift_status kvsift_cuda_download(const kvsift_cuda_policy *, kvsift_policy *, void *) {
   return KVSIFT_INVALID_ARGUMENT;

@@ -2,6 +2,7 @@
 #include "kvsift/kvsift_cuda.h"
 
 #include "cuda/methods/method.h"
+#include "cuda/methods/page_scores.h"
 #include "cuda/policy/choose.h"
 #include "cuda/policy/coreset.h"
 #include "cuda/policy/pages.h"
@@ -122,6 +123,11 @@ static void fill(const CudaPolicy &policy, std::uint32_t layer, std::uint32_t to
   lists.coreset_weights = balanced ? reinterpret_cast<const float *>(image.base + image.coreset_weights) : nullptr;
   lists.coreset_counts = balanced ? reinterpret_cast<const std::uint32_t *>(image.base + image.coreset_counts) : nullptr;
   lists.coreset_stride = balanced ? s.coreset.most() : 0;
+  lists.missed_stride = s.c.verify_blocks;
+  if (s.c.verify_blocks > 0) {
+    lists.missed = reinterpret_cast<const std::uint32_t *>(image.base + image.missed);
+    lists.missed_counts = reinterpret_cast<const std::uint32_t *>(image.base + image.missed_counts);
+  }
   out->steps = reinterpret_cast<const kvsift_cuda_step *>(image.base + image.room.steps);
 }
 
@@ -143,6 +149,10 @@ static kvsift_status select_on_device(const CudaJob &job, const kvsift_query &qu
   if (!dense && !everything && method.score != nullptr) {
     if (kvsift_status s = method.score(job.to, job.call, job.heads(), query)) return s;
   }
+  const bool verifies = p->s.c.verify_blocks > 0 && (twin.needs & KVSIFT_NEEDS_QUERY) == 0 && !dense;
+  if (verifies && !everything) {
+    if (kvsift_status s = leave_late_scores(job.to, job.call, job.heads(), query.view)) return s;
+  }
   ChooseArgs args{};
   args.call = job.call;
   args.kind = twin.kind;
@@ -153,7 +163,8 @@ static kvsift_status select_on_device(const CudaJob &job, const kvsift_query &qu
   args.evicts = twin.evict != nullptr;
   args.learns = learns(p);
   args.leaves_tail = method.leaves_tail && p->s.value_moments;
-  args.bytes_of_block = method.bytes_of_block(p->s);
+  args.verifies = verifies;
+  args.bytes_of_block = method.bytes_of_block(p->s) + (verifies ? bytes_of_moments(p->s) : 0);
   return launch_choose(job.to, args, job.heads());
 }
 

@@ -141,14 +141,20 @@ extern "C" kvsift_status kvsift_cuda_store_append(kvsift_cuda_store *handle, uin
   return append(store, layer, tokens, *keys, *values, static_cast<CUstream>(stream));
 }
 
+static kvsift_status copy_out(CudaStore *store, void *to, const void *from, std::uint64_t bytes, CUstream stream) {
+  const CUresult copied = store->device.driver.to_host(to, reinterpret_cast<CUdeviceptr>(from), bytes, stream);
+  return check_driver(store, copied, "cuMemcpyDtoHAsync");
+}
+
 static kvsift_status receive(CudaStore *store, const kvsift_selection &from, CUstream stream) {
   const Driver &d = store->device.driver;
-  const std::uint64_t ranges = std::uint64_t{from.lists} * from.range_stride * sizeof(kvsift_range);
-  const CUresult counted = d.to_host(store->counts, reinterpret_cast<CUdeviceptr>(from.range_counts),
-                                     from.lists * sizeof(std::uint32_t), stream);
-  if (kvsift_status s = check_driver(store, counted, "cuMemcpyDtoHAsync")) return s;
-  const CUresult copied = d.to_host(store->ranges, reinterpret_cast<CUdeviceptr>(from.ranges), ranges, stream);
-  if (kvsift_status s = check_driver(store, copied, "cuMemcpyDtoHAsync")) return s;
+  const std::uint64_t counts = from.lists * sizeof(std::uint32_t), lists = from.lists;
+  if (kvsift_status s = copy_out(store, store->counts, from.range_counts, counts, stream)) return s;
+  if (kvsift_status s = copy_out(store, store->ranges, from.ranges, lists * from.range_stride * sizeof(kvsift_range), stream)) return s;
+  if (from.missed != nullptr) {
+    if (kvsift_status s = copy_out(store, store->missed_counts, from.missed_counts, counts, stream)) return s;
+    if (kvsift_status s = copy_out(store, store->missed, from.missed, from.missed_stride * counts, stream)) return s;
+  }
   if (kvsift_status s = check_driver(store, d.event_record(store->received, stream), "cuEventRecord")) return s;
   return check_driver(store, d.event_synchronize(store->received), "cuEventSynchronize");
 }
@@ -165,9 +171,13 @@ extern "C" kvsift_status kvsift_cuda_store_receive(kvsift_cuda_store *handle, co
     return fail(&store->error, KVSIFT_INVALID_ARGUMENT,
                 "from->lists: no lists, or tokens is 0: the host must know the length");
   }
-  if (lists.lists > store->g.query_heads || lists.range_stride > store->max_ranges) {
-    return fail(&store->error, KVSIFT_CAPACITY, "from->lists: ", lists.lists, " lists of ", lists.range_stride,
-                " ranges, there is room for ", store->g.query_heads, " of max_ranges ", store->max_ranges);
+  if (lists.missed != nullptr && lists.missed_counts == nullptr) {
+    return fail(&store->error, KVSIFT_INVALID_ARGUMENT, "from->lists.missed_counts is null, missed is not");
+  }
+  const std::uint32_t missed = lists.missed == nullptr ? 0 : lists.missed_stride;
+  if (lists.lists > store->g.query_heads || lists.range_stride > store->max_ranges || missed > store->max_ranges) {
+    return fail(&store->error, KVSIFT_CAPACITY, "from->lists: ", lists.lists, " lists of ", lists.range_stride, " ranges and ",
+                missed, " missed blocks, there is room for ", store->g.query_heads, " of max_ranges ", store->max_ranges);
   }
   if (kvsift_status s = receive(store, lists, static_cast<CUstream>(stream))) return s;
   const uint32_t size = to->struct_size;
@@ -183,6 +193,10 @@ extern "C" kvsift_status kvsift_cuda_store_receive(kvsift_cuda_store *handle, co
   to->tail = lists.tail;
   to->ranges = store->ranges;
   to->range_counts = store->counts;
+  if (lists.missed == nullptr) return KVSIFT_OK;
+  to->missed_stride = lists.missed_stride;
+  to->missed = store->missed;
+  to->missed_counts = store->missed_counts;
   return KVSIFT_OK;
 }
 

@@ -1,6 +1,7 @@
 // Around the products of cuBLASLt (products.h): the groups' rows packed for them before, the kernel matrix made of them after.
 #include "cuda/balance/compress.h"
 
+#include "cuda/balance/gram.cuh"
 #include "cuda/balance/rows.cuh"
 
 using namespace kvsift;

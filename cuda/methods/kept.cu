@@ -61,7 +61,7 @@ __device__ inline std::uint32_t keep_best(const KeepWork &work, std::uint32_t bu
   for (std::uint32_t i = threadIdx.x; i < end; i += blockDim.x) scores[i] = smoothed(s.c, votes, end, i);
   __syncthreads();
   if (end <= begin) return 0;
-  return top_blocks(scores, begin, end - begin, k < s.kept_blocks ? k : s.kept_blocks, work.kept(work.list), nullptr);
+  return top_blocks(scores, begin, end - begin, k < s.kept_blocks ? k : s.kept_blocks, work.kept(work.list));
 }
 
 __device__ inline std::uint32_t keep_random(const KeepWork &work) {
@@ -76,7 +76,7 @@ __device__ inline std::uint32_t keep_random(const KeepWork &work) {
   }
   __syncthreads();
   if (end <= begin) return 0;
-  return top_blocks(draws, begin, end - begin, (budget_at(s.c, work.prompt) - fixed) / size, work.kept(work.list), nullptr);
+  return top_blocks(draws, begin, end - begin, (budget_at(s.c, work.prompt) - fixed) / size, work.kept(work.list));
 }
 
 __device__ inline void decide(const KeepWork &work) {

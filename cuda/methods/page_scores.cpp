@@ -33,6 +33,11 @@ kvsift_status leave_tail_logits(const Launcher &to, const Call &call, std::uint3
   return score_pages(to, call, heads, query, int8 ? kKernel_tail_logits_i8 : kKernel_tail_logits_f16);
 }
 
+kvsift_status leave_late_scores(const Launcher &to, const Call &call, std::uint32_t heads, const kvsift_view &query) {
+  const bool int8 = call.image.s.c.moments_type == KVSIFT_I8;
+  return score_pages(to, call, heads, query, int8 ? kKernel_late_scores_i8 : kKernel_late_scores_f16);
+}
+
 std::uint32_t bytes_of_bounds(const Settings &s) { return s.dim16 * 4; }
 
 std::uint32_t bytes_of_moments(const Settings &s) { return s.dim16 * 2 * element_bytes(s.c.moments_type); }

@@ -60,6 +60,16 @@ __device__ inline void leave_logits(const ScoreWork &work) {
   });
 }
 
+// Page statistics for a late check, in the spare rows.
+template <class T>
+__device__ inline void leave_scores(const ScoreWork &work) {
+  float dot[kQueriesEach], spread[kQueriesEach];
+  page_figures<T, false>(work.head, work.quad, work.pages, work.queries, dot, spread);
+  work.each([&](const Page &, int i, std::uint64_t to) {
+    work.rows.logits[to] = page_score(work.settings().scale, dot[i], spread[i]);
+  });
+}
+
 // sum max(q, 0) high, and sum min(q, 0) low.
 __device__ inline void score_bounds(const ScoreWork &work) {
   const Settings &s = work.settings();
@@ -110,5 +120,9 @@ KVSIFT_KERNEL(page_scores_i8, PageScoreArgs, kScoreThreads) { score_pages<score_
 KVSIFT_KERNEL(tail_logits_f16, PageScoreArgs, kScoreThreads) { score_pages<leave_logits<F16>>(args); }
 
 KVSIFT_KERNEL(tail_logits_i8, PageScoreArgs, kScoreThreads) { score_pages<leave_logits<std::int8_t>>(args); }
+
+KVSIFT_KERNEL(late_scores_f16, PageScoreArgs, kScoreThreads) { score_pages<leave_scores<F16>>(args); }
+
+KVSIFT_KERNEL(late_scores_i8, PageScoreArgs, kScoreThreads) { score_pages<leave_scores<std::int8_t>>(args); }
 
 KVSIFT_KERNEL(quest_scores, PageScoreArgs, kScoreThreads) { score_pages<score_bounds>(args); }

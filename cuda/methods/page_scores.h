@@ -19,6 +19,8 @@ kvsift_status score_quest(const Launcher &to, const Call &call, std::uint32_t he
 kvsift_status score_page_stats(const Launcher &to, const Call &call, std::uint32_t heads, const kvsift_query &query);
 // The tail's logits in the heads' spare rows.
 kvsift_status leave_tail_logits(const Launcher &to, const Call &call, std::uint32_t heads, const kvsift_view &query);
+// Scores by page statistics in the heads' spare rows, for verify_blocks.
+kvsift_status leave_late_scores(const Launcher &to, const Call &call, std::uint32_t heads, const kvsift_view &query);
 std::uint32_t bytes_of_bounds(const Settings &settings);
 std::uint32_t bytes_of_moments(const Settings &settings);
 

@@ -19,7 +19,9 @@ std::uint32_t shared_floats(const CudaDevice &device, const Settings &s) {
 }  // namespace
 
 kvsift_status allow_choose_shared(const CudaDevice &device, const Settings &s, kvsift_error *error) {
-  return allow_shared(device, kKernel_choose, shared_floats(device, s) * 4, error);
+  const std::uint32_t bytes = shared_floats(device, s) * 4;
+  if (kvsift_status status = allow_shared(device, kKernel_choose, bytes, error)) return status;
+  return allow_shared(device, kKernel_choose_carefully, bytes, error);
 }
 
 kvsift_status launch_choose(const Launcher &to, const ChooseArgs &asked, std::uint32_t heads) {
@@ -31,7 +33,8 @@ kvsift_status launch_choose(const Launcher &to, const ChooseArgs &asked, std::ui
   const std::uint32_t wanted = (s.max_blocks / 4 + 32) / 32 * 32;  // four scores each
   const std::uint32_t threads = wanted < 256 ? 256 : wanted < kChooseThreads ? wanted : kChooseThreads;
   const LaunchShape shape{s.lists, heads, 1, threads, args.shared_floats * 4};
-  return launch(to.device, kKernel_choose, shape, to.stream, args, to.error);
+  const bool careful = args.verifies != 0 || s.c.target_mass > 0;
+  return launch(to.device, careful ? kKernel_choose_carefully : kKernel_choose, shape, to.stream, args, to.error);
 }
 
 }  // namespace kvsift

@@ -1,9 +1,9 @@
 #include "cuda/policy/choose.h"
 
 #include "cuda/policy/group.cuh"
-#include "cuda/policy/lists.cuh"
+#include "cuda/policy/late.cuh"
 #include "cuda/policy/step.cuh"
-#include "cuda/policy/top_blocks.cuh"
+#include "cuda/policy/target.cuh"
 
 namespace kvsift {
 namespace {
@@ -23,6 +23,9 @@ struct ListWork {
   }
   __device__ std::uint32_t *kept_count(std::uint32_t of) const {
     return in_image<std::uint32_t>(image(), image().room.kept_counts) + of;
+  }
+  __device__ std::uint32_t *missed_count(std::uint32_t of) const {
+    return in_image<std::uint32_t>(image(), image().missed_counts) + of;
   }
 };
 
@@ -69,19 +72,51 @@ __device__ inline void evict_unlisted(float *scores, std::uint32_t blocks, const
   }
 }
 
+// Blocks that compete and are taken where there is a target or a late check, ascending; returns how many.
+__device__ inline std::uint32_t take_carefully(const ListWork &work, const Ranking &r, const float *scores, std::uint32_t scored,
+                                               std::uint32_t *chosen) {
+  const std::uint32_t candidates = r.crop.end - r.crop.begin;
+  const Image &image = work.image();
+  const Settings &s = image.s;
+  const bool by_head = s.c.grouping == KVSIFT_GROUP_QUERY_HEAD;
+  std::uint32_t k = r.k;
+  if (s.c.target_mass > 0) {
+    const ScoreKind kind = work.args.by_query != 0 && !by_head ? ScoreKind::kShare : work.args.kind;
+    auto *sorted = in_image<std::uint32_t>(image, image.room.sorted) + std::uint64_t{work.index} * s.list_blocks;
+    k = blocks_for_target(s, kind, scores, scored, r.crop, r.k, chosen, sorted);
+  }
+  const std::uint32_t count = top_blocks(scores, r.crop.begin, candidates, k, chosen);
+  if (work.args.verifies == 0) return count;
+  const Scratch scratch = work.head.scratch();
+  const GroupRows late{scratch.spare, static_cast<std::uint32_t>(scratch.stride), s.group, blocks_of(r.tokens, s.c.block_tokens)};
+  if (!by_head) reduce_group(s, ScoreKind::kLog, late, late);
+  const std::uint64_t row = work.list * scratch.stride;
+  std::uint32_t *missed = in_image<std::uint32_t>(image, image.missed) + std::uint64_t{work.index} * s.c.verify_blocks;
+  // Scores in scratch are spent.
+  auto *room = reinterpret_cast<std::uint32_t *>(scratch.scores + row);
+  const std::uint32_t added = add_late(scratch.spare + row, r.crop, k, s.c.verify_blocks, room, chosen, count, missed);
+  if (threadIdx.x == 0) *work.missed_count(work.index) = added;
+  return count + added;
+}
+
 // The list of a step that leaves something out. What it chose is kept in shared memory too where it is not too much.
+template <bool kCareful>
 __device__ inline void choose(const ListWork &work, const Step &step, float *shared) {
   __shared__ std::uint32_t near[kNearBlocks];
   const Settings &s = work.image().s;
   const std::uint32_t blocks = blocks_of(step.tokens, s.c.block_tokens);
   const std::uint32_t leading = work.args.leading == nullptr ? blocks : work.args.leading[blockIdx.y];
   const Ranking r = rank_for(s, step.tokens, leading);
-  std::uint32_t *chosen = work.chosen(work.index), *copy = r.k <= kNearBlocks ? near : nullptr, count = 0;
+  std::uint32_t *chosen = work.chosen(work.index), *copy = !kCareful && r.k <= kNearBlocks ? near : nullptr, count = 0;
   Ranked ranked{nullptr, nullptr};
   if (work.args.scored != 0) {
     ranked = ranked_scores(work, leading, shared);
     if (r.crop.end > r.crop.begin) {
-      count = top_blocks(ranked.scores, r.crop.begin, r.crop.end - r.crop.begin, r.k, chosen, copy);
+      if constexpr (kCareful) {
+        count = take_carefully(work, r, ranked.scores, leading, chosen);
+      } else {
+        count = top_blocks(ranked.scores, r.crop.begin, r.crop.end - r.crop.begin, r.k, chosen, copy);
+      }
     }
   }
   const DeviceList list = list_of(work.image(), work.index);
@@ -144,8 +179,12 @@ __device__ inline void count_step(const ListWork &work, const Step &step, bool e
   add_to(&unit->counters.tokens_read, tokens);
   if (!step.everything) {
     const std::uint32_t first = work.index - work.list;
-    std::uint64_t kept = 0;
-    for (std::uint32_t list = 0; list < s.lists; ++list) kept += *work.kept_count(first + list);
+    std::uint64_t kept = 0, missed = 0;
+    for (std::uint32_t list = 0; list < s.lists; ++list) {
+      kept += *work.kept_count(first + list);
+      if (work.args.verifies != 0) missed += *work.missed_count(first + list);
+    }
+    if (missed > 0) add_to(&unit->counters.missed_blocks, missed);
     add_to(&unit->counters.selections, s.lists);
     add_to(&unit->counters.tokens_kept, kept);
     add_to(&unit->counters.tokens_total, std::uint64_t{s.lists} * step.tokens);
@@ -180,13 +219,8 @@ __device__ inline void leave_marks(const ListWork &work, const Step &step, bool 
   progress_of(work.image())->selected_for = step.tokens;
 }
 
-}  // namespace
-}  // namespace kvsift
-
-using namespace kvsift;
-
-KVSIFT_KERNEL(choose, ChooseArgs, kChooseThreads) {
-  KVSIFT_DYNAMIC_SHARED(dynamic);
+template <bool kCareful>
+__device__ inline void write_list(const ChooseArgs &args, float *shared) {
   const DeviceHead head = head_of(args.call);
   const Settings &s = args.call.image.s;
   const ListWork work{args, head, blockIdx.x, head.kv_head * s.lists + blockIdx.x};
@@ -200,10 +234,26 @@ KVSIFT_KERNEL(choose, ChooseArgs, kChooseThreads) {
   }
   if (threadIdx.x == 0) {
     *list_of(args.call.image, work.index).block_count = 0;
-    if (!dense) in_image<std::uint32_t>(args.call.image, args.call.image.missed_counts)[work.index] = 0;
+    if (!dense) *work.missed_count(work.index) = 0;
     if (work.list == 0) leave_marks(work, step, everything, dense);
   }
-  if (!step.everything) choose(work, step, reinterpret_cast<float *>(dynamic));
+  if (!step.everything) choose<kCareful>(work, step, shared);
   if (everything) write_everything(list_of(args.call.image, work.index), tokens);
   if (!dense && is_last(work)) count_step(work, step, everything);
+}
+
+}  // namespace
+}  // namespace kvsift
+
+using namespace kvsift;
+
+KVSIFT_KERNEL(choose, ChooseArgs, kChooseThreads) {
+  KVSIFT_DYNAMIC_SHARED(dynamic);
+  write_list<false>(args, reinterpret_cast<float *>(dynamic));
+}
+
+// For configurations with target_mass or verify_blocks.
+KVSIFT_KERNEL(choose_carefully, ChooseArgs, kChooseThreads) {
+  KVSIFT_DYNAMIC_SHARED(dynamic);
+  write_list<true>(args, reinterpret_cast<float *>(dynamic));
 }

@@ -21,6 +21,7 @@ struct ChooseArgs {
   std::uint32_t evicts;        // blocks that are not chosen get minus infinity there
   std::uint32_t learns;
   std::uint32_t leaves_tail;   // the scoring left the tail's logits in scratch
+  std::uint32_t verifies;      // page statistics were left in the spare rows, for a late check
   std::uint32_t bytes_of_block;  // of state read for a block's scores
   std::uint32_t shared_floats, shared_stride;  // dynamic shared memory, and a row of scores in it
 };

@@ -12,8 +12,6 @@ kvsift_status check_supported(const Settings &s, kvsift_error *error) {
   if (cuda_method_of(c.method) == nullptr) {
     return fail(error, KVSIFT_UNSUPPORTED, "config.method is ", c.method, ", which does not run on the device");
   }
-  if (c.target_mass > 0) return fail(error, KVSIFT_UNSUPPORTED, "config.target_mass is not supported on the device");
-  if (c.verify_blocks > 0) return fail(error, KVSIFT_UNSUPPORTED, "config.verify_blocks is not supported on the device");
   return check_coreset_form(s, error);
 }
 
@@ -32,6 +30,7 @@ RoomPlaces lay_out_room(const Settings &s, Layout *layout) {
   room.chosen = layout->take<std::uint32_t>(lists * s.list_blocks, "device choices").bytes;
   room.chosen_counts = layout->take<std::uint32_t>(lists, "device choice counts").bytes;
   room.kept_counts = layout->take<std::uint32_t>(lists, "device kept counts").bytes;
+  room.sorted = layout->take<std::uint32_t>(s.c.target_mass > 0 ? lists * s.list_blocks : 0, "device sorted choices").bytes;
   room.values = layout->take<float>(heads * slots * s.dim16, "device chunk values").bytes;
   room.sums = layout->take<float>(heads * slots * 2, "device chunk sums").bytes;
   room.carries = layout->take<Carry>(heads * slots, "device chunk carries").bytes;

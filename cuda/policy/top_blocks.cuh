@@ -150,7 +150,7 @@ __device__ inline std::uint32_t take_blocks(const Contest &contest, std::uint32_
 // Writes begin + i for the chosen i of scores[begin ...) to `out`, and to `copy` where it is not null; returns how many. All
 // threads must call it.
 __device__ inline std::uint32_t top_blocks(const float *scores, std::uint32_t begin, std::uint32_t count, std::uint32_t k,
-                                           std::uint32_t *out, std::uint32_t *copy) {
+                                           std::uint32_t *out, std::uint32_t *copy = nullptr) {
   if (k == 0 || count == 0) return 0;
   const Contest contest{scores + begin, count};
   std::uint32_t held[4];

@@ -97,6 +97,8 @@ void place(const CudaStorePlaces &places, const kvsift_cuda_arenas &arenas, Cuda
   store->records = pinned;
   store->ranges = reinterpret_cast<kvsift_range *>(pinned + places.ranges);
   store->counts = reinterpret_cast<std::uint32_t *>(pinned + places.counts);
+  store->missed = reinterpret_cast<std::uint32_t *>(pinned + places.missed);
+  store->missed_counts = reinterpret_cast<std::uint32_t *>(pinned + places.missed_counts);
   store->layers = places.layers.in(arenas.host);
   store->slot_states = places.slot_states.in(arenas.host);
   store->entries = places.entries.in(arenas.host);
@@ -109,12 +111,15 @@ kvsift_status lay_out_store(const kvsift_cuda_store_config &c, CudaStorePlaces *
   if (kvsift_status s = make_geometry(as_store(c), &g)) return s;
   if (c.type == KVSIFT_I8) return fail(c.error, KVSIFT_UNSUPPORTED, "store config: type I8 does not run on the device");
   const std::uint64_t records = g.records_of_block() * g.blocks;
-  const std::uint64_t ranges = std::uint64_t{g.query_heads} * c.max_ranges * sizeof(kvsift_range);
+  const std::uint64_t ranges = std::uint64_t{g.query_heads} * c.max_ranges;
+  const std::uint64_t counts = align_device(g.query_heads * sizeof(std::uint32_t));
   p->tables = align_device(g.slots() * g.slot_bytes);
   p->device_bytes = p->tables + align_device(records * sizeof(std::int32_t));
   p->ranges = align_device(records * g.slot_bytes);
-  p->counts = p->ranges + align_device(ranges);
-  p->pinned_bytes = p->counts + align_device(g.query_heads * sizeof(std::uint32_t));
+  p->counts = p->ranges + align_device(ranges * sizeof(kvsift_range));
+  p->missed = p->counts + counts;
+  p->missed_counts = p->missed + align_device(ranges * sizeof(std::uint32_t));
+  p->pinned_bytes = p->missed_counts + counts;
   Layout layout;
   layout.take<CudaStore>(1, "store");
   p->layers = layout.take<CudaLayer>(g.layers, "layers");

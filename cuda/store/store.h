@@ -49,6 +49,8 @@ struct CudaStore {
   const char *records_seen;  // the same, as the device sees it
   kvsift_range *ranges;    // pinned, [query heads][max_ranges]
   std::uint32_t *counts;   // pinned, [query heads]
+  std::uint32_t *missed;   // pinned, [query heads][max_ranges]: missed blocks,
+  std::uint32_t *missed_counts;  //   and how many, [query heads]
 
   std::uint64_t call;
   CudaLayer *layers;
@@ -68,7 +70,7 @@ constexpr std::uint64_t kAliveStore = 0x6b76736966745374ull;
 struct CudaStorePlaces {
   Geometry geometry;
   std::uint64_t tables, device_bytes;         // device; the slots come first
-  std::uint64_t ranges, counts, pinned_bytes;  // pinned; the records come first
+  std::uint64_t ranges, counts, missed, missed_counts, pinned_bytes;  // pinned; the records come first
   Offset<CudaLayer> layers;
   Offset<CudaSlot> slot_states;
   Offset<std::int32_t> entries;

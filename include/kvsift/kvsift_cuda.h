@@ -1,6 +1,8 @@
 /* kvsift on a CUDA device: policies whose state lies in device memory, and the same verbs with device pointers.
  *
  *     kvsift_cuda_policy_sizes -> three arenas -> kvsift_cuda_policy_create
+ *     prompt, each layer:  kvsift_cuda_observe_keys, kvsift_cuda_prefill_attend
+ *                          then kvsift_cuda_advance(policy, prompt tokens)
  *     decode, each layer:  kvsift_cuda_observe_keys, kvsift_cuda_select_blocks, kvsift_cuda_attend,
  *                          kvsift_cuda_observe_attention
  *             each step:   kvsift_cuda_advance(policy, 1)
@@ -98,8 +100,7 @@ typedef struct kvsift_cuda_selection {
 /* ---- life cycle ---- */
 
 /* Exact sizes for `config`. Needs no device. Any status a bad config gets; UNSUPPORTED where this configuration does not run
- * on the device: target_mass, verify_blocks, and of BalanceKV, as method or tail, balance_guard and every balance_form but
- * practical and uniform. */
+ * on the device: of BalanceKV, as method or tail, balance_guard and every balance_form but practical and uniform. */
 kvsift_status kvsift_cuda_policy_sizes(const kvsift_policy_config *config, kvsift_cuda_sizes *sizes);
 
 /* Opens the driver (libcuda.so.1), loads all kernels into the current context, and puts the clearing of the device arena
@@ -165,8 +166,18 @@ kvsift_status kvsift_cuda_replayed(kvsift_cuda_policy *policy, uint32_t steps, u
 
 /* ---- prompt ---- */
 
+/* As kvsift_prefill_attend, to the same bits: the attention of the last query->rows tokens, and what the method learns from
+ * them. Cache, query and out ([rows][query heads][head_dim] float32) are device memory. It is worked on in tiles of 32
+ * queries of one KV head (members of the group count), 256 keys at a time; the arithmetic is float32 fused multiply-add in
+ * the CPU's order, without tensor cores: prompts that are to be gone through at their speed are the engine's own, with
+ * kvsift_cuda_observe_prompt. Rows whose addresses and strides are multiples of 16 bytes are read 16 bytes at a time. A
+ * tile needs up to 134 KiB of shared memory (F16 cache, 128 dimensions: 68 KiB). Statuses as on the CPU, but for
+ * NOT_FINITE, which the device finds; DEVICE also where a block cannot have that much. */
+kvsift_status kvsift_cuda_prefill_attend(kvsift_cuda_policy *policy, uint32_t layer, const kvsift_query *query,
+                                         const kvsift_cache *cache, float *out, void *stream);
+
 /* The full attention rows of the prompt's last queries, for methods that learn from them (kvsift_policy_info.prefill_rows);
- * others do nothing. The prompt's own attention is the engine's. query->rows queries end at query->tokens; both views
+ * others do nothing: for engines whose prompt's attention is their own. query->rows queries end at query->tokens; both views
  * are device memory. Keys must have been written to the cache. */
 kvsift_status kvsift_cuda_observe_prompt(kvsift_cuda_policy *policy, uint32_t layer, const kvsift_query *query,
                                          const kvsift_cache *cache, void *stream);
@@ -269,7 +280,8 @@ typedef struct kvsift_cuda_store_config {
   uint32_t sink_tokens;         /* pinned in the fast tier: the first tokens, */
   uint32_t local_tokens;        /*   and the last; by default 16 and 64 */
   uint32_t run_blocks;          /* neighbours from so many on go by the copy engine; 8 by default, 0: never */
-  uint32_t max_ranges;          /* ranges of a list that receive has room for; kvsift_policy_info.max_ranges; 0: none */
+  uint32_t max_ranges;          /* ranges of a list that receive has room for, and missed blocks;
+                                   kvsift_policy_info.max_ranges; 0: none */
   kvsift_error *error;          /* where sizes and create leave their sentence; may be null */
 } kvsift_cuda_store_config;
 
@@ -297,9 +309,9 @@ kvsift_status kvsift_cuda_store_append(kvsift_cuda_store *store, uint32_t layer,
                                        const kvsift_view *keys, const kvsift_view *values, void *stream);
 
 /* A device policy's selection for the host: waits until `stream` has come so far. The lists of `to` lie in the pinned arena
- * and hold until the next receive; `to` names no blocks, coreset or missed blocks. INVALID_ARGUMENT:
- * from->lists.tokens is 0, so the host does not know the length. CAPACITY: more lists than query heads, or a range_stride
- * above max_ranges. */
+ * and hold until the next receive; missed blocks come along where `from` has them, other blocks and a coreset do not.
+ * INVALID_ARGUMENT: from->lists.tokens is 0, so the host does not know the length; missed without missed_counts.
+ * CAPACITY: more lists than query heads, or a range_stride or missed_stride above max_ranges. */
 kvsift_status kvsift_cuda_store_receive(kvsift_cuda_store *store, const kvsift_cuda_selection *from, void *stream,
                                         kvsift_selection *to);
 

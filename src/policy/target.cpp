@@ -7,19 +7,19 @@
 namespace kvsift {
 namespace {
 
-// Adds up the shares of scores[begin .. end).
+// Shares of scores[begin .. end), 64 at a time by the fixed tree: in an order that a GPU can keep.
 double mass_of(const Kernels &k, ScoreKind kind, float max, const float *scores, std::uint32_t begin,
                std::uint32_t end) {
   float part[64];
   double mass = 0;
   while (begin < end) {
     const std::uint32_t count = end - begin < 64 ? end - begin : 64;
-    for (std::uint32_t i = 0; i < count; ++i) part[i] = scores[begin + i];
-    if (kind == ScoreKind::kLog) {
-      mass += static_cast<double>(k.attention.softmax(part, count, max));
-    } else {
-      for (std::uint32_t i = 0; i < count; ++i) mass += part[i] > 0 ? static_cast<double>(part[i]) : 0.0;
+    for (std::uint32_t i = 0; i < count; ++i) {
+      const float x = scores[begin + i];
+      part[i] = kind == ScoreKind::kLog || x > 0 ? x : 0.0f;
     }
+    const float sum = kind == ScoreKind::kLog ? k.attention.softmax(part, count, max) : k.array.sum(part, count);
+    mass += static_cast<double>(sum);
     begin += count;
   }
   return mass;

@@ -260,7 +260,7 @@ static void failed_launches_lose_the_policy(void **state) {
                                         "kvsift_coreset_push", "kvsift_quest_scores",  "kvsift_choose",
                                         "kvsift_coreset_lists"};
   for (uint32_t i = 0; i < sizeof kernels / sizeof kernels[0]; ++i) {
-    gpu_fail("cuLaunchKernel", i + 1, 719);
+    gpu_fail("cuLaunchKernelEx", i + 1, 719);
     kvsift_status status = kvsift_cuda_observe_keys(p.d->policy, 0, NULL, 0, 100, &keys, &values, gpu_stream());
     if (status == KVSIFT_OK) status = kvsift_cuda_select_blocks(p.d->policy, 0, &q, NULL, gpu_stream());
     assert_int_equal(status, KVSIFT_DEVICE);
@@ -269,7 +269,7 @@ static void failed_launches_lose_the_policy(void **state) {
     assert_int_equal(kvsift_cuda_policy_reset(p.d->policy, gpu_stream()), KVSIFT_OK);
     expect_same_state(p.s, p.d);
   }
-  gpu_fail("cuLaunchKernel", 0, 0);
+  gpu_fail("cuLaunchKernelEx", 0, 0);
   pair_free(&p);
 }
 

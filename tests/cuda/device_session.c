@@ -200,12 +200,59 @@ static void expect_same_coresets(device_session *d, const kvsift_selection *cpu,
   }
 }
 
+/* Called while the CPU's output of a layer stands. */
+static void compare_prompt_layer(session *s, uint32_t layer, uint32_t tokens) {
+  device_session *d = s->context;
+  const uint32_t end = d->tokens + tokens;
+  const uint64_t count = (uint64_t)tokens * d->config.query_heads * d->config.head_dim;
+  float *out = gpu_new(4 * count, NULL);
+  give_keys(d, layer, d->tokens, tokens, d->tokens);
+  kvsift_query q = device_query(d, layer, end, tokens, end);
+  const kvsift_cache cache = device_cache(d, layer, end);
+  /* The last head by itself. */
+  q.kv_heads = d->config.kv_heads - 1;
+  if (q.kv_heads > 0) must_on(d, kvsift_cuda_prefill_attend(d->policy, layer, &q, &cache, out, gpu_stream()));
+  q.first_kv_head = q.kv_heads;
+  q.kv_heads = 1;
+  must_on(d, kvsift_cuda_prefill_attend(d->policy, layer, &q, &cache, out, gpu_stream()));
+  expect_same_floats(s->prompt_out, out, count, "prompt output", layer, end);
+  gpu_free(out);
+}
+
+void prompt_both(session *s, device_session *d, uint32_t tokens) {
+  s->look_prompt = compare_prompt_layer;
+  s->context = d;
+  session_prompt(s, tokens);
+  device_advance(d, tokens);
+  s->look_prompt = NULL;
+}
+
+static void expect_same_missed(device_session *d, const kvsift_selection *cpu, uint32_t layer, uint32_t tokens) {
+  const kvsift_selection *device = &d->selection.lists;
+  expect((cpu->missed == NULL) == (device->missed == NULL) && cpu->missed_stride == device->missed_stride, "missed blocks of "
+         "layer %u at %u tokens: one side has none, or strides %u and %u", layer, tokens, cpu->missed_stride, device->missed_stride);
+  for (uint32_t list = 0; list < cpu->lists && cpu->missed != NULL; ++list) {
+    const uint64_t at = (uint64_t)list * cpu->missed_stride;
+    uint32_t count, blocks[16];
+    gpu_read(&count, device->missed_counts + list, sizeof count);
+    expect(count == cpu->missed_counts[list] && count <= 16, "list %u of layer %u at %u tokens missed %u blocks on the device, "
+           "%u on the CPU", list, layer, tokens, count, cpu->missed_counts[list]);
+    gpu_read(blocks, device->missed + at, count * sizeof *blocks);
+    for (uint32_t i = 0; i < count; ++i) {
+      expect(blocks[i] == cpu->missed[at + i], "list %u of layer %u at %u tokens missed block %u on the device, %u on the CPU",
+             list, layer, tokens, blocks[i], cpu->missed[at + i]);
+    }
+    d->missed += count;
+  }
+}
+
 /* Called while the CPU's answer for a layer stands; the device does the layer, and its attention is fed back. */
 static void compare_layer(session *s, const session_answer *answer) {
   device_session *d = s->context;
   const uint32_t layer = answer->layer, tokens = answer->tokens;
   device_layer(d, layer, tokens, tokens);
   kvsift_query q = device_query(d, layer, tokens, 1, tokens);
+  expect_same_missed(d, answer->selection, layer, tokens);
   const kvsift_observation *cpu = answer->observation;
   expect_same_coresets(d, answer->selection, layer, tokens);
   const uint32_t blocks = (tokens + s->config.block_tokens - 1) / s->config.block_tokens;

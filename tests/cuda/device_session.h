@@ -18,9 +18,10 @@ typedef struct device_session {
   device_rows *queries, *keys, *values, *paged_keys, *paged_values; /* [layers] */
   void *table;
   uint32_t tokens, block_stride;
-  uint32_t checked;    /* layers of steps that were compared */
-  uint64_t weighted;   /* coreset tokens that stood for more than themselves in these */
-  kvsift_cuda_selection selection; /* of the last layer */
+  uint32_t checked;    /* layers of steps that were compared, */
+  uint64_t missed;     /*   their missed blocks */
+  uint64_t weighted;   /*   and coreset tokens that stood for more than themselves */
+  kvsift_cuda_selection selection; /* of the last device_layer */
   float *out, *block_max, *block_mass, *log_sum_exp; /* device memory */
 } device_session;
 
@@ -30,8 +31,10 @@ void device_session_free(device_session *d);
 kvsift_cuda_arenas device_arenas(const kvsift_policy_config *config);
 void device_arenas_free(kvsift_cuda_arenas *arenas);
 
-/* What session_prompt does to a CPU policy. */
+/* What session_prompt does to a CPU policy, but for the attention's output. */
 void device_prompt(device_session *d, uint32_t tokens);
+/* A prompt chunk of both, each layer's output compared to the bit. */
+void prompt_both(session *s, device_session *d, uint32_t tokens);
 
 /* One layer of a step, put into the stream. `tokens` 0: in graph form, with queries and keys of the step `at`. */
 void device_layer(device_session *d, uint32_t layer, uint32_t tokens, uint32_t at);

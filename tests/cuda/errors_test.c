@@ -116,8 +116,9 @@ static void arenas_are_checked(void **state) {
 static void unsupported_configurations_say_so(void **state) {
   (void)state;
   kvsift_cuda_sizes sizes = {.struct_size = sizeof sizes};
-  kvsift_policy_config c = small_config(KVSIFT_METHOD_PAGE_STATS);
-  c.target_mass = 0.5f;
+  kvsift_policy_config c = small_config(KVSIFT_METHOD_BALANCE);
+  c.tail = KVSIFT_TAIL_BALANCE;
+  c.balance_form = KVSIFT_BALANCE_THEORY;
   assert_int_equal(kvsift_cuda_policy_sizes(&c, &sizes), KVSIFT_UNSUPPORTED);
 }
 

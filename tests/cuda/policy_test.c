@@ -29,8 +29,6 @@ static toy_form pick_form(test_random *r) {
 /* What does not run on the device is left out; contexts are long enough for several chunks, and coresets, at times. */
 static kvsift_policy_config pick_config(test_random *r) {
   kvsift_policy_config c = shape_config(r, method_of_test);
-  c.verify_blocks = 0;
-  c.target_mass = 0;
   c.balance_guard = 0;
   if (c.balance_form != KVSIFT_BALANCE_UNIFORM) c.balance_form = KVSIFT_BALANCE_PRACTICAL;
   if (c.predictor_arithmetic == KVSIFT_BF16) c.predictor_arithmetic = KVSIFT_F32; /* not the CPU's bits: bf16_test.c */
@@ -44,7 +42,7 @@ static kvsift_policy_config pick_config(test_random *r) {
 
 /* What the cases were about, so that the test says when they became empty. */
 static struct {
-  uint64_t lists, calibrations, weighted, runs;
+  uint64_t lists, calibrations, weighted, runs, targets, missed, long_prompts;
 } seen;
 
 static void count_seen(const session *s, const device_session *d) {
@@ -53,6 +51,8 @@ static void count_seen(const session *s, const device_session *d) {
   seen.lists += stats.selections;
   seen.calibrations += stats.calibrations;
   seen.weighted += d->weighted;
+  seen.targets += s->config.target_mass > 0;
+  seen.missed += d->missed;
   ++seen.runs;
 }
 
@@ -76,8 +76,8 @@ static void run_case(uint64_t seed) {
     session_prompt(s, first);
     device_prompt(d, first);
     expect_same_state(s, d);
-    session_prompt(s, prompt - first);
-    device_prompt(d, prompt - first);
+    prompt_both(s, d, prompt - first);
+    seen.long_prompts += prompt > 256 && first < prompt;
     expect_same_state(s, d);
     const uint32_t steps = 1 + random_below(&r, 8);
     run_both(s, d, steps);
@@ -96,10 +96,16 @@ static void bits_are_the_cpus(void **state) {
     cases_name("%s on the device", kvsift_method_name(method_of_test));
     run_case(c.seed);
   }
-  print_message("%llu runs, %llu sparse lists, %llu calibrated, %llu weighted tokens\n", (unsigned long long)seen.runs,
-                (unsigned long long)seen.lists, (unsigned long long)seen.calibrations, (unsigned long long)seen.weighted);
-  if (seen.runs >= 20) assert_true(method_of_test == KVSIFT_METHOD_FULL || seen.lists > 100);
-  if (seen.runs >= 20) assert_true(method_of_test != KVSIFT_METHOD_BALANCE || seen.weighted > 1000);
+  print_message("%llu runs, %llu sparse lists, %llu calibrated; %llu runs with a target, %llu blocks missed, "
+                "%llu long prompts, %llu weighted tokens\n",
+                (unsigned long long)seen.runs, (unsigned long long)seen.lists, (unsigned long long)seen.calibrations,
+                (unsigned long long)seen.targets, (unsigned long long)seen.missed, (unsigned long long)seen.long_prompts,
+                (unsigned long long)seen.weighted);
+  if (seen.runs < 20) return;
+  const int early = method_of_test == KVSIFT_METHOD_EMA || method_of_test == KVSIFT_METHOD_ATTENTION_PREDICTOR;
+  assert_true(method_of_test == KVSIFT_METHOD_FULL || seen.lists > 100);
+  assert_true(seen.long_prompts > 1 && (!early || seen.missed > 20));
+  assert_true(method_of_test == KVSIFT_METHOD_BALANCE ? seen.weighted > 1000 : seen.targets > 0);
 }
 
 /* Caches so long that on a device each warp takes a chunk of its own where everything is attended to, with lists and pages of

@@ -466,6 +466,40 @@ static void attention_is_that_of_the_whole_cache(void **state) {
   fixture_free(f);
 }
 
+/* What a device policy with verify_blocks left, by hand: two lists, of three missed blocks at most. */
+static void missed_blocks_come_along(void **state) {
+  (void)state;
+  test_random r = {3};
+  fixture *f = fixture_new(small_config(), &r);
+  create(f);
+  const kvsift_range ranges[] = {{0, 16}, {0, 48}};
+  const uint32_t counts[] = {1, 1}, missed[] = {2, 7, 9, 4, 0, 0}, missed_counts[] = {3, 1};
+  kvsift_cuda_selection from = {.struct_size = sizeof from};
+  from.lists = (kvsift_selection){.struct_size = sizeof from.lists, .tokens = 390, .lists = 2, .block_tokens = 16,
+                                  .range_stride = 1, .missed_stride = 3};
+  from.lists.ranges = gpu_new(sizeof ranges, ranges);
+  from.lists.range_counts = gpu_new(sizeof counts, counts);
+  kvsift_selection to = {.struct_size = sizeof to};
+  fine(f, kvsift_cuda_store_receive(f->store, &from, gpu_stream(), &to));
+  assert_null(to.missed);
+  assert_null(to.missed_counts);
+  from.lists.missed = gpu_new(sizeof missed, missed);
+  assert_int_equal(kvsift_cuda_store_receive(f->store, &from, gpu_stream(), &to), KVSIFT_INVALID_ARGUMENT);
+  from.lists.missed_counts = gpu_new(sizeof missed_counts, missed_counts);
+  fine(f, kvsift_cuda_store_receive(f->store, &from, gpu_stream(), &to));
+  assert_int_equal(to.missed_stride, 3);
+  assert_memory_equal(to.missed, missed, sizeof missed);
+  assert_memory_equal(to.missed_counts, missed_counts, sizeof missed_counts);
+  assert_memory_equal(to.ranges, ranges, sizeof ranges);
+  assert_memory_equal(to.range_counts, counts, sizeof counts);
+  from.lists.missed_stride = 65;
+  assert_int_equal(kvsift_cuda_store_receive(f->store, &from, gpu_stream(), &to), KVSIFT_CAPACITY);
+  assert_non_null(strstr(kvsift_cuda_store_last_error(f->store), "65 missed blocks"));
+  gpu_free((void *)from.lists.ranges), gpu_free((void *)from.lists.range_counts);
+  gpu_free((void *)from.lists.missed), gpu_free((void *)from.lists.missed_counts);
+  fixture_free(f);
+}
+
 int main(void) {
   if (!gpu_open()) return 77;
   const struct CMUnitTest tests[] = {
@@ -475,6 +509,7 @@ int main(void) {
       cmocka_unit_test(a_failing_driver_loses_the_store),
       cmocka_unit_test(a_failing_create_leaves_nothing),
       cmocka_unit_test(attention_is_that_of_the_whole_cache),
+      cmocka_unit_test(missed_blocks_come_along),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

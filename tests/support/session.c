@@ -102,6 +102,7 @@ void session_prompt(session *s, uint32_t tokens) {
       must(s->policy, kvsift_prefill_attend(s->policy, layer, &q, &cache, s->prompt_out));
     }
     session_add(s, s->prompt_out, bytes);
+    if (s->look_prompt != NULL) s->look_prompt(s, layer, tokens);
   }
   must(s->policy, kvsift_advance(s->policy, tokens));
   s->tokens = end;

@@ -29,6 +29,8 @@ struct session {
   bool keys_given;      /* the next step's keys were observed already */
   /* Called after each layer of a decode step; may be null. */
   void (*look)(session *s, const session_answer *answer);
+  /* Called after each layer of a prompt chunk, whose output is in prompt_out; may be null. */
+  void (*look_prompt)(session *s, uint32_t layer, uint32_t tokens);
   void *context;
   float *out, *prompt_out, *block_max, *block_mass, *log_sum_exp;
   uint32_t block_stride;
