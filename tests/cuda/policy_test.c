@@ -92,7 +92,7 @@ static void run_case(uint64_t seed) {
 
 static void bits_are_the_cpus(void **state) {
   (void)state;
-  for (cases c = cases_begin(20); cases_next(&c);) {
+  for (cases c = cases_begin(method_of_test == KVSIFT_METHOD_ATTENTION_PREDICTOR ? 40 : 20); cases_next(&c);) {
     cases_name("%s on the device", kvsift_method_name(method_of_test));
     run_case(c.seed);
   }
