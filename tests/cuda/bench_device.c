@@ -5,7 +5,7 @@
  *                  [--seconds N]
  *
  * A step of all layers and sequences is captured as a graph and replayed; what select and attend take is the difference
- * between graphs with and without them. Layers rotate so that no cache holds what a step reads. --quick: tiny shapes,
+ * between graphs with and without them. Sequences run side by side, each in a stream of its own. Layers rotate so that no cache holds what a step reads. --quick: tiny shapes,
  * for the emulator, whose times mean nothing. --once: one step without a graph, for a profiler. --seconds: no new shape
  * is begun after so many. */
 #define _POSIX_C_SOURCE 199309L

@@ -1,5 +1,6 @@
 /* A cache in pinned host memory behind a device, at the geometry of Llama-3.1-8B (8 KV heads, head dimension 128, float16):
- * what a layer's blocks take to come, against copying all of the layer.
+ * what a layer's blocks take to come, against copying all of the layer, layer after layer of a step; and whole steps of
+ * page statistics with moments, budget 1024, against the copy alone, which full attention would need each time.
  *
  *     bench_offload [--quick] [--json FILE]
  *
@@ -13,9 +14,10 @@
 
 #include <kvsift/kvsift_cuda.h>
 
+#include "bench_offload_steps.h"
 #include "gpu.h"
 
-enum { KV_HEADS = 8, BLOCK = 16, CHOSEN = 64, MOST = CHOSEN + 8 };
+enum { KV_HEADS = 8, BLOCK = 16, CHOSEN = 64, MOST = CHOSEN + 8, LAYERS = 4 };
 
 typedef struct bench {
   uint32_t tokens, dim, chosen, steps;
@@ -44,7 +46,7 @@ static void create(bench *b) {
   kvsift_cuda_sizes sizes = {.struct_size = sizeof sizes};
   kvsift_cuda_store_config c = {.struct_size = sizeof c};
   check(b, kvsift_cuda_store_config_init(&c));
-  c.layers = 1, c.kv_heads = KV_HEADS, c.head_dim = b->dim, c.max_tokens = b->tokens, c.local_tokens = BLOCK;
+  c.layers = LAYERS, c.kv_heads = KV_HEADS, c.head_dim = b->dim, c.max_tokens = b->tokens, c.local_tokens = BLOCK;
   c.fast_blocks = b->tokens / BLOCK / 8 + b->chosen, c.error = &error;
   if (kvsift_cuda_store_sizes(&c, &sizes) != KVSIFT_OK) exit(fprintf(stderr, "%s\n", error.message));
   b->arenas = (kvsift_cuda_arenas){.struct_size = sizeof b->arenas, .device_bytes = sizes.device,
@@ -66,7 +68,9 @@ static void read_prompt(bench *b) {
   const kvsift_view view = {.data = rows, .type = KVSIFT_F16, .token_stride = row, .head_stride = stretch * row};
   for (uint32_t first = 0; first < b->tokens; first += stretch) {
     const uint32_t count = b->tokens - first < stretch ? b->tokens - first : stretch;
-    check(b, kvsift_cuda_store_append(b->store, 0, first, count, &view, &view, gpu_stream()));
+    for (uint32_t layer = 0; layer < LAYERS; ++layer) {
+      check(b, kvsift_cuda_store_append(b->store, layer, first, count, &view, &view, gpu_stream()));
+    }
   }
   gpu_wait();
   check(b, kvsift_cuda_store_flush(b->store));
@@ -107,14 +111,13 @@ typedef struct figure {
 static figure resolve_steps(bench *b, uint32_t every) {
   kvsift_store_stats before = {.struct_size = sizeof before}, after = before;
   kvsift_cache cache = {.struct_size = sizeof cache};
-  double milliseconds = 0;
   check(b, kvsift_cuda_store_get_stats(b->store, &before));
+  gpu_begin_clock();
   for (uint32_t i = 0; i < b->steps; ++i) {
     const kvsift_selection s = choose(b, every);
-    gpu_begin_clock();
-    check(b, kvsift_cuda_store_resolve(b->store, 0, &s, &cache, gpu_stream()));
-    milliseconds += gpu_end_clock();
+    check(b, kvsift_cuda_store_resolve(b->store, i % LAYERS, &s, &cache, gpu_stream()));
   }
+  const double milliseconds = gpu_end_clock();
   check(b, kvsift_cuda_store_get_stats(b->store, &after));
   const double bytes = (double)(after.bytes_read - before.bytes_read);
   return (figure){1e3 * milliseconds / b->steps, bytes / milliseconds / 1e6};
@@ -140,13 +143,17 @@ static void run(uint32_t tokens, bool quick, FILE *json, bool first) {
   const figure all = copy_all(b);
   choose(b, 1);
   const figure scattered = resolve_steps(b, 1), step = resolve_steps(b, 10);
+  const offload_steps whole = bench_offload_steps(tokens, quick);
   printf("%7u tokens: all of a layer %9.1f us (%5.1f GB/s), scattered blocks %8.1f us (%5.1f GB/s, %3.0f %% of the copy), "
-         "step %8.1f us, %5.1fx\n", tokens, all.us, all.gb_per_s, scattered.us, scattered.gb_per_s,
-         100 * scattered.gb_per_s / all.gb_per_s, step.us, all.us / step.us);
+         "step %8.1f us, %5.1fx\n                a whole layer step: %8.1f us (%4.1fx; %3.0f %% hits, %6.0f KiB fetched), all resident %8.1f us\n", tokens, all.us, all.gb_per_s, scattered.us, scattered.gb_per_s,
+         100 * scattered.gb_per_s / all.gb_per_s, step.us, all.us / step.us, whole.late_us, all.us / whole.late_us,
+         100 * whole.hits, whole.read_kb, whole.resident_us);
   if (json != NULL) {
     fprintf(json, "%s\n    {\"tokens\": %u, \"layer_copy_us\": %.2f, \"copy_gb_per_s\": %.2f, \"scattered_us\": %.2f, "
-            "\"gather_gb_per_s\": %.2f, \"step_us\": %.2f, \"copy_over_step\": %.2f}", first ? "" : ",", tokens, all.us,
-            all.gb_per_s, scattered.us, scattered.gb_per_s, step.us, all.us / step.us);
+            "\"gather_gb_per_s\": %.2f, \"step_us\": %.2f, \"copy_over_step\": %.2f, \"whole_step_us\": %.2f, "
+            "\"copy_over_whole_step\": %.2f, \"hits\": %.4f, \"resident_step_us\": %.2f}", first ? "" : ",", tokens, all.us,
+            all.gb_per_s, scattered.us, scattered.gb_per_s, step.us, all.us / step.us, whole.late_us, all.us / whole.late_us, whole.hits,
+            whole.resident_us);
   }
   gpu_wait();
   check(b, kvsift_cuda_store_destroy(b->store));

@@ -88,7 +88,8 @@ struct bench_policies {
   kvsift_policy_config config;
   kvsift_cuda_policy **list; /* [batch] */
   kvsift_cuda_arenas *arenas;
-  float *block_max, *block_mass, *log_sum_exp; /* device: where attend writes, [query heads][blocks] */
+  float *block_max, *block_mass, *log_sum_exp; /* device: where attend writes, [sequence][query heads][blocks] */
+  void **streams;              /* [batch]; null: one for all */
   uint32_t needs;
 };
 
@@ -151,11 +152,13 @@ static void read_prompt(bench_policies *p, uint32_t i) {
 
 bench_policies *bench_policies_new(const bench_world *w, const kvsift_policy_config *config) {
   bench_policies *p = calloc(1, sizeof *p);
-  const size_t entries = (size_t)w->query_heads * blocks_of(w) * sizeof(float);
+  const size_t entries = (size_t)w->batch * w->query_heads * blocks_of(w) * sizeof(float);
   *p = (bench_policies){.w = w, .config = *config, .list = calloc(w->batch, sizeof *p->list),
                         .arenas = calloc(w->batch, sizeof *p->arenas), .block_max = gpu_new(entries, NULL),
-                        .block_mass = gpu_new(entries, NULL), .log_sum_exp = gpu_new(w->query_heads * sizeof(float), NULL)};
+                        .block_mass = gpu_new(entries, NULL), .log_sum_exp = gpu_new(w->batch * w->query_heads * sizeof(float), NULL)};
+  if (!gpu_is_mock() && w->batch > 1) p->streams = calloc(w->batch, sizeof *p->streams);
   for (uint32_t i = 0; i < w->batch; ++i) {
+    if (p->streams != NULL) p->streams[i] = gpu_new_stream();
     create_policy(p, i);
     read_prompt(p, i);
   }
@@ -169,7 +172,9 @@ void bench_policies_free(bench_policies *p) {
     gpu_free(p->arenas[i].device);
     gpu_free_pinned(p->arenas[i].pinned);
     free(p->arenas[i].host);
+    if (p->streams != NULL) gpu_free_stream(p->streams[i]);
   }
+  free(p->streams);
   gpu_free(p->block_max);
   gpu_free(p->block_mass);
   gpu_free(p->log_sum_exp);
@@ -179,10 +184,10 @@ void bench_policies_free(bench_policies *p) {
 }
 
 /* One layer of one sequence. Lengths are left to the device, so that a graph of it can be replayed. */
-static void put_layer(bench_policies *p, uint32_t layer, uint32_t i, uint32_t parts) {
+static void put_layer(bench_policies *p, uint32_t layer, uint32_t i, uint32_t parts, void *stream) {
   const bench_world *w = p->w;
   kvsift_cuda_policy *policy = p->list[i];
-  const size_t heads = (size_t)i * w->query_heads * w->dim;
+  const size_t heads = (size_t)i * w->query_heads * w->dim, own = (size_t)i * w->query_heads * blocks_of(w);
   const kvsift_query query = {.struct_size = sizeof query,
                               .view = {.data = w->queries + heads, .type = KVSIFT_F32, .head_stride = w->dim * sizeof(float)}};
   const kvsift_cache cache = {.struct_size = sizeof cache, .keys = rows_at(w, w->keys, layer, i, 0),
@@ -190,23 +195,28 @@ static void put_layer(bench_policies *p, uint32_t layer, uint32_t i, uint32_t pa
   const kvsift_view keys = rows_at(w, w->keys, layer, i, w->tokens), values = rows_at(w, w->values, layer, i, w->tokens);
   const bool learns = (p->needs & KVSIFT_NEEDS_ATTENTION) != 0;
   if ((parts & BENCH_KEYS) != 0) {
-    MUST(p, i, kvsift_cuda_observe_keys(policy, layer, NULL, KVSIFT_CUDA_NEXT, 1, &keys, &values, gpu_stream()));
+    MUST(p, i, kvsift_cuda_observe_keys(policy, layer, NULL, KVSIFT_CUDA_NEXT, 1, &keys, &values, stream));
   }
-  if ((parts & BENCH_SELECT) != 0) MUST(p, i, kvsift_cuda_select_blocks(policy, layer, &query, NULL, gpu_stream()));
+  if ((parts & BENCH_SELECT) != 0) MUST(p, i, kvsift_cuda_select_blocks(policy, layer, &query, NULL, stream));
   if ((parts & BENCH_ATTEND) != 0) {
-    kvsift_observation o = {.struct_size = sizeof o, .block_stride = blocks_of(w), .block_max = p->block_max,
-                            .block_mass = p->block_mass, .log_sum_exp = p->log_sum_exp};
-    MUST(p, i, kvsift_cuda_attend(policy, layer, &query, &cache, w->out + heads, learns ? &o : NULL, gpu_stream()));
+    kvsift_observation o = {.struct_size = sizeof o, .block_stride = blocks_of(w), .block_max = p->block_max + own,
+                            .block_mass = p->block_mass + own, .log_sum_exp = p->log_sum_exp + (size_t)i * w->query_heads};
+    MUST(p, i, kvsift_cuda_attend(policy, layer, &query, &cache, w->out + heads, learns ? &o : NULL, stream));
   }
   if ((parts & BENCH_OBSERVE) != 0 && learns) {
     const kvsift_observation o = peaks(p, 0);
-    MUST(p, i, kvsift_cuda_observe_attention(policy, layer, NULL, &o, gpu_stream()));
+    MUST(p, i, kvsift_cuda_observe_attention(policy, layer, NULL, &o, stream));
   }
 }
 
+/* Sequences side by side in streams of their own, layer by layer. */
 static void put_step(bench_policies *p, uint32_t parts) {
   for (uint32_t layer = 0; layer < p->w->layers; ++layer) {
-    for (uint32_t i = 0; i < p->w->batch; ++i) put_layer(p, layer, i, parts);
+    for (uint32_t i = 1; i < p->w->batch && p->streams != NULL; ++i) gpu_follow(p->streams[i], gpu_stream());
+    for (uint32_t i = 0; i < p->w->batch; ++i) {
+      put_layer(p, layer, i, parts, i == 0 || p->streams == NULL ? gpu_stream() : p->streams[i]);
+    }
+    for (uint32_t i = 1; i < p->w->batch && p->streams != NULL; ++i) gpu_follow(gpu_stream(), p->streams[i]);
   }
   for (uint32_t i = 0; i < p->w->batch; ++i) MUST(p, i, kvsift_cuda_advance(p->list[i], 1, gpu_stream()));
 }

@@ -101,6 +101,14 @@ void *gpu_new_stream(void) {
   return stream;
 }
 
+void gpu_follow(void *stream, void *before) {
+  CUevent event = NULL;
+  CALL(cuEventCreate, &event, CU_EVENT_DISABLE_TIMING);
+  CALL(cuEventRecord, event, (CUstream)before);
+  CALL(cuStreamWaitEvent, (CUstream)stream, event, 0);
+  CALL(cuEventDestroy, event);
+}
+
 void gpu_free_stream(void *stream) { CALL(cuStreamDestroy, (CUstream)stream); }
 
 void gpu_begin_clock(void) {

@@ -30,6 +30,8 @@ void gpu_copy(void *to, const void *from, size_t bytes);  // within the device, 
 void *gpu_stream(void);  // the one that all of these use
 void *gpu_new_stream(void);
 void gpu_free_stream(void *stream);
+// What is put into `stream` from now on comes after what is in `before` now; can be captured.
+void gpu_follow(void *stream, void *before);
 
 // Two marks in the stream, and the milliseconds between them on the device; waits for the second.
 void gpu_begin_clock(void);

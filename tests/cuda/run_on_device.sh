@@ -74,7 +74,7 @@ build_all() {
     cd "$root/tests/cuda" || return 1
     local with=(-O2 -I"$root/include" -isystem "$cuda_home/include" gpu.c "$build/libkvsift.a" -ldl -lm -lpthread)
     cc -o "$bench/bench_device" bench_device.c bench_world.c "${with[@]}" || return 1
-    cc -o "$bench/bench_offload" bench_offload.c "${with[@]}" || return 1
+    cc -o "$bench/bench_offload" bench_offload.c bench_offload_steps.c "${with[@]}" || return 1
     cc -o "$bench/bench_compress" bench_compress.c "${with[@]}" || return 1
   else
     # shellcheck disable=SC2046
