@@ -27,7 +27,7 @@ __device__ inline std::uint32_t sum_of_lanes_before(std::uint32_t x) {
   return through - x;
 }
 
-struct DigitOfRank {
+struct alignas(16) DigitOfRank {  // read whole: nothing else may lie in its 16 bytes
   std::uint32_t digit, rank, count;  // rank among the `count` that have the digit
 };
 
