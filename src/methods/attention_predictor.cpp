@@ -136,6 +136,10 @@ void reset(const HeadState &head) {
 void observe(const HeadState &head, const Row &row) {
   const std::uint64_t end = history_of(head, 0).state->end;
   length_of(head, end) = row.tokens;
+  // The histories lie far apart: what each of them waits for comes at once.
+  for (std::uint32_t list = 0; list < head.settings().lists; ++list) {
+    predictor_ask(history_of(head, list), end, row.blocks);
+  }
   for (std::uint32_t list = 0; list < head.settings().lists; ++list) {
     predictor_append(history_of(head, list), row.peak + list * row.stride, row.blocks);
   }
