@@ -5,6 +5,8 @@
 // depends on nothing else, so that truncation and forks give what a straight run gives.
 #include "methods/attention_predictor.h"
 
+#include <cstring>
+
 #include "policy/snapshot.h"
 
 namespace kvsift {
@@ -192,11 +194,11 @@ std::uint32_t score(const HeadState &head, const QueryRows &, std::uint32_t bloc
   const std::uint32_t columns = all < blocks ? all : blocks;
   for (std::uint32_t list = 0; list < head.settings().lists; ++list) {
     const PredictorHistory h = history_of(head, list);
-    const float *predicted = scores_of(head, list);
+    const std::uint32_t known = columns < marks.columns ? columns : marks.columns;
+    std::memcpy(scores + list * stride, scores_of(head, list), known * sizeof(float));
     // Blocks opened since the prediction: what the newest row had there.
-    for (std::uint32_t j = 0; j < columns; ++j) {
-      scores[list * stride + j] =
-          j < marks.columns ? predicted[j] : predictor_share(h, predictor_rows(h) - 1, j);
+    for (std::uint32_t j = known; j < columns; ++j) {
+      scores[list * stride + j] = predictor_share(h, predictor_rows(h) - 1, j);
     }
   }
   return columns;

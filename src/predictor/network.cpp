@@ -135,6 +135,16 @@ void find_filled(const PredictorHistory &h, std::uint64_t begin, std::uint32_t r
   }
 }
 
+// Asks the second-level cache for s in the groups of `any`: its lines lie all over, and the first level has too few places
+// for what is on its way.
+void ask_for_filled(const PredictorHistory &h, std::uint32_t first, std::uint32_t count, const std::uint8_t *any) {
+  for (std::uint32_t g = 0; g < count; ++g) {
+    if (any[g] == 0) continue;
+    const float *group = h.s + std::uint64_t{first + g} * kLanes;
+    for (std::uint32_t r = 0; r < h.shape.rows; ++r, group += h.shape.columns) __builtin_prefetch(group, 0, 2);
+  }
+}
+
 // Means of the crop's columns: s is read where there is something in it.
 void mean_columns(const PredictorHistory &h, std::uint64_t begin, std::uint32_t rows, std::uint32_t right,
                   float *scores) {
@@ -147,6 +157,7 @@ void mean_columns(const PredictorHistory &h, std::uint64_t begin, std::uint32_t 
     const std::uint32_t count = least(last - first, kGroupsAtOnce);
     std::uint8_t any[kGroupsAtOnce];
     find_filled(h, begin, rows, right, first, count, any);
+    ask_for_filled(h, first, count, any);
     for (std::uint32_t g = 0, next = 0; g < count; g = next) {
       while (next < count && any[next] == any[g]) ++next;
       const std::uint32_t from = most((first + g) * kLanes, h.shape.left), to = least((first + next) * kLanes, right);
