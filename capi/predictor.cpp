@@ -48,10 +48,12 @@ kvsift_status kvsift_policy_config_predictor_fast(kvsift_policy_config *config) 
     return fail(config->error, KVSIFT_UNSUPPORTED, "config.method is ", config->method,
                 ": the profile is one of KVSIFT_METHOD_ATTENTION_PREDICTOR");
   }
-  config->grouping = KVSIFT_GROUP_MEAN;
+  config->grouping = KVSIFT_GROUP_QUERY_HEAD;
   config->calibration_period = 8;
   config->calibration_dense = 0;
   config->history_floor = 0.003f;
   config->history_type = KVSIFT_F16;
+  config->predictor_arithmetic = KVSIFT_I8;
+  config->predict_period = 3;
   return KVSIFT_OK;
 }

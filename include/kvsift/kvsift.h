@@ -292,8 +292,10 @@ kvsift_status kvsift_policy_config_init(kvsift_policy_config *config, kvsift_met
 /* Sets window, pool_kernel and pooling to a KVSIFT_SNAPKV_* profile. */
 kvsift_status kvsift_policy_config_snapkv(kvsift_policy_config *config, uint32_t profile);
 
-/* Sets the named profile `attention-predictor-fast`: the cheaper forms that pay, together. One choice per KV head by mean, a
- * floor of 0.003, history in 16 bits, every 8th step a calibration whose output stays sparse. */
+/* Sets the named profile `attention-predictor-fast`: the cheaper forms that pay, together. One choice per query head as
+ * published, a floor of 0.003, history in 16 bits, int8 second convolution, a prediction every 3rd step, every 8th step a
+ * calibration whose output stays sparse. Set `grouping` to KVSIFT_GROUP_MEAN afterwards for a choice per KV head: faster still,
+ * a quarter of the state with groups of four, and recovery as sharing a choice has it (tests/bench/RESULTS.md). */
 kvsift_status kvsift_policy_config_predictor_fast(kvsift_policy_config *config);
 
 /* Bytes and alignment of the arena that `config` needs: exact. Returns any status a bad config gets. */

@@ -27,6 +27,18 @@ struct Touched {
   }
 };
 
+// Where each token is a block.
+void observe_single(const Head &head, const Attended &result, const Chunk &chunk, const float *rows, const float *max) {
+  float logs[kChunk];
+  for (std::uint32_t g = 0; g < head.group; ++g) {
+    head.kernels->array.log(rows + g * kChunk, logs, chunk.size);
+    float *mass = result.block_mass + g * result.block_stride;
+    for (std::uint32_t r = 0, at = 0; r < chunk.runs; at += chunk.run[r++].count) {
+      head.kernels->array.shift(logs + at, max[g], mass + chunk.run[r].first, chunk.run[r].count);
+    }
+  }
+}
+
 }  // namespace
 
 void begin_observation(const Head &head, const Attended &result) {
@@ -57,6 +69,7 @@ void observe_logits(const Head &head, const Attended &result, const Chunk &chunk
 void observe_weights(const Head &head, const Attended &result, const Chunk &chunk,
                      const float *rows, const float *max) {
   if (result.block_mass == nullptr) return;
+  if (result.block_tokens == 1) return observe_single(head, result, chunk, rows, max);
   const Touched touched(chunk, result.block_tokens);
   float sums[kChunk];
   for (std::uint32_t g = 0; g < head.group; ++g) {
@@ -85,7 +98,7 @@ void finish_masses(const Head &head, const Attended &result, const float *log_su
       fill(mass, result.blocks, 0.0f);
       continue;
     }
-    for (std::uint32_t b = 0; b < result.blocks; ++b) mass[b] -= log_sums[g];
+    head.kernels->array.shift(mass, -log_sums[g], mass, result.blocks);
     head.kernels->array.exp(mass, mass, result.blocks);
   }
 }

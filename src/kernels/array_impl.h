@@ -26,27 +26,31 @@ float array_sum(const float *x, std::size_t n) {
   return reduce_add(s);
 }
 
-// Counts are whole numbers that a float holds exactly.
-template <class V>
-std::uint32_t count_above(const float *x, std::size_t n, float bound) {
+// Elements for which counts(x) is 1, not 0; it is 0 for `none`. Counts are whole numbers that a float holds exactly.
+template <class V, class F>
+std::uint32_t count_where(const float *x, std::size_t n, float none, F counts) {
   constexpr std::size_t kChains = 4;
-  const V least = V::broadcast(bound), one = V::broadcast(1.0f);
   V sum[kChains];
   for (V &s : sum) s = V::zero();
   std::size_t i = 0;
   for (; i + kChains * kLanes <= n; i += kChains * kLanes)
-    each<kChains>([&](std::uint32_t k) {
-      const V above = where_less(least, V::load(x + i + k * kLanes), one, V::zero());
-      sum[k] = add(sum[k], above);
-    });
-  for (; i + kLanes <= n; i += kLanes)
-    sum[0] = add(sum[0], where_less(least, V::load(x + i), one, V::zero()));
-  if (i < n) {
-    const V rest = load_filled<V>(x + i, n - i, -__builtin_inff());
-    sum[0] = add(sum[0], where_less(least, rest, one, V::zero()));
-  }
+    each<kChains>([&](std::uint32_t k) { sum[k] = add(sum[k], counts(V::load(x + i + k * kLanes))); });
+  for (; i + kLanes <= n; i += kLanes) sum[0] = add(sum[0], counts(V::load(x + i)));
+  if (i < n) sum[0] = add(sum[0], counts(load_filled<V>(x + i, n - i, none)));
   const V all = add(add(sum[0], sum[1]), add(sum[2], sum[3]));
   return static_cast<std::uint32_t>(reduce_add(all));
+}
+
+template <class V>
+std::uint32_t count_above(const float *x, std::size_t n, float bound) {
+  const V least = V::broadcast(bound), one = V::broadcast(1.0f);
+  return count_where<V>(x, n, -__builtin_inff(), [=](V u) { return where_less(least, u, one, V::zero()); });
+}
+
+template <class V>
+std::uint32_t count_below(const float *x, std::size_t n, float bound) {
+  const V most = V::broadcast(bound), one = V::broadcast(1.0f);
+  return count_where<V>(x, n, __builtin_inff(), [=](V u) { return where_less(u, most, one, V::zero()); });
 }
 
 // y = f(x), element by element.
@@ -55,6 +59,12 @@ void map_array(const float *x, float *y, std::size_t n, F f) {
   std::size_t i = 0;
   for (; i + kLanes <= n; i += kLanes) store(y + i, f(V::load(x + i), V::load(y + i)));
   if (i < n) store_part(y + i, f(load_part<V>(x + i, n - i), load_part<V>(y + i, n - i)), n - i);
+}
+
+template <class V>
+void array_shift(const float *x, float by, float *y, std::size_t n) {
+  const V v = V::broadcast(by);
+  map_array<V>(x, y, n, [=](V u, V) { return add(u, v); });
 }
 
 template <class V>
@@ -153,8 +163,9 @@ bool rows_finite(const Rows &rows, std::uint32_t count, std::uint32_t dim) {
 
 template <class V>
 constexpr ArrayKernels array_kernels = {
-    array_max<V>,     array_sum<V>,       count_above<V>, array_axpby<V>,   array_exp<V>,  array_log<V>,
-    array_to_half<V>, array_from_half<V>, array_to_int8<V>, widen_rows<V>, rows_finite<V>};
+    array_max<V>, array_sum<V>,     count_above<V>,     count_below<V>,   array_shift<V>, array_axpby<V>,
+    array_exp<V>, array_log<V>,     array_to_half<V>,   array_from_half<V>, array_to_int8<V>, widen_rows<V>,
+    rows_finite<V>};
 
 }  // namespace
 }  // namespace kvsift

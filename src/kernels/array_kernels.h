@@ -15,6 +15,10 @@ struct ArrayKernels {
   float (*sum)(const float *x, std::size_t n);
   // How many of x lie above the bound; n at most 2^24.
   std::uint32_t (*count_above)(const float *x, std::size_t n, float bound);
+  // Below it; NaN is not. n as above.
+  std::uint32_t (*count_below)(const float *x, std::size_t n, float bound);
+  // y = x + by; y may be x.
+  void (*shift)(const float *x, float by, float *y, std::size_t n);
   // y = a * y + b * x
   void (*axpby)(float a, float *y, float b, const float *x, std::size_t n);
   void (*exp)(const float *x, float *y, std::size_t n);

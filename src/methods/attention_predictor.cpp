@@ -5,6 +5,8 @@
 // depends on nothing else, so that truncation and forks give what a straight run gives.
 #include "methods/attention_predictor.h"
 
+#include <cstring>
+
 #include "policy/snapshot.h"
 
 namespace kvsift {
@@ -137,6 +139,10 @@ void reset(const HeadState &head) {
 void observe(const HeadState &head, const Row &row) {
   const std::uint64_t end = history_of(head, 0).state->end;
   length_of(head, end) = row.tokens;
+  // The histories lie far apart: what each of them waits for comes at once.
+  for (std::uint32_t list = 0; list < head.settings().lists; ++list) {
+    predictor_ask(history_of(head, list), end, row.blocks);
+  }
   for (std::uint32_t list = 0; list < head.settings().lists; ++list) {
     predictor_append(history_of(head, list), row.peak + list * row.stride, row.blocks);
   }
@@ -189,11 +195,11 @@ std::uint32_t score(const HeadState &head, const QueryRows &, std::uint32_t bloc
   const std::uint32_t columns = all < blocks ? all : blocks;
   for (std::uint32_t list = 0; list < head.settings().lists; ++list) {
     const PredictorHistory h = history_of(head, list);
-    const float *predicted = scores_of(head, list);
+    const std::uint32_t known = columns < marks.columns ? columns : marks.columns;
+    std::memcpy(scores + list * stride, scores_of(head, list), known * sizeof(float));
     // Blocks opened since the prediction: what the newest row had there.
-    for (std::uint32_t j = 0; j < columns; ++j) {
-      scores[list * stride + j] =
-          j < marks.columns ? predicted[j] : predictor_share(h, predictor_rows(h) - 1, j);
+    for (std::uint32_t j = known; j < columns; ++j) {
+      scores[list * stride + j] = predictor_share(h, predictor_rows(h) - 1, j);
     }
   }
   return columns;

@@ -19,7 +19,8 @@ struct Row {
   std::uint32_t blocks;
   bool full;              // everything was attended
   bool prompt;            // a prompt row, else a decode step's
-  const float *peak;      // [lists][stride] largest probability in the block; 0 where nothing was attended
+  const float *peak;      // [lists][stride] largest probability in the block; 0 where nothing was attended. Null, or not,
+                          // for methods that need masses: those learn from them
   const float *mass;      // [lists][stride] probability of the whole block; null where not asked for
   std::uint64_t stride;
 };

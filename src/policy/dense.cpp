@@ -24,6 +24,7 @@ Crossover crossover_of(const Config &c) {
     case KVSIFT_METHOD_UNIFORM: return {28, 8};
     case KVSIFT_METHOD_BALANCE: return {kMost, 0};
     case KVSIFT_METHOD_ATTENTION_PREDICTOR:
+      if (c.history_floor > 0 && c.predict_period > 1 && c.predictor_arithmetic == KVSIFT_I8) return {32, 12};
       if (c.history_floor > 0 || c.predict_period > 1) return {40, 48};
       return {kMost, 0};
     default: return {32, 16};

@@ -27,23 +27,23 @@ void count_recovery(const HeadState &head, std::uint32_t tokens, const float *ma
   }
 }
 
-void pass_on(const HeadState &head, const Scratch &room, std::uint32_t tokens, bool full, bool prompt,
-             bool has_mass) {
+// `peak`, which may be null, lies in the row room; `mass`, likewise, anywhere.
+void pass_on(const HeadState &head, const float *peak, const float *mass, std::uint64_t stride, std::uint32_t tokens,
+             bool full, bool prompt) {
   const Settings &s = head.settings();
   const Method &method = *method_of(s.c.method);
   const std::uint32_t blocks = blocks_of(tokens, s.c.block_tokens);
   if (s.c.grouping != KVSIFT_GROUP_QUERY_HEAD) {
-    reduce_rows(head, room.scores, room.stride, blocks, room.scores);
-    if (has_mass) reduce_rows(head, room.spare, room.stride, blocks, room.spare);
+    const Scratch room = head.scratch();
+    if (peak != nullptr) reduce_rows(head, peak, stride, blocks, room.scores);
+    if (mass != nullptr) reduce_rows(head, mass, stride, blocks, room.spare);
+    if (mass != nullptr) mass = room.spare;
   }
-  if (full && !prompt && has_mass) count_recovery(head, tokens, room.spare, room.stride);
+  if (full && !prompt && mass != nullptr) count_recovery(head, tokens, mass, stride);
   const bool first_of_chunk = prompt && head.unit->rows_seen <= head.policy->tokens;
   if (first_of_chunk && method.begin_chunk != nullptr) method.begin_chunk(head);
   if (!prompt) remember(head, tokens - 1);
-  if (method.observe != nullptr) {
-    method.observe(head, Row{tokens, blocks, full, prompt, room.scores, has_mass ? room.spare : nullptr,
-                             room.stride});
-  }
+  if (method.observe != nullptr) method.observe(head, Row{tokens, blocks, full, prompt, peak, mass, stride});
   head.unit->rows_seen = tokens;
 }
 
@@ -56,20 +56,23 @@ Scratch row_room(const HeadState &head) {
 
 void observe_pooled(const HeadState &head, const PooledRows &rows) {
   const Settings &s = head.settings();
-  const Kernels &k = head.k();
+  const ArrayKernels &k = head.k().array;
   const Scratch room = row_room(head);
   const std::uint32_t blocks = blocks_of(rows.tokens, s.c.block_tokens);
+  // Methods that learn from masses have no use for peaks.
+  if ((s.needs & KVSIFT_NEEDS_MASS) != 0) {
+    return pass_on(head, nullptr, rows.block_mass, rows.stride, rows.tokens, rows.full, rows.prompt);
+  }
   for (std::uint32_t g = 0; g < s.group; ++g) {
     float *peak = room.scores + g * room.stride;
-    const float *max = rows.block_max + g * rows.stride;
-    const float lse = rows.log_sum_exp[g];
-    for (std::uint32_t i = 0; i < blocks; ++i) peak[i] = max[i] - lse;
-    k.array.exp(peak, peak, blocks);
+    k.shift(rows.block_max + g * rows.stride, -rows.log_sum_exp[g], peak, blocks);
+    k.exp(peak, peak, blocks);
     if (rows.block_mass == nullptr) continue;
     float *mass = room.spare + g * room.stride;
     for (std::uint32_t i = 0; i < blocks; ++i) mass[i] = rows.block_mass[g * rows.stride + i];
   }
-  pass_on(head, room, rows.tokens, rows.full, rows.prompt, rows.block_mass != nullptr);
+  const float *mass = rows.block_mass == nullptr ? nullptr : room.spare;
+  pass_on(head, room.scores, mass, room.stride, rows.tokens, rows.full, rows.prompt);
 }
 
 void observe_rows(const HeadState &head, const float *rows, std::uint64_t stride, std::uint32_t tokens, bool full,
@@ -91,7 +94,7 @@ void observe_rows(const HeadState &head, const float *rows, std::uint64_t stride
       room.spare[g * room.stride + i] = mass;
     }
   }
-  pass_on(head, room, tokens, full, prompt, true);
+  pass_on(head, room.scores, room.spare, room.stride, tokens, full, prompt);
 }
 
 }  // namespace kvsift

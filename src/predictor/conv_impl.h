@@ -20,25 +20,17 @@ inline void round_middle(float *middle) {
 
 // First convolution of one row, at the columns of `wanted`; columns outside the crop are the second one's padding.
 template <class V>
-void convolve_middle(const ConvStrip &strip, std::uint32_t t, std::uint32_t row,
-                     std::uint64_t wanted, ConvTile *tile) {
-  const PredictorWeights &w = *strip.weights;
+void convolve_middle(const ConvStrip &strip, std::uint32_t t, std::uint32_t row, std::uint64_t wanted, ConvTile *tile) {
+  const std::uint64_t inside = inside_crop(strip, t), around = filled_around(*tile, row);
+  const V empty = max(V::load(strip.weights->bias1), V::zero());
   for (; wanted != 0; wanted &= wanted - 1) {
     const auto x = static_cast<std::uint32_t>(__builtin_ctzll(wanted));
     float *out = tile->middle[row][x];
-    if (t + x < strip.left + 1 || t + x > strip.right) {
+    if ((inside >> x & 1) == 0) {
       store(out, V::zero());
-      continue;
+    } else {
+      store(out, (around >> x & 1) == 0 ? empty : middle_at<V>(strip, *tile, row, x));
     }
-    V sum = V::load(w.bias1);
-    for (std::uint32_t dy = 0; dy < 3; ++dy) {
-      if (strip.rows[row + dy] == nullptr) continue;
-      for (std::uint32_t dx = 0; dx < 3; ++dx) {
-        sum = fma(V::load(w.conv1[3 * dy + dx]), V::broadcast(tile->shares[row + dy][x + dx]), sum);
-      }
-    }
-    const V middle = max(sum, V::zero());
-    store(out, strip.codes == nullptr ? middle : sub(middle, V::load(strip.codes->middle)));
     if (strip.rounded != nullptr) round_middle(out);
   }
 }
@@ -83,7 +75,7 @@ void flush(const PredictorWeights &w, const T *conv2, std::uint32_t dy_begin, st
   // Fewer columns at once take as long as kLeast do: the last one is repeated.
   while (batch->count % kLeast != 0) {
     const std::uint32_t last = batch->count - 1;
-    batch->add(batch->middle[last], batch->out[last], batch->side[last]);
+    batch->add(batch->middle[last], batch->out[last]);
   }
   for (; i < batch->count; i += kLeast) {
     convolve_deep<V, kLeast, V::kConvHalves>(w, conv2, batch->middle + i, dy_begin, dy_end, batch->out + i);
@@ -93,13 +85,38 @@ void flush(const PredictorWeights &w, const T *conv2, std::uint32_t dy_begin, st
 
 // The constants of one row's empty neighbourhoods, in all columns.
 inline void put_empty(const ConvStrip &strip, std::uint32_t t, std::uint32_t row, std::uint32_t width) {
-  const std::uint32_t rows = (strip.rows[row + 1] == nullptr ? 1u : 0u) |
-                             (strip.rows[row + 3] == nullptr ? 2u : 0u);
-  const float *empty = strip.empty->s[rows];
+  const float *empty = strip.empty->s[missing_rows(strip, row)];
   float *out = strip.out[row] + t;
   for (std::uint32_t x = 0; x < width; ++x) out[x] = empty[0];
   if (t == strip.left) out[0] = empty[1];
   if (t + width == strip.right) out[width - 1] = empty[2];
+}
+
+inline void mark_filled(const ConvStrip &strip, std::uint32_t t, std::uint32_t row, std::uint64_t active) {
+  for (; active != 0; active &= active - 1) {
+    strip.filled[row][(t + static_cast<std::uint32_t>(__builtin_ctzll(active))) / kLanes] = 1;
+  }
+}
+
+// The second convolution, where `active` says, of rows that lack the same neighbours at once.
+template <class V>
+void convolve_active(const ConvStrip &strip, std::uint32_t t, const std::uint64_t *active, const ConvTile &tile) {
+  ConvBatch batch;
+  batch.count = 0;
+  for (std::uint32_t r = 0; r < strip.count; ++r) {
+    for (std::uint64_t left = active[r]; left != 0; left &= left - 1) {
+      const auto x = static_cast<std::uint32_t>(__builtin_ctzll(left));
+      batch.add(tile.middle[r][x], strip.out[r] + t + x);
+    }
+    const std::uint32_t missing = missing_rows(strip, r);
+    if (r + 1 < strip.count && missing_rows(strip, r + 1) == missing) continue;
+    const std::uint32_t dy_begin = (missing & 1) != 0 ? 1 : 0, dy_end = (missing & 2) != 0 ? 2 : 3;
+    if (strip.rounded != nullptr) {
+      flush<V>(*strip.weights, strip.rounded->conv2[0][0], dy_begin, dy_end, &batch);
+    } else {
+      flush<V>(*strip.weights, strip.weights->conv2[0][0], dy_begin, dy_end, &batch);
+    }
+  }
 }
 
 template <class V>
@@ -115,32 +132,17 @@ std::uint64_t convolve_tile(const ConvStrip &strip, std::uint32_t t, ConvTile *t
     for (std::uint32_t i = r; i < r + 3; ++i) {
       if (strip.rows[i + 1] != nullptr) wanted[i] |= active[r] | active[r] << 1 | active[r] << 2;
     }
-  }
-  for (std::uint32_t i = 0; i < strip.count + 2; ++i) convolve_middle<V>(strip, t, i, wanted[i], tile);
-  ConvBatch batch;
-  batch.count = 0;
-  for (std::uint32_t r = 0; r < strip.count; ++r) {
     if (active[r] != bits_below(width)) put_empty(strip, t, r, width);
-    for (std::uint64_t left = active[r]; left != 0; left &= left - 1) {
-      const auto x = static_cast<std::uint32_t>(__builtin_ctzll(left));
-      const std::uint32_t side = t + x == strip.left ? 1 : t + x + 1 == strip.right ? 2 : 0;
-      batch.add(tile->middle[r][x], strip.out[r] + t + x, side);
-      strip.filled[r][(t + x) / kLanes] = 1;
-    }
+    mark_filled(strip, t, r, active[r]);
     computed += static_cast<std::uint64_t>(__builtin_popcountll(active[r]));
-    const bool above = strip.rows[r + 1] != nullptr, below = strip.rows[r + 3] != nullptr;
-    const bool next_differs = r + 1 == strip.count || above != (strip.rows[r + 2] != nullptr) ||
-                              below != (strip.rows[r + 4] != nullptr);
-    if (!next_differs) continue;
-    const std::uint32_t dy_begin = above ? 0 : 1, dy_end = below ? 3 : 2;
-    const PredictorWeights &w = *strip.weights;
-    if (strip.codes != nullptr) {
-      flush_codes<V>(w, *strip.codes, dy_begin, dy_end, &batch);
-    } else if (strip.rounded != nullptr) {
-      flush<V>(w, strip.rounded->conv2[0][0], dy_begin, dy_end, &batch);
-    } else {
-      flush<V>(w, w.conv2[0][0], dy_begin, dy_end, &batch);
-    }
+  }
+  if (computed == 0) return 0;
+  if (strip.codes == nullptr) {
+    for (std::uint32_t i = 0; i < strip.count + 2; ++i) convolve_middle<V>(strip, t, i, wanted[i], tile);
+    convolve_active<V>(strip, t, active, *tile);
+  } else {
+    for (std::uint32_t i = 0; i < strip.count + 2; ++i) find_beyond<V>(strip, t, i, wanted[i], tile);
+    for (std::uint32_t r = 0; r < strip.count; ++r) convolve_codes<V>(strip, t, r, active[r], *tile);
   }
   return computed;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/element.h"
+#include "kernels/load_part.h"
 #include "predictor/conv_kernels.h"
 
 namespace kvsift {
@@ -59,15 +60,17 @@ V stored_of(V x, const std::int8_t *) {
 
 template <class V, class T>
 void store_shares(const float *shares, std::uint32_t count, float floor, T *row) {
-  for (std::uint32_t j = 0; j < count; j += kLanes) {
-    const std::uint32_t n = count - j < kLanes ? count - j : kLanes;
-    float in[kLanes] = {};
-    T out[kLanes];
-    __builtin_memcpy(in, shares + j, n * sizeof(float));
-    const V x = V::load(in);
-    store(out, stored_of(where_less(x, V::broadcast(floor), V::zero(), x), row));
-    __builtin_memcpy(row + j, out, n * sizeof(T));
+  const V least = V::broadcast(floor);
+  std::uint32_t j = 0;
+  for (; j + kLanes <= count; j += kLanes) {
+    const V x = V::load(shares + j);
+    store(row + j, stored_of(where_less(x, least, V::zero(), x), row));
   }
+  if (j == count) return;
+  T out[kLanes];
+  const V x = load_part<V>(shares + j, count - j);
+  store(out, stored_of(where_less(x, least, V::zero(), x), row));
+  __builtin_memcpy(row + j, out, (count - j) * sizeof(T));
 }
 
 template <class V>

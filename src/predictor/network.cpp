@@ -29,11 +29,24 @@ std::uint64_t window_begin(const PredictorHistory &h) {
   return most(begin, state.oldest);
 }
 
-void zero_columns(const PredictorHistory &h, std::uint32_t begin, std::uint32_t end) {
-  const std::uint32_t bytes = share_bytes(h.shape.form);
-  const int zero = h.shape.form == HistoryForm::kRoot8 ? -128 : 0;
+template <class T>
+void put_columns(const PredictorHistory &h, std::uint32_t begin, std::uint32_t end, T zero) {
   for (std::uint32_t slot = 0; slot < h.shape.slots; ++slot) {
-    std::memset(row_at(h, slot) + std::uint64_t{begin} * bytes, zero, std::uint64_t{end - begin} * bytes);
+    T *row = reinterpret_cast<T *>(row_at(h, slot));
+    // A decode step opens one column at most: a call for each row's would cost more than the rest.
+    if (end - begin == 1) {
+      row[begin] = zero;
+    } else {
+      std::memset(row + begin, static_cast<int>(zero), (end - begin) * sizeof(T));
+    }
+  }
+}
+
+void zero_columns(const PredictorHistory &h, std::uint32_t begin, std::uint32_t end) {
+  switch (h.shape.form) {
+    case HistoryForm::kRoot8: return put_columns<std::int8_t>(h, begin, end, -128);
+    case HistoryForm::kHalf: return put_columns<std::uint16_t>(h, begin, end, 0);
+    case HistoryForm::kFloat: return put_columns<float>(h, begin, end, 0.0f);
   }
 }
 
@@ -123,6 +136,16 @@ void find_filled(const PredictorHistory &h, std::uint64_t begin, std::uint32_t r
   }
 }
 
+// Asks the second-level cache for s in the groups of `any`: its lines lie all over, and the first level has too few places
+// for what is on its way.
+void ask_for_filled(const PredictorHistory &h, std::uint32_t first, std::uint32_t count, const std::uint8_t *any) {
+  for (std::uint32_t g = 0; g < count; ++g) {
+    if (any[g] == 0) continue;
+    const float *group = h.s + std::uint64_t{first + g} * kLanes;
+    for (std::uint32_t r = 0; r < h.shape.rows; ++r, group += h.shape.columns) __builtin_prefetch(group, 0, 2);
+  }
+}
+
 // Means of the crop's columns: s is read where there is something in it.
 void mean_columns(const PredictorHistory &h, std::uint64_t begin, std::uint32_t rows, std::uint32_t right,
                   float *scores) {
@@ -135,6 +158,7 @@ void mean_columns(const PredictorHistory &h, std::uint64_t begin, std::uint32_t 
     const std::uint32_t count = least(last - first, kGroupsAtOnce);
     std::uint8_t any[kGroupsAtOnce];
     find_filled(h, begin, rows, right, first, count, any);
+    ask_for_filled(h, first, count, any);
     for (std::uint32_t g = 0, next = 0; g < count; g = next) {
       while (next < count && any[next] == any[g]) ++next;
       const std::uint32_t from = most((first + g) * kLanes, h.shape.left), to = least((first + next) * kLanes, right);
@@ -201,6 +225,14 @@ ConvStripKernel *conv_strip_for(Level level, bool int8, bool multiplies_int8) {
 void predictor_reset(const PredictorHistory &h) {
   *h.state = PredictorState{};
   find_empty(h);
+}
+
+void predictor_ask(const PredictorHistory &h, std::uint64_t row, std::uint32_t columns) {
+  constexpr std::uint64_t kLine = 64;
+  const char *shares = row_at(h, row);
+  const std::uint64_t bytes = std::uint64_t{columns} * share_bytes(h.shape.form);
+  __builtin_prefetch(h.state, 1);
+  for (std::uint64_t at = 0; at < bytes; at += kLine) __builtin_prefetch(shares + at, 1);
 }
 
 void predictor_append(const PredictorHistory &h, const float *shares, std::uint32_t columns) {

@@ -60,6 +60,9 @@ void predictor_reset(const PredictorHistory &h);
 // Appends the pooled row of a query whose cache had `columns` blocks (not fewer than the rows before).
 void predictor_append(const PredictorHistory &h, const float *shares, std::uint32_t columns);
 
+// Asks memory for what the next append writes.
+void predictor_ask(const PredictorHistory &h, std::uint64_t row, std::uint32_t columns);
+
 // Takes back the last `rows` rows; the cache is left with `columns` blocks.
 void predictor_truncate(const PredictorHistory &h, std::uint32_t rows, std::uint32_t columns);
 

@@ -46,7 +46,7 @@ constexpr PredictorWeights pack_weights(const float *p) {
 struct alignas(64) PredictorCodes {
   std::int8_t conv2[kTaps][kMiddle / 4][kDeep][4];  // four middle channels of a deep one side by side
   float scale[kDeep];
-  std::int32_t sum[3][kDeep];   // of each kernel row's codes
+  std::int32_t sum[kTaps][kDeep];  // of each tap's codes
   float middle[kMiddle];        // of an empty history
   float base[4][3][kDeep];      // as EmptyScores: by missing rows, by side of the crop
 };
@@ -89,7 +89,7 @@ constexpr PredictorCodes code_weights(const PredictorWeights &w) {
       for (std::uint32_t c = 0; c < kMiddle; ++c) {
         const std::int8_t code = round_code(w.conv2[t][c][o] / most * 127);
         codes.conv2[t][c / 4][o][c % 4] = code;
-        codes.sum[t / 3][o] += code;
+        codes.sum[t][o] += code;
       }
     }
     code_base(w, o, &codes);

@@ -60,8 +60,8 @@ static const variant kVariants[] = {
     {"page-stats + moments, per query head", KVSIFT_METHOD_PAGE_STATS, 1, 0, KVSIFT_F16, 0, 0},
     {"attention-predictor, per KV head", KVSIFT_METHOD_ATTENTION_PREDICTOR, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 0, 0},
     {"attention-predictor, per query head", KVSIFT_METHOD_ATTENTION_PREDICTOR, 0, 0, KVSIFT_F16, 0, 0},
-    {"attention-predictor-fast", KVSIFT_METHOD_ATTENTION_PREDICTOR, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 1, 0},
-    {"attention-predictor-fast, per query head", KVSIFT_METHOD_ATTENTION_PREDICTOR, 0, 0, KVSIFT_F16, 1, 0},
+    {"attention-predictor-fast, per KV head", KVSIFT_METHOD_ATTENTION_PREDICTOR, 0, KVSIFT_GROUP_MEAN, KVSIFT_F16, 1, 0},
+    {"attention-predictor-fast", KVSIFT_METHOD_ATTENTION_PREDICTOR, 0, 0, KVSIFT_F16, 1, 0},
 };
 
 typedef struct timing {

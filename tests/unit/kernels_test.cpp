@@ -206,11 +206,32 @@ void test_exp_log_edges(void **) {
   if (for_levels(check) == 0) print_message("SKIP: this machine has no level besides scalar\n");
 }
 
+void test_counts(void **) {
+  const auto check = [&](const Kernels &k, const char *) {
+    for (std::uint32_t n = 0; n < 200; n += 1 + n / 7) {
+      Buffer<float> x(n), shifted(n);
+      std::uint32_t above = 0, below = 0;
+      for (std::uint32_t i = 0; i < n; ++i) {
+        x.data[i] = i % 5 == 0 ? NAN : i % 7 == 0 ? -INFINITY : static_cast<float>(i * 37 % 11);
+        above += x.data[i] > 4.0f;
+        below += x.data[i] < 4.0f;
+      }
+      assert_int_equal(k.array.count_above(x.data, n, 4.0f), above);
+      assert_int_equal(k.array.count_below(x.data, n, 4.0f), below);
+      for (std::uint32_t i = 0; i < n; ++i) x.data[i] = static_cast<float>(i) / 3;
+      k.array.shift(x.data, -0.1f, shifted.data, n);
+      for (std::uint32_t i = 0; i < n; ++i) assert_true(shifted.data[i] == x.data[i] - 0.1f);
+    }
+  };
+  check(reference(), "scalar");
+  if (for_levels(check) == 0) print_message("SKIP: this machine has no level besides scalar\n");
+}
+
 }  // namespace
 
 int main() {
   const CMUnitTest tests[] = {cmocka_unit_test(test_rows_kernels), cmocka_unit_test(test_softmax),
                               cmocka_unit_test(test_blocks), cmocka_unit_test(test_exp_log),
-                              cmocka_unit_test(test_exp_log_edges)};
+                              cmocka_unit_test(test_exp_log_edges), cmocka_unit_test(test_counts)};
   return cmocka_run_group_tests(tests, nullptr, nullptr);
 }

@@ -228,11 +228,25 @@ static void test_snapshots_know_their_weights(void **state) {
   assert_int_equal(kvsift_snapshot_load(changed, image, written), KVSIFT_OK);
 }
 
+/* The profile is one choice per query head, whatever was set before, and nothing that its documentation does not name. */
+static void test_fast_profile(void **state) {
+  (void)state;
+  kvsift_policy_config plain = {.struct_size = sizeof plain}, fast = {.struct_size = sizeof fast};
+  assert_int_equal(kvsift_policy_config_init(&plain, KVSIFT_METHOD_ATTENTION_PREDICTOR), KVSIFT_OK);
+  assert_int_equal(kvsift_policy_config_init(&fast, KVSIFT_METHOD_ATTENTION_PREDICTOR), KVSIFT_OK);
+  fast.grouping = KVSIFT_GROUP_MAX;
+  assert_int_equal(kvsift_policy_config_predictor_fast(&fast), KVSIFT_OK);
+  plain.grouping = KVSIFT_GROUP_QUERY_HEAD, plain.calibration_period = 8, plain.calibration_dense = 0;
+  plain.history_floor = 0.003f, plain.history_type = KVSIFT_F16, plain.predictor_arithmetic = KVSIFT_I8;
+  plain.predict_period = 3;
+  assert_memory_equal(&plain, &fast, sizeof plain);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_bits),  cmocka_unit_test(test_empty),      cmocka_unit_test(test_forms),
       cmocka_unit_test(test_load),  cmocka_unit_test(test_load_arena),
-      cmocka_unit_test(test_snapshots_know_their_weights),
+      cmocka_unit_test(test_snapshots_know_their_weights), cmocka_unit_test(test_fast_profile),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
