@@ -65,7 +65,7 @@ def weight_of(inside, target, blocks) -> jnp.ndarray:
     ranked = -jnp.sort(-mass, axis=2)
     best = jnp.sum(jnp.where(jnp.arange(mass.shape[2]) < blocks[:, None, None], ranked, 0), axis=2)
     blind = jnp.sum(mass, axis=2) * (blocks / jnp.sum(inside, axis=1))[:, None]
-    return 0.6 * (jnp.mean(best - blind, axis=1) + 0.03) ** -0.5
+    return 0.6 * (jnp.mean(best - blind, axis=1) + 0.03) ** -0.25
 
 
 def lost_mass(scores, inside, target, blocks) -> jnp.ndarray:

@@ -185,9 +185,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shares", type=int, nargs="*", default=list(SHARES),
                         help="budgets of the comparison: 1/N of the context")
     parser.add_argument("--table", type=Path, help="also write the weights as C literals here")
-    parser.add_argument("--steps", type=int, default=1700)
-    parser.add_argument("--turns", type=int, default=17, help="roll-outs between fits (recovery)")
-    parser.add_argument("--streams", type=int, default=48, help="streams a turn plays")
+    parser.add_argument("--steps", type=int, default=3200)
+    parser.add_argument("--turns", type=int, default=16, help="roll-outs between fits (recovery)")
+    parser.add_argument("--streams", type=int, default=60, help="streams a turn plays")
     parser.add_argument("--batch", type=int, default=12, help=f"stretches of {STRETCH} steps")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--block", type=int, default=16)

@@ -12,7 +12,7 @@ import numpy as np
 from rollout import Dump
 
 KINDS = ("plain", "temper", "product", "mean")
-ODDS = (0.4, 0.2, 0.25, 0.15)
+ODDS = (0.5, 0.15, 0.2, 0.15)
 TEMPERS = (0.3, 1.4)  # least and greatest power of a row's weights
 SMALLEST = 1e-7  # what float16 cannot hold counts as this
 KEPT = 16  # first tokens, which a cut leaves: models put their sinks there
@@ -50,4 +50,5 @@ def vary(dump: Dump, streams: np.ndarray, among: np.ndarray, tokens: int,
         rows = share * rows + (1 - share) * dump.take(partners(dump, streams, among, rng))
     dropped = rows.shape[2] - tokens
     rows = cut(rows * seen, tokens) if dropped else rows * seen
-    return rows / rows.sum(axis=2, keepdims=True), dump.first_length - dropped
+    total = rows.sum(axis=2, keepdims=True)  # nothing, where a cut took all that float16 held
+    return rows / np.maximum(total, 1e-9), dump.first_length - dropped
