@@ -5,7 +5,7 @@ causal softmax rows of consecutive queries; a stream is one query head of one la
 text. `meta.json` holds "first_length" (tokens that row 0 sees; row r sees r more), "model" and
 "streams", a list of {"text", "layer", "head"} in order. Entries beyond what a row sees are zero.
 
-Rows come from a checkpoint of train_model.py reading text and task prompts, from a folder of
+Rows come from a GGUF file of export_gguf.py reading text and task prompts, from a folder of
 layerNN_q.npy [queries][heads][dim] and layerNN_k.npy [tokens][kv heads][dim] (the last queries
 of a text, rotated already), or from a Hugging Face model.
 """
@@ -53,22 +53,18 @@ def trace_rows(folder: Path) -> tuple[list[np.ndarray], list[dict]]:
     return rows, streams
 
 
-def checkpoint_rows(args: argparse.Namespace) -> tuple[list[np.ndarray], list[dict]]:
+def gguf_rows(args: argparse.Namespace) -> tuple[list[np.ndarray], list[dict]]:
     import jax.numpy as jnp
-    import sentencepiece
 
     import corpus
     import model
+    from import_gguf import read_model
     from tasks import TaskMaker
-    from train_model import load_checkpoint
 
-    saved = load_checkpoint(args.checkpoint)
-    config = model.Config(**saved["config"])
-    tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(args.tokenizer))
+    config, params, tokenizer = read_model(args.gguf)
     train, valid, _ = corpus.load(args.text, tokenizer)
     maker = TaskMaker(tokenizer.encode, tokenizer.bos_id(), valid if args.held_out else train)
     rng = np.random.default_rng([args.seed, args.held_out])
-    params = {n: jnp.asarray(p) for n, p in saved["params"].items()}
     rows, streams = [], []
     for text in range(args.texts):
         if text % 3 == 2:
@@ -146,11 +142,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("output", type=Path, help="folder to write rows.npy and meta.json to")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--checkpoint", type=Path, help="checkpoint of train_model.py")
+    source.add_argument("--gguf", type=Path, help="file of export_gguf.py")
     source.add_argument("--traces", type=Path, help="folder of layerNN_q.npy and layerNN_k.npy")
     source.add_argument("--hugging-face", help="name or folder of a causal language model")
     parser.add_argument("--text", type=Path, help="folder of .txt files (not for --traces)")
-    parser.add_argument("--tokenizer", type=Path, help="SentencePiece model (for --checkpoint)")
     parser.add_argument("--texts", type=int, default=12)
     parser.add_argument("--length", type=int, default=2048, help="tokens of each text")
     parser.add_argument("--rows", type=int, default=192, help="last queries to keep")
@@ -160,21 +155,19 @@ def main() -> None:
     args = parser.parse_args()
     if not args.traces and not args.text:
         parser.error("--text is needed")
-    if args.checkpoint and not args.tokenizer:
-        parser.error("--checkpoint needs --tokenizer")
     if not 0 < args.rows <= args.length:
         parser.error(f"--rows is {args.rows}, not in 1 .. --length")
     if args.traces:
         rows, streams = trace_rows(args.traces)
-    elif args.checkpoint:
-        rows, streams = checkpoint_rows(args)
+    elif args.gguf:
+        rows, streams = gguf_rows(args)
     else:
         rows, streams = hugging_face_rows(args)
     table = np.stack(rows)
     args.output.mkdir(parents=True, exist_ok=True)
     np.save(args.output / "rows.npy", table)
     meta = {"first_length": table.shape[2] - table.shape[1] + 1,
-            "model": str(args.checkpoint or args.traces or args.hugging_face),
+            "model": str(args.gguf or args.traces or args.hugging_face),
             "streams": streams}
     (args.output / "meta.json").write_text(json.dumps(meta))
     print(f"{args.output}: {table.shape} rows")

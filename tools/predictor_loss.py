@@ -46,18 +46,30 @@ def soft_edge(scores, mask, spread, blocks) -> jnp.ndarray:
 
 
 def recovery_loss(params: dict, rows, inside, target, blocks) -> jnp.ndarray:
-    return lost_mass(net.stretch_scores(params, rows, inside), inside, target, blocks)
+    lost = lost_mass(net.stretch_scores(params, rows, inside), inside, target, blocks)
+    return jnp.mean(lost * weight_of(inside, target, blocks))
 
 
 def ema_loss(rows, inside, target, blocks) -> jnp.ndarray:
     """What EMA loses on the same rows, to hold a loss against."""
     weights, steps = ema_weights(0.7), target.shape[1]
     windows = np.stack([np.pad(weights, (i, steps - 1 - i)) for i in range(steps)])
-    return lost_mass(jnp.einsum("tr,brc->btc", windows, rows), inside, target, blocks)
+    lost = lost_mass(jnp.einsum("tr,brc->btc", windows, rows), inside, target, blocks)
+    return jnp.mean(lost * weight_of(inside, target, blocks))
+
+
+def weight_of(inside, target, blocks) -> jnp.ndarray:
+    """What a stretch counts [batch]: more where a good choice gains little over a blind one, as in
+    heads that look everywhere, or those would not be learned. About one for a usual head."""
+    mass = jnp.where(inside[:, None], target, 0)
+    ranked = -jnp.sort(-mass, axis=2)
+    best = jnp.sum(jnp.where(jnp.arange(mass.shape[2]) < blocks[:, None, None], ranked, 0), axis=2)
+    blind = jnp.sum(mass, axis=2) * (blocks / jnp.sum(inside, axis=1))[:, None]
+    return 0.6 * (jnp.mean(best - blind, axis=1) + 0.03) ** -0.25
 
 
 def lost_mass(scores, inside, target, blocks) -> jnp.ndarray:
-    """Mass of the crop that a choice of `blocks` columns loses, its edge made soft.
+    """Mass of the crop that a choice of `blocks` columns loses [batch], its edge made soft.
 
     A column is kept with a probability that rises with its score's distance from the edge, in
     units of the spread of the scores about the edge; so the loss does not depend on their scale.
@@ -76,4 +88,4 @@ def lost_mass(scores, inside, target, blocks) -> jnp.ndarray:
     spread = SOFTNESS * (mean_of(blocks // 2, blocks) - mean_of(blocks, 2 * blocks)) + 1e-6
     edge = soft_edge(scores, mask, spread, blocks)
     kept = jax.nn.sigmoid((scores - edge) / spread) * mask
-    return jnp.mean(jnp.sum((1 - kept) * target * mask, axis=2))
+    return jnp.mean(jnp.sum((1 - kept) * target * mask, axis=2), axis=1)

@@ -28,7 +28,7 @@ class Setting:
 
 
 class Dump:
-    """Rows of many streams; `temper` flattens them as a higher softmax temperature would."""
+    """Rows of many streams."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -45,10 +45,8 @@ class Dump:
             raise SystemExit(f"{folder}/rows.npy: cut short; {self.rows.shape[2]} tokens, expected "
                              f"{self.first_length + self.rows.shape[1] - 1}")
 
-    def take(self, chosen: np.ndarray, temper: float = 1.0) -> np.ndarray:
+    def take(self, chosen: np.ndarray) -> np.ndarray:
         rows = np.asarray(self.rows[chosen], np.float32)
-        if temper != 1.0:
-            rows = np.where(rows > 0, rows, 0) ** temper
         return rows / np.maximum(rows.sum(axis=2, keepdims=True), 1e-9)
 
 
@@ -71,6 +69,10 @@ def choose(scores: np.ndarray, inside: np.ndarray, count: int) -> np.ndarray:
     kept = np.zeros(scores.shape, dtype=bool)
     np.put_along_axis(kept, ranked[:, :count], True, axis=1)
     return kept & inside
+
+
+def budget_of(tokens: int, share: int, setting: Setting) -> int:
+    return tokens // share // setting.block * setting.block
 
 
 class Rollout:

@@ -4,8 +4,9 @@ Recipe "mse" is the published one: mean squared error against the next pooled ro
 of full rows, from a random start. Recipe "recovery" is ours: the loss is the mass that a choice
 by the scores would lose, with the edge of the choice made soft, so that the order of columns near
 it is what is learned; the histories are those of a run: sparse between calibrations, with and
-without a floor, under choices of EMA at first and then of the network itself; the start is a set
-of features that already weigh the newest rows.
+without a floor, under choices of EMA at first and then of the network itself, of the heads there
+are and of mixtures of them (vary_rows.py); the start is a set of features that already weigh the
+newest rows.
 """
 
 from __future__ import annotations
@@ -26,18 +27,20 @@ import numpy as np
 import predictor_net as net
 from convert_predictor import c_source, read_weights
 from predictor_loss import ema_loss, mse_loss, recovery_loss
-from rollout import Dump, NetworkScore, Rollout, Setting, ema, last_step, oracle, pool
+from predictor_compare import compare
+from rollout import Dump, NetworkScore, Rollout, Setting, budget_of, ema, pool
+from vary_rows import vary
 
-EMA_DECAYS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 SHARES = (16, 8, 4)
 # What histories come from, drawn for each group of streams.
-TEMPERS = (1.0, 1.0, 1.0, 0.6)
+SIZES = ((1, 1), (1, 1), (1, 1), (1, 2), (2, 1), (2, 0.5))  # share of the tokens, of the block
 FLOORS = (0.0, 0.003, 0.0, 0.003, 0.001)
 SINKS = (16, 4)
 LOCALS = (32, 16, 64)
 CALIBRATIONS = (5, 5, 8, 5, 5, 3)
 STRETCH = 32  # steps that are trained on together
 REMEMBERED = 4  # turns whose histories are trained on
+GROUPS = 12  # of streams that a turn plays
 
 
 class Stretch(NamedTuple):
@@ -48,10 +51,10 @@ class Stretch(NamedTuple):
     blocks: int  # to be chosen
 
 
-def roll_out(dump: Dump, streams: np.ndarray, setting: Setting, share: int, temper: float,
-             score: Callable, dense: bool, reduce: Callable, shift: int) -> list[Stretch]:
-    rows = dump.take(streams, temper)
-    run = Rollout(rows, dump.first_length, setting, budget_of(dump, share, setting), dense)
+def roll_out(rows: np.ndarray, first_length: int, setting: Setting, share: int, score: Callable,
+             dense: bool, reduce: Callable, shift: int) -> list[Stretch]:
+    budget = budget_of(rows.shape[2], share, setting)
+    run = Rollout(rows, first_length, setting, budget, dense)
     run.run(score)
     record = run.record.astype(np.float16)
     target = pool(rows[:, net.HISTORY:], setting.block, reduce).astype(np.float16)
@@ -77,7 +80,10 @@ def batches(stretches: list[Stretch], size: int, rng: np.random.Generator):
 
 @partial(jax.jit, static_argnames="loss")
 def adam(loss: Callable, params: dict, first: dict, second: dict, t, rate, data: tuple):
-    value, grads = jax.value_and_grad(loss)(params, *data)
+    # One stretch after the other, because one fits into a core's cache.
+    values, grads = jax.lax.map(
+        lambda one: jax.value_and_grad(loss)(params, *(x[None] for x in one)), data)
+    value, grads = jnp.mean(values), jax.tree.map(partial(jnp.mean, axis=0), grads)
     norm = jnp.sqrt(sum(jnp.sum(g * g) for g in grads.values()))
     grads = jax.tree.map(lambda g: g / jnp.maximum(1.0, norm), grads)
     first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, grads)
@@ -109,40 +115,42 @@ def fit(params: dict, loss: Callable, stretches: list[Stretch], steps: int, rate
     return mean
 
 
-def budget_of(dump: Dump, share: int, setting: Setting) -> int:
-    tokens = dump.first_length + dump.rows.shape[1]
-    return tokens // share // setting.block * setting.block
-
-
 def trained_on(dump: Dump) -> np.ndarray:
     return np.array([i for i, s in enumerate(dump.streams) if not is_held_out(dump, s)])
 
 
 def is_held_out(dump: Dump, stream: dict) -> bool:
-    """Training leaves the odd heads of the last layer out."""
-    return stream["layer"] == max(s["layer"] for s in dump.streams) and stream["head"] % 2 == 1
+    """Training leaves one head of every layer out, another one in each of four layers that follow
+    each other, and the odd heads of the last layer."""
+    last = max(s["layer"] for s in dump.streams)
+    return stream["head"] % 4 == stream["layer"] % 4 or \
+        stream["layer"] == last and stream["head"] % 2 == 1
 
 
 def train_mse(args: argparse.Namespace, dumps: list[Dump], setting: Setting) -> dict:
     stretches = []
     for dump in dumps:
-        stretches += roll_out(dump, trained_on(dump), setting, 8, 1.0, ema(0.9), True, np.max, 0)
+        stretches += roll_out(dump.take(trained_on(dump)), dump.first_length, setting, 8, ema(0.9),
+                              True, np.max, 0)
     return fit(net.init_random(args.seed), mse_loss, stretches, args.steps, args.rate, args.batch,
                args.seed)
 
 
 def play(args: argparse.Namespace, dumps: list[Dump], setting: Setting, score: Callable,
          rng: np.random.Generator) -> list[Stretch]:
-    """Some streams of every dump, each group of them in a setting of its own."""
+    """Some streams of every dump, each group of them varied and in a setting of its own."""
     stretches: list[Stretch] = []
     for dump in dumps:
-        some = rng.permutation(trained_on(dump))[:max(6, args.streams // len(dumps))]
-        for i, group in enumerate(np.array_split(some, 6)):
-            varied = replace(setting, floor=rng.choice(FLOORS), sink=rng.choice(SINKS),
-                             local=rng.choice(LOCALS), calibration=rng.choice(CALIBRATIONS))
-            stretches += roll_out(dump, group, varied, SHARES[i % len(SHARES)],
-                                  rng.choice(TEMPERS), score, False, np.sum,
-                                  int(rng.integers(STRETCH)))
+        trained = trained_on(dump)
+        some = rng.permutation(trained)[:max(GROUPS, args.streams // len(dumps))]
+        for i, group in enumerate(np.array_split(some, GROUPS)):
+            divisor, factor = SIZES[rng.integers(len(SIZES))]
+            varied = replace(setting, block=int(setting.block * factor), floor=rng.choice(FLOORS),
+                             sink=rng.choice(SINKS), local=rng.choice(LOCALS),
+                             calibration=rng.choice(CALIBRATIONS))
+            rows, first_length = vary(dump, group, trained, dump.rows.shape[2] // divisor, rng)
+            stretches += roll_out(rows, first_length, varied, SHARES[i % len(SHARES)], score, False,
+                                  np.sum, int(rng.integers(STRETCH)))
     return stretches
 
 
@@ -164,41 +172,6 @@ def train_recovery(args: argparse.Namespace, dumps: list[Dump], setting: Setting
     return params
 
 
-def compare(dump: Dump, chosen: np.ndarray, setting: Setting, shares: list[int],
-            networks: dict[str, dict]) -> dict[str, dict]:
-    """Recovery per stream, by method and budget; prints mean and worst decile."""
-    methods: dict[str, Callable] = {"oracle": oracle, "last step": last_step}
-    methods.update({f"EMA {d}": ema(d) for d in EMA_DECAYS})
-    rows = dump.take(chosen)
-    table: dict[str, dict] = {}
-    for name in [*methods, *networks]:
-        table[name] = {}
-        for share in shares:
-            score = methods.get(name) or NetworkScore(networks[name])
-            budget = budget_of(dump, share, setting)
-            recovered = Rollout(rows, dump.first_length, setting, budget).run(score)
-            table[name][f"1/{share}"] = {
-                "mean": float(recovered.mean()),
-                "worst decile": float(np.quantile(recovered, 0.1)),
-                "streams": [round(float(r), 5) for r in recovered.mean(axis=0)]}
-        print(f"  {name}: " + "  ".join(f"{k} {v['mean']:.4f}/{v['worst decile']:.4f}"
-                                        for k, v in table[name].items()), flush=True)
-    for name in networks:
-        print_lead(table, name)
-    return table
-
-
-def print_lead(table: dict[str, dict], name: str) -> None:
-    """How far a network is ahead of the EMA whose decay is best in hindsight, stream by stream."""
-    parts = []
-    for share, entry in table[name].items():
-        best = max((n for n in table if n.startswith("EMA")), key=lambda n: table[n][share]["mean"])
-        lead = np.array(entry["streams"]) - np.array(table[best][share]["streams"])
-        half = 1.96 * lead.std(ddof=1) / len(lead) ** 0.5 if len(lead) > 1 else float("nan")
-        parts.append(f"{share} {lead.mean():+.4f} +- {half:.4f}")
-    print(f"  {name} minus the best EMA: " + "  ".join(parts), flush=True)
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("output", type=Path, help="folder for the six .npy files")
@@ -212,9 +185,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shares", type=int, nargs="*", default=list(SHARES),
                         help="budgets of the comparison: 1/N of the context")
     parser.add_argument("--table", type=Path, help="also write the weights as C literals here")
-    parser.add_argument("--steps", type=int, default=1700)
-    parser.add_argument("--turns", type=int, default=17, help="roll-outs between fits (recovery)")
-    parser.add_argument("--streams", type=int, default=48, help="streams a turn plays")
+    parser.add_argument("--steps", type=int, default=3200)
+    parser.add_argument("--turns", type=int, default=16, help="roll-outs between fits (recovery)")
+    parser.add_argument("--streams", type=int, default=60, help="streams a turn plays")
     parser.add_argument("--batch", type=int, default=12, help=f"stretches of {STRETCH} steps")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--block", type=int, default=16)
@@ -223,8 +196,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--calibration", type=int, default=5)
     parser.add_argument("--floor", type=float, default=0.0)
     parser.add_argument("--every", type=int, default=1, help="compare on one stream in so many")
-    parser.add_argument("--held-out-heads", action="store_true",
-                        help="compare on the streams that training leaves out only")
+    parser.add_argument("--heads", choices=("all", "trained", "held-out"), default="all",
+                        help="compare on these heads")
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args()
 
@@ -243,8 +216,8 @@ def main() -> None:
     results = {}
     for folder in args.compare:
         dump = Dump(folder)
-        chosen = np.array([i for i, s in enumerate(dump.streams)
-                           if not args.held_out_heads or is_held_out(dump, s)])[::args.every]
+        chosen = np.array([i for i, s in enumerate(dump.streams) if args.heads == "all" or
+                           is_held_out(dump, s) == (args.heads == "held-out")])[::args.every]
         print(f"{folder}: {len(chosen)} streams", flush=True)
         results[str(folder)] = compare(dump, chosen, setting, args.shares, networks)
     if results:
