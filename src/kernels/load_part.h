@@ -88,7 +88,7 @@ inline void ask_for(const Ahead &ahead, std::uint32_t i, std::size_t from, std::
   const std::uint8_t *row = ahead.rows.data + i * ahead.rows.stride;
   for (std::size_t byte = (from + kLineBytes - 1) / kLineBytes * kLineBytes; byte < to;
        byte += kLineBytes)
-    __builtin_prefetch(row + byte);
+    __builtin_prefetch(row + byte, 0, 2);
   __asm__ volatile("");  // gcc takes a function that only prefetches for one without effect
 }
 

@@ -172,7 +172,7 @@ void bench_rows(Bench &bench, const Cache &cache, const float *queries) {
 
 // Keys and values of the cache stand for mean and deviation rows.
 void bench_pages(Bench &bench, const Cache &cache, const float *queries) {
-  const std::uint32_t pages = cache.tokens;
+  std::uint32_t pages = cache.tokens;
   auto *out = static_cast<float *>(std::malloc(sizeof(float) * 2 * kGroup * pages));
   if (out == nullptr) std::abort();
   const double n = static_cast<double>(pages), bytes = n * 2 * kDim * 2;
@@ -192,8 +192,17 @@ void bench_pages(Bench &bench, const Cache &cache, const float *queries) {
     const Rows b{reinterpret_cast<std::uint8_t *>(high), KVSIFT_F16, kDim * 2, nullptr, 0};
     bench.k->page.bounds(queries, kGroup, a, b, pages, kDim, 0.1f, out, pages);
   };
+  // The same few pages again and again.
+  const auto in_cache = [&](auto f) {
+    return best_time(0.3, [&](std::uint32_t) {
+      for (std::uint32_t at = 0; at < cache.tokens; at += pages) f(cache.keys, cache.values);
+    });
+  };
   bench.report("moment_logits", time(logits), bytes, n * kGroup * kDim * 4);
   bench.report("bounds", time(bounds), bytes, n * kGroup * kDim * 2);
+  pages = 32;
+  bench.report("moment_logits_in_cache", in_cache(logits), 0, n * kGroup * kDim * 4);
+  bench.report("bounds_in_cache", in_cache(bounds), 0, n * kGroup * kDim * 2);
   std::free(out);
 }
 
