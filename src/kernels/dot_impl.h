@@ -11,7 +11,19 @@ struct DotJob {
   std::uint32_t dim, dim16;
   float *logits;
   std::size_t stride;
+  Ahead ahead;         // asked for while the rows are multiplied: with row i
+  std::uint32_t lead;  //   row i + lead
 };
+
+// The rows that come with N rows from i, to be asked for a line at a time; null where they are asked for here.
+template <std::uint32_t N>
+const std::uint8_t *rows_ahead(const DotJob &job, const Rows &rows, std::uint32_t i) {
+  const std::uint32_t first = i + job.lead;
+  if (first + N <= job.ahead.count && job.ahead.rows.type == rows.type)
+    return job.ahead.rows.data + first * job.ahead.rows.stride;
+  for (std::uint32_t n = 0; n < N; ++n) ask_for(job.ahead, first + n);
+  return nullptr;
+}
 
 // sum[k][n] from accumulate(c, pieces), which fills the pieces that begin at element c. Where a
 // vector is two registers the halves are worked on one after the other, so that the accumulators
@@ -62,6 +74,8 @@ void dot_tile(const DotJob &job, const Rows &rows, std::uint32_t q, std::uint32_
   const std::uint64_t row_step = rows.stride / sizeof(T);
   constexpr bool cut = F == Form::kCut;
   const std::uint32_t whole = cut ? job.dim - job.dim % kLanes : job.dim, dim16 = job.dim16;
+  const std::uint8_t *const coming = q == 0 ? rows_ahead<N>(job, rows, i) : nullptr;
+  const std::uint64_t coming_step = job.ahead.rows.stride;
   V sum[Q][N];
   by_pieces<V>(
       sum, [=](std::uint32_t begin, Piece(&acc)[Q][N]) __attribute__((always_inline)) {
@@ -69,6 +83,11 @@ void dot_tile(const DotJob &job, const Rows &rows, std::uint32_t q, std::uint32_
             [&](std::uint32_t k) { each<N>([&](std::uint32_t n) { acc[k][n] = Piece::zero(); }); });
         for (std::uint32_t c = begin; c < whole; c += kLanes) {
           Piece key[N];
+          // Not all at once: requests that find no place are dropped.
+          if (begin == 0 && coming != nullptr && c * sizeof(T) % kLineBytes == 0)
+            each<N>([&](std::uint32_t n) {
+              ask_for_line(coming + n * coming_step + c * sizeof(T));
+            });
           each<N>([&](std::uint32_t n) {
             key[n] = Piece::load(row + n * row_step + c);
             if constexpr (F == Form::kSquared) key[n] = mul(key[n], key[n]);
@@ -98,17 +117,10 @@ void dot_tokens(const DotJob &job, const Rows &rows, std::uint32_t group, std::u
 }
 
 template <class V, class T, Form F>
-void dot_run(const DotJob &job, const Rows &rows, std::uint32_t group, std::uint32_t count,
-             const Ahead &ahead) {
+void dot_run(const DotJob &job, const Rows &rows, std::uint32_t group, std::uint32_t count) {
   std::uint32_t i = 0;
-  for (; i + 4 <= count; i += 4) {
-    for (std::uint32_t n = 0; n < 4; ++n) ask_for(ahead, i + n);
-    dot_tokens<V, T, 4, F>(job, rows, group, i);
-  }
-  for (; i < count; ++i) {
-    ask_for(ahead, i);
-    dot_tokens<V, T, 1, F>(job, rows, group, i);
-  }
+  for (; i + 4 <= count; i += 4) dot_tokens<V, T, 4, F>(job, rows, group, i);
+  for (; i < count; ++i) dot_tokens<V, T, 1, F>(job, rows, group, i);
 }
 
 // Two products, the row's scale first.
@@ -126,13 +138,13 @@ template <class V>
 void dot_rows_ahead(const float *queries, std::uint32_t group, const Rows &rows,
                     std::uint32_t count, std::uint32_t dim, float scale, float *logits,
                     std::size_t stride, const Ahead &ahead) {
-  const DotJob job{queries, dim, padded_dim(dim), logits, stride};
+  const DotJob job{queries, dim, padded_dim(dim), logits, stride, ahead, 0};
   with_type(rows.type, [&](auto element) {
     using T = decltype(element);
     if (dim % kLanes == 0) {
-      dot_run<V, T, Form::kWhole>(job, rows, group, count, ahead);
+      dot_run<V, T, Form::kWhole>(job, rows, group, count);
     } else {
-      dot_run<V, T, Form::kCut>(job, rows, group, count, ahead);
+      dot_run<V, T, Form::kCut>(job, rows, group, count);
     }
   });
   for (std::uint32_t g = 0; g < group; ++g)

@@ -82,13 +82,15 @@ inline Rows rows_from(const Rows &rows, std::uint64_t first) {
 
 constexpr std::uint32_t kLineBytes = 64;
 
+inline void ask_for_line(const std::uint8_t *p) { __builtin_prefetch(p, 0, 2); }
+
 // The lines that begin in bytes [from, to) of row i of what comes next.
 inline void ask_for(const Ahead &ahead, std::uint32_t i, std::size_t from, std::size_t to) {
   if (i >= ahead.count) return;
   const std::uint8_t *row = ahead.rows.data + i * ahead.rows.stride;
   for (std::size_t byte = (from + kLineBytes - 1) / kLineBytes * kLineBytes; byte < to;
        byte += kLineBytes)
-    __builtin_prefetch(row + byte, 0, 2);
+    ask_for_line(row + byte);
   __asm__ volatile("");  // gcc takes a function that only prefetches for one without effect
 }
 

@@ -42,16 +42,9 @@ constexpr std::uint32_t kPagesAhead = 24, kStatisticsGroup = 8;
 // a page are read before the next page's.
 template <class V, class T, Form F>
 void statistics_run(const DotJob &means_job, const DotJob &deviations_job, const Rows &mean,
-                    const Rows &deviation, std::uint32_t group, std::uint32_t count,
-                    std::uint32_t following) {
-  const std::uint32_t bytes = means_job.dim16 * static_cast<std::uint32_t>(sizeof(T));
-  const Ahead means{mean, count + following, bytes}, deviations{deviation, count + following, bytes};
+                    const Rows &deviation, std::uint32_t group, std::uint32_t count) {
   std::uint32_t page = 0;
   for (; page + 4 <= count; page += 4) {
-    for (std::uint32_t n = page + kPagesAhead; n < page + kPagesAhead + 4; ++n) {
-      ask_for(means, n);
-      ask_for(deviations, n);
-    }
     dot_tokens<V, T, 4, Form::kWhole>(means_job, mean, group, page);
     dot_tokens<V, T, 4, F>(deviations_job, deviation, group, page);
   }
@@ -65,7 +58,7 @@ template <class V, bool Squared>
 void statistics_of(const float *queries, std::uint32_t group, const Rows &mean,
                    const Rows &deviation, std::uint32_t count, std::uint32_t following,
                    std::uint32_t dim, float *dot, float *spread, std::size_t stride) {
-  const std::uint32_t dim16 = padded_dim(dim);
+  const std::uint32_t dim16 = padded_dim(dim), bytes = dim16 * element_size(mean.type);
   float factors[kStatisticsGroup * KVSIFT_MAX_HEAD_DIM];
   for (std::uint32_t q = 0; q < group; q += kStatisticsGroup) {
     const std::uint32_t n = group - q < kStatisticsGroup ? group - q : kStatisticsGroup;
@@ -74,13 +67,16 @@ void statistics_of(const float *queries, std::uint32_t group, const Rows &mean,
       const V x = V::load(some + c);
       store(factors + c, Squared ? mul(x, x) : abs(x));
     }
-    const DotJob means{some, dim16, dim16, dot + q * stride, stride};
-    const DotJob deviations{factors, dim16, dim16, spread + q * stride, stride};
+    const std::uint32_t known = count + following;
+    const DotJob means{some,   dim16, dim16, dot + q * stride,
+                       stride, Ahead{mean, known, bytes}, kPagesAhead};
+    const DotJob deviations{factors, dim16, dim16, spread + q * stride,
+                            stride,  Ahead{deviation, known, bytes}, kPagesAhead};
     constexpr Form form = Squared ? Form::kSquared : Form::kWhole;
     if (deviation.type == KVSIFT_I8) {
-      statistics_run<V, std::int8_t, form>(means, deviations, mean, deviation, n, count, following);
+      statistics_run<V, std::int8_t, form>(means, deviations, mean, deviation, n, count);
     } else {
-      statistics_run<V, F16, form>(means, deviations, mean, deviation, n, count, following);
+      statistics_run<V, F16, form>(means, deviations, mean, deviation, n, count);
     }
   }
   scale_pages<V>(mean, count, group, 1, dot, stride);
