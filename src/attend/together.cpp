@@ -9,7 +9,7 @@ namespace kvsift {
 
 namespace {
 
-constexpr std::uint32_t kTile = 16;  // tokens that all heads take before the next are read
+constexpr std::uint32_t kTile = 64;  // tokens that all heads take before the next are read
 
 // The heads' query heads are rows of these arrays, one KV head after the other.
 struct Work {
