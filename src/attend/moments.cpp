@@ -22,11 +22,8 @@ std::uint32_t alike(const Moments &moments, std::uint32_t page, std::uint32_t li
   return limit < full - page ? limit : full - page;
 }
 
-// The largest of n normal variables lies about sqrt(2 log n) deviations above their mean.
-void spreads_of_largest(float *spread, std::uint32_t count, float log_tokens) {
-  const float deviations = std::sqrt(2 * log_tokens);
-  for (std::uint32_t i = 0; i < count; ++i) spread[i] = 2 * deviations * std::sqrt(spread[i]);
-}
+// The largest of n normal variables lies about so many deviations above their mean.
+float deviations_of_largest(float log_n) { return std::sqrt(2 * log_n); }
 
 // Tail logits and peaks (may be null), or page statistics.
 void page_figures(const Kernels &kernels, const float *queries, std::uint32_t group, float scale,
@@ -48,8 +45,7 @@ void page_figures(const Kernels &kernels, const float *queries, std::uint32_t gr
       if (tail) {
         kernels.page.tail_logits(dot + from, spread + from, n, scale, log_tokens, out + to);
         if (peaks == nullptr) continue;
-        spreads_of_largest(spread + from, n, log_tokens);
-        kernels.page.scores(dot + from, spread + from, n, scale, peaks + to);
+        kernels.page.peaks(dot + from, spread + from, n, scale, deviations_of_largest(log_tokens), peaks + to);
       } else {
         kernels.page.scores(dot + from, spread + from, n, scale, out + to);
       }

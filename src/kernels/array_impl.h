@@ -48,6 +48,19 @@ std::uint32_t count_above(const float *x, std::size_t n, float bound) {
 }
 
 template <class V>
+std::uint32_t places_above(const float *x, std::size_t n, float bound, std::uint32_t first,
+                           std::uint32_t *out) {
+  const V least = V::broadcast(bound);
+  std::uint32_t count = 0;
+  for (std::size_t i = 0; i < n; i += kLanes) {
+    const V u = n - i < kLanes ? load_filled<V>(x + i, n - i, bound) : V::load(x + i);
+    for (std::uint32_t bits = less_bits(least, u); bits != 0; bits &= bits - 1)
+      out[count++] = first + static_cast<std::uint32_t>(i) + static_cast<std::uint32_t>(__builtin_ctz(bits));
+  }
+  return count;
+}
+
+template <class V>
 std::uint32_t count_below(const float *x, std::size_t n, float bound) {
   const V most = V::broadcast(bound), one = V::broadcast(1.0f);
   return count_where<V>(x, n, __builtin_inff(), [=](V u) { return where_less(u, most, one, V::zero()); });
@@ -163,7 +176,7 @@ bool rows_finite(const Rows &rows, std::uint32_t count, std::uint32_t dim) {
 
 template <class V>
 constexpr ArrayKernels array_kernels = {
-    array_max<V>, array_sum<V>,     count_above<V>,     count_below<V>,   array_shift<V>, array_axpby<V>,
+    array_max<V>, array_sum<V>,     count_above<V>,     places_above<V>, count_below<V>,   array_shift<V>, array_axpby<V>,
     array_exp<V>, array_log<V>,     array_to_half<V>,   array_from_half<V>, array_to_int8<V>, widen_rows<V>,
     rows_finite<V>};
 

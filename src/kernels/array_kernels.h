@@ -15,6 +15,9 @@ struct ArrayKernels {
   float (*sum)(const float *x, std::size_t n);
   // How many of x lie above the bound; n at most 2^24.
   std::uint32_t (*count_above)(const float *x, std::size_t n, float bound);
+  // first + i for each of them, ascending; returns how many.
+  std::uint32_t (*places_above)(const float *x, std::size_t n, float bound, std::uint32_t first,
+                                std::uint32_t *out);
   // Below it; NaN is not. n as above.
   std::uint32_t (*count_below)(const float *x, std::size_t n, float bound);
   // y = x + by; y may be x.

@@ -86,6 +86,14 @@ void tail_logits(const float *dot, const float *quadratic, std::size_t n, float 
 }
 
 template <class V>
+void page_peaks(const float *dot, const float *quadratic, std::size_t n, float scale,
+                float deviations, float *out) {
+  const V s = V::broadcast(scale), half = V::broadcast(0.5f), twice = V::broadcast(2 * deviations);
+  combine<V>(dot, quadratic, n, out,
+             [=](V d, V q) { return mul(s, fma(half, mul(twice, sqrt(q)), d)); });
+}
+
+template <class V>
 void page_scores(const float *dot, const float *absolute, std::size_t n, float scale, float *out) {
   const V s = V::broadcast(scale), half = V::broadcast(0.5f);
   combine<V>(dot, absolute, n, out, [=](V d, V a) { return mul(s, fma(half, a, d)); });
@@ -94,7 +102,7 @@ void page_scores(const float *dot, const float *absolute, std::size_t n, float s
 template <class V>
 constexpr PageKernels page_kernels = {page_append<V>,     page_deviation<V>, append_bounds<V>,
                                       page_statistics<V>, page_bounds<V>,    tail_logits<V>,
-                                      page_scores<V>};
+                                      page_peaks<V>,      page_scores<V>};
 
 }  // namespace
 }  // namespace kvsift

@@ -35,6 +35,9 @@ struct PageKernels {
   // out = scale * dot + log(1 + scale^2 quadratic / 2) + log_tokens; out may be dot
   void (*tail_logits)(const float *dot, const float *quadratic, std::size_t n, float scale,
                       float log_tokens, float *out);
+  // out = scale * (dot + deviations sqrt(quadratic))
+  void (*peaks)(const float *dot, const float *quadratic, std::size_t n, float scale,
+                float deviations, float *out);
   // out = scale * (dot + absolute / 2); out may be absolute
   void (*scores)(const float *dot, const float *absolute, std::size_t n, float scale, float *out);
 };

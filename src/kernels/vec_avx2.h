@@ -83,6 +83,11 @@ inline Avx2 where_less(Avx2 a, Avx2 b, Avx2 x, Avx2 y) {
   return {_mm256_blendv_ps(y.lo, x.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
           _mm256_blendv_ps(y.hi, x.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ))};
 }
+inline std::uint32_t less_bits(Avx2 a, Avx2 b) {
+  const int lo = _mm256_movemask_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ));
+  const int hi = _mm256_movemask_ps(_mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ));
+  return static_cast<std::uint32_t>(lo | hi << 8);
+}
 inline __m256 scale_exponent(__m256 a, __m256 t) {
   const __m256i n = _mm256_slli_epi32(_mm256_castps_si256(t), 23);
   return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), n));

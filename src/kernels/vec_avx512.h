@@ -64,6 +64,9 @@ inline Avx512 sqrt(Avx512 a) { return {_mm512_sqrt_ps(a.v)}; }
 inline Avx512 where_less(Avx512 a, Avx512 b, Avx512 x, Avx512 y) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), y.v, x.v)};
 }
+inline std::uint32_t less_bits(Avx512 a, Avx512 b) {
+  return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ);
+}
 inline Avx512 scale_exponent(Avx512 a, Avx512 t) {
   const __m512i n = _mm512_slli_epi32(_mm512_castps_si512(t.v), 23);
   return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), n))};

@@ -109,6 +109,13 @@ inline Neon sqrt(const Neon &a) {
 inline Neon where_less(const Neon &a, const Neon &b, const Neon &x, const Neon &y) {
   return Neon::make([&](int i) { return vbslq_f32(vcltq_f32(a.v[i], b.v[i]), x.v[i], y.v[i]); });
 }
+inline std::uint32_t less_bits(const Neon &a, const Neon &b) {
+  const uint32x4_t places = {1, 2, 4, 8};
+  std::uint32_t bits = 0;
+  for (std::uint32_t i = 0; i < 4; ++i)
+    bits |= vaddvq_u32(vandq_u32(vcltq_f32(a.v[i], b.v[i]), places)) << (4 * i);
+  return bits;
+}
 inline Neon scale_exponent(const Neon &a, const Neon &t) {
   return Neon::make([&](int i) {
     const uint32x4_t n = vshlq_n_u32(vreinterpretq_u32_f32(t.v[i]), 23);

@@ -102,6 +102,12 @@ inline Scalar where_less(const Scalar &a, const Scalar &b, const Scalar &x, cons
   return Scalar::make(
       [&](std::uint32_t i) { return a.lane[i] < b.lane[i] ? x.lane[i] : y.lane[i]; });
 }
+// Bit i: lane i of a lies below that of b.
+inline std::uint32_t less_bits(const Scalar &a, const Scalar &b) {
+  std::uint32_t bits = 0;
+  for (std::uint32_t i = 0; i < kLanes; ++i) bits |= std::uint32_t{a.lane[i] < b.lane[i]} << i;
+  return bits;
+}
 // a * 2^n, n in the low bits of t; the result must be a normal number.
 inline Scalar scale_exponent(const Scalar &a, const Scalar &t) {
   return Scalar::make([&](std::uint32_t i) {

@@ -218,6 +218,11 @@ void test_counts(void **) {
       }
       assert_int_equal(k.array.count_above(x.data, n, 4.0f), above);
       assert_int_equal(k.array.count_below(x.data, n, 4.0f), below);
+      std::uint32_t places[200], next = 0;
+      assert_int_equal(k.array.places_above(x.data, n, 4.0f, 9, places), above);
+      for (std::uint32_t i = 0; i < n; ++i) {
+        if (x.data[i] > 4.0f) assert_int_equal(places[next++], 9 + i);
+      }
       for (std::uint32_t i = 0; i < n; ++i) x.data[i] = static_cast<float>(i) / 3;
       k.array.shift(x.data, -0.1f, shifted.data, n);
       for (std::uint32_t i = 0; i < n; ++i) assert_true(shifted.data[i] == x.data[i] - 0.1f);
