@@ -165,7 +165,8 @@ kvsift_status check_log_sums(const Job &job, std::uint32_t kv_head, const float 
   return KVSIFT_OK;
 }
 
-kvsift_status attend_head(const Job &job, std::uint32_t kv_head, float *out, kvsift_observation *o) {
+// `next` is the KV head whose turn comes then, or this one.
+kvsift_status attend_head(const Job &job, std::uint32_t kv_head, std::uint32_t next, float *out, kvsift_observation *o) {
   float queries[KVSIFT_MAX_GROUP * KVSIFT_MAX_HEAD_DIM];
   float lse[KVSIFT_MAX_GROUP];
   widen_queries(job.p, *job.query, kv_head, 0, queries);
@@ -175,7 +176,8 @@ kvsift_status attend_head(const Job &job, std::uint32_t kv_head, float *out, kvs
   const bool apart = o != nullptr && job.selection->calibration != 0 && job.selection->everything == 0;
   Attended result = result_of(job, kv_head, out, apart ? nullptr : o);
   if (result.log_sum_exp == nullptr) result.log_sum_exp = lse;
-  attend(head, lists_of(job, kv_head), tail_of(job, kv_head, queries, &moments), result);
+  const Next coming{head_rows(*job.cache, job.cache->keys, next), next > kv_head ? lists_of(job, next).list(0) : List{nullptr, 0}};
+  attend(head, lists_of(job, kv_head), tail_of(job, kv_head, queries, &moments), result, coming);
   if (apart) attend_row(head, job.query->tokens, result_of(job, kv_head, nullptr, o));
   return check_log_sums(job, kv_head, result.log_sum_exp);
 }
@@ -264,7 +266,8 @@ extern "C" kvsift_status kvsift_attend(const kvsift_policy *policy, uint32_t lay
     if (kvsift_status s = attend_heads_together(job, span, out, observation)) return s;
   } else {
     for (std::uint32_t head = span.begin; head < span.end; ++head) {
-      if (kvsift_status s = attend_head(job, head, out, observation)) return s;
+      const std::uint32_t next = head + 1 < span.end ? head + 1 : head;
+      if (kvsift_status s = attend_head(job, head, next, out, observation)) return s;
     }
   }
   if (observation != nullptr) {

@@ -37,18 +37,19 @@ Attended members(const Head &head, const Attended &result, std::uint32_t g) {
 
 // The kept tokens of one list, for the query heads from `first` on of `running`. Without values the
 // keys of the next chunk are what comes next.
-void add_kept(const Head &head, const List &list, const Attended &result, std::uint32_t first,
-              ChunkWork *work, Running *running) {
-  Chunk chunks[2];
+void add_kept(const Head &head, const List &list, const Attended &result, const Next &after,
+              std::uint32_t first, ChunkWork *work, Running *running) {
+  Chunk chunks[2], coming;
   begin_observation(head, result);
   const bool values = result.out != nullptr;
   KeptWalk walk(list.ranges, list.count);
   walk.next(&chunks[0]);
-  ask_for_chunk(head.keys, head.dim, chunks[0]);
+  if (first == 0) ask_for_chunk(head.keys, head.dim, chunks[0]);
   for (std::uint32_t c = 0; chunks[c].size > 0; c ^= 1) {
     const Chunk &chunk = chunks[c], &next = chunks[c ^ 1];
-    walk.next(&chunks[c ^ 1]);
-    const Coming next_keys{head.keys, next};
+    const bool last = !walk.next(&chunks[c ^ 1]);
+    if (last) KeptWalk(after.list.ranges, after.list.count).next(&coming);
+    const Coming next_keys{last ? after.keys : head.keys, last ? coming : next};
     work->dot(head, chunk, values ? Coming{head.values, chunk} : next_keys);
     observe_logits(head, result, chunk, work->logits);
     work->soften(head, chunk.size);
@@ -59,14 +60,18 @@ void add_kept(const Head &head, const List &list, const Attended &result, std::u
 }
 
 // At most kHeads query heads.
-void attend_part(const Head &head, const Lists &lists, const Tail &tail, const Attended &result) {
+void attend_part(const Head &head, const Lists &lists, const Tail &tail, const Attended &result,
+                 const Next &next) {
   ChunkWork work;
   Running running;
   running.start(head);
   const std::uint32_t sharing = lists.per_query_head ? 1 : head.group;
-  for (std::uint32_t g = 0; g < head.group; g += sharing)
-    add_kept(members(head, g, sharing), lists.list(g), members(head, result, g), g, &work,
+  for (std::uint32_t g = 0; g < head.group; g += sharing) {
+    const bool last = g + sharing >= head.group;
+    const Next after = last ? next : Next{head.keys, lists.list(g + sharing)};
+    add_kept(members(head, g, sharing), lists.list(g), members(head, result, g), after, g, &work,
              &running);
+  }
   add_tail(head, lists, tail, &work, &running);
   float log_sums[kHeads];
   running.finish(head, result.out, log_sums);
@@ -75,7 +80,8 @@ void attend_part(const Head &head, const Lists &lists, const Tail &tail, const A
   for (std::uint32_t g = 0; g < head.group; ++g) result.log_sum_exp[g] = log_sums[g];
 }
 
-void tail_of_part(const Head &head, const Lists &lists, const Tail &tail, const Attended &result) {
+void tail_of_part(const Head &head, const Lists &lists, const Tail &tail, const Attended &result,
+                  const Next &) {
   ChunkWork work;
   Running running;
   running.start(head);
@@ -93,11 +99,12 @@ bool all_alike(const Lists &lists, std::uint32_t group) {
   return true;
 }
 
-using Pass = void (*)(const Head &, const Lists &, const Tail &, const Attended &);
+using Pass = void (*)(const Head &, const Lists &, const Tail &, const Attended &,
+                      const Next &);
 
 // Cuts the group into parts that fit.
 void by_parts(const Head &head, const Lists &lists, const Tail &tail, const Attended &result,
-              Pass pass) {
+              const Next &next, Pass pass) {
   Lists part_lists = lists;
   part_lists.per_query_head = lists.per_query_head && !all_alike(lists, head.group);
   for (std::uint32_t g = 0; g < head.group; g += kHeads) {
@@ -108,18 +115,19 @@ void by_parts(const Head &head, const Lists &lists, const Tail &tail, const Atte
     Tail part_tail = tail;
     part_tail.page_logits = member(tail.page_logits, g * tail.page_stride);
     const std::uint32_t count = head.group - g < kHeads ? head.group - g : kHeads;
-    pass(members(head, g, count), part_lists, part_tail, members(head, result, g));
+    pass(members(head, g, count), part_lists, part_tail, members(head, result, g), next);
   }
 }
 
 }  // namespace
 
-void attend(const Head &head, const Lists &lists, const Tail &tail, const Attended &result) {
-  by_parts(head, lists, tail, result, attend_part);
+void attend(const Head &head, const Lists &lists, const Tail &tail, const Attended &result,
+            const Next &next) {
+  by_parts(head, lists, tail, result, next, attend_part);
 }
 
 void attend_tail(const Head &head, const Lists &lists, const Tail &tail, const Attended &result) {
-  by_parts(head, lists, tail, result, tail_of_part);
+  by_parts(head, lists, tail, result, Next{head.keys, List{nullptr, 0}}, tail_of_part);
 }
 
 void attend_row(const Head &head, std::uint32_t tokens, const Attended &result) {
@@ -127,7 +135,8 @@ void attend_row(const Head &head, std::uint32_t tokens, const Attended &result) 
   const std::uint32_t count = tokens > 0 ? 1 : 0;
   Attended row = result;
   row.out = nullptr;
-  by_parts(head, Lists{&everything, &count, 1, false}, kNoTail, row, attend_part);
+  by_parts(head, Lists{&everything, &count, 1, false}, kNoTail, row,
+           Next{head.keys, List{nullptr, 0}}, attend_part);
 }
 
 void merge_attention(std::uint32_t dim, float *a, float *la, const float *b, float lb) {

@@ -72,8 +72,18 @@ struct Attended {
   std::uint32_t blocks;  // entries of block_max and block_mass to fill
 };
 
+// What is attended to after this, so that its first rows are on their way by then; an empty list: nothing.
+struct Next {
+  HeadRows keys;
+  List list;
+};
+
 // Attention over the lists, and the tail.
-void attend(const Head &head, const Lists &lists, const Tail &tail, const Attended &result);
+void attend(const Head &head, const Lists &lists, const Tail &tail, const Attended &result,
+            const Next &next);
+inline void attend(const Head &head, const Lists &lists, const Tail &tail, const Attended &result) {
+  attend(head, lists, tail, result, Next{head.keys, List{nullptr, 0}});
+}
 
 // The tail alone, to be merged with another kernel's attention: out and log_sum_exp of `result`,
 // zeros and minus infinity where there is no tail.
