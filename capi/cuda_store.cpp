@@ -1,7 +1,6 @@
 // Life and steps of a store in front of pinned host memory.
 #include <cstring>
 
-#include "core/view.h"
 #include "cuda/store/steps.h"
 #include "store_checks.h"
 
@@ -90,43 +89,6 @@ static kvsift_status check_layer(CudaStore *store, std::uint32_t layer) {
   return fail(&store->error, KVSIFT_INVALID_ARGUMENT, "layer is ", layer, ", the store has ", store->g.layers);
 }
 
-static kvsift_status check_rows(CudaStore *store, const char *name, const kvsift_view *view) {
-  if (view == nullptr || view->data == nullptr) return fail(&store->error, KVSIFT_INVALID_ARGUMENT, name, " is null");
-  if (view->type != store->g.type) {
-    return fail(&store->error, KVSIFT_INVALID_ARGUMENT, name, "->type is ", view->type, ", the store's is ",
-                store->g.type);
-  }
-  const std::uint64_t unit = element_bytes(view->type);
-  if (((reinterpret_cast<std::uintptr_t>(view->data) | view->token_stride | view->head_stride) & (unit - 1)) == 0)
-    return KVSIFT_OK;
-  return fail(&store->error, KVSIFT_MISALIGNED, name, ": data or a stride is no multiple of the element's ", unit,
-              " bytes");
-}
-
-static kvsift_status check_lists(CudaStore *store, const kvsift_selection *selection) {
-  kvsift_error *error = &store->error;
-  if (kvsift_status s = check_size(error, "selection", selection)) return s;
-  const std::uint32_t expected = selection->per_query_head != 0 ? store->g.query_heads : store->g.kv_heads;
-  if (selection->lists != expected || selection->ranges == nullptr || selection->range_counts == nullptr) {
-    return fail(error, KVSIFT_INVALID_ARGUMENT, "selection: lists is ", selection->lists, ", the store's heads make ",
-                expected, "; ranges and range_counts must be set");
-  }
-  for (std::uint32_t list = 0; list < selection->lists; ++list) {
-    const kvsift_range *ranges = selection->ranges + std::uint64_t{list} * selection->range_stride;
-    const std::uint32_t count = selection->range_counts[list];
-    bool bad = count > selection->range_stride && selection->lists > 1;
-    for (std::uint32_t r = 0, end = 0; r < count && !bad; end = ranges[r++].end) {
-      bad = ranges[r].begin < end || ranges[r].end <= ranges[r].begin || ranges[r].end > selection->tokens;
-    }
-    if (!bad) continue;
-    return fail(error, KVSIFT_INVALID_ARGUMENT, "selection: list ", list, " has ", count,
-                " ranges, one of them empty, out of "
-                "order or beyond its ",
-                selection->tokens, " tokens, or more than range_stride ", selection->range_stride);
-  }
-  return KVSIFT_OK;
-}
-
 extern "C" kvsift_status kvsift_cuda_store_append(kvsift_cuda_store *handle, uint32_t layer, uint32_t first_token,
                                                   uint32_t tokens, const kvsift_view *keys, const kvsift_view *values,
                                                   void *stream) {
@@ -136,8 +98,8 @@ extern "C" kvsift_status kvsift_cuda_store_append(kvsift_cuda_store *handle, uin
   const uint32_t have = store->layers[layer].tokens;
   if (kvsift_status s = check_append(&store->error, layer, have, store->g.max_tokens, first_token, tokens)) return s;
   if (tokens == 0) return KVSIFT_OK;
-  if (kvsift_status s = check_rows(store, "keys", keys)) return s;
-  if (kvsift_status s = check_rows(store, "values", values)) return s;
+  if (kvsift_status s = check_rows(&store->error, store->g, "keys", keys)) return s;
+  if (kvsift_status s = check_rows(&store->error, store->g, "values", values)) return s;
   return append(store, layer, tokens, *keys, *values, static_cast<CUstream>(stream));
 }
 
@@ -208,7 +170,7 @@ extern "C" kvsift_status kvsift_cuda_store_prefetch(kvsift_cuda_store *handle, u
   if (!is_store(handle)) return KVSIFT_INVALID_ARGUMENT;
   CudaStore *store = store_of(handle);
   if (kvsift_status s = check_layer(store, layer)) return s;
-  if (kvsift_status s = check_lists(store, selection)) return s;
+  if (kvsift_status s = check_selection(&store->error, store->g, selection)) return s;
   if (kvsift_status s = prefetch(store, layer, *selection, static_cast<CUstream>(stream))) return s;
   if (ticket != nullptr) *ticket = store->layers[layer].prefetches << kLayerBits | layer;
   return KVSIFT_OK;
@@ -249,7 +211,7 @@ extern "C" kvsift_status kvsift_cuda_store_resolve(kvsift_cuda_store *handle, ui
   if (!is_store(handle)) return KVSIFT_INVALID_ARGUMENT;
   CudaStore *store = store_of(handle);
   if (kvsift_status s = check_layer(store, layer)) return s;
-  if (kvsift_status s = check_lists(store, selection)) return s;
+  if (kvsift_status s = check_selection(&store->error, store->g, selection)) return s;
   if (kvsift_status s = check_size(&store->error, "cache", cache)) return s;
   if (selection->tokens > store->layers[layer].tokens) {
     return fail(&store->error, KVSIFT_OUT_OF_ORDER, "resolve: the selection is for ", selection->tokens,
