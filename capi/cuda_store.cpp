@@ -27,9 +27,10 @@ extern "C" kvsift_status kvsift_cuda_store_config_init(kvsift_cuda_store_config 
   *config = kvsift_cuda_store_config{};
   config->struct_size = size;
   config->block_tokens = 16;
-  config->type = KVSIFT_F16;
+  config->type = config->storage = KVSIFT_F16;
   config->sink_tokens = 16;
   config->local_tokens = 64;
+  config->late_blocks = KVSIFT_STORE_NO_LIMIT;
   config->run_blocks = 8;
   return KVSIFT_OK;
 }
@@ -84,7 +85,7 @@ extern "C" kvsift_status kvsift_cuda_store_destroy(kvsift_cuda_store *store) {
 }
 
 static kvsift_status check_layer(CudaStore *store, std::uint32_t layer) {
-  if (store->lost != KVSIFT_OK) return store->lost;
+  if (kvsift_status s = check_usable(store)) return s;
   if (layer < store->g.layers) return KVSIFT_OK;
   return fail(&store->error, KVSIFT_INVALID_ARGUMENT, "layer is ", layer, ", the store has ", store->g.layers);
 }
@@ -177,7 +178,7 @@ extern "C" kvsift_status kvsift_cuda_store_prefetch(kvsift_cuda_store *handle, u
 }
 
 static kvsift_status check_ticket(CudaStore *store, kvsift_ticket ticket) {
-  if (store->lost != KVSIFT_OK) return store->lost;
+  if (kvsift_status s = check_usable(store)) return s;
   const std::uint64_t layer = ticket & ((1u << kLayerBits) - 1), number = ticket >> kLayerBits;
   if (layer < store->g.layers && number > 0 && number <= store->layers[layer].prefetches) return KVSIFT_OK;
   return fail(&store->error, KVSIFT_INVALID_ARGUMENT, "ticket ", ticket, " was not given by this store");
@@ -206,8 +207,7 @@ extern "C" kvsift_status kvsift_cuda_store_poll(kvsift_cuda_store *handle, kvsif
 }
 
 extern "C" kvsift_status kvsift_cuda_store_resolve(kvsift_cuda_store *handle, uint32_t layer,
-                                                   const kvsift_selection *selection, kvsift_cache *cache,
-                                                   void *stream) {
+                                                   kvsift_selection *selection, kvsift_cache *cache, void *stream) {
   if (!is_store(handle)) return KVSIFT_INVALID_ARGUMENT;
   CudaStore *store = store_of(handle);
   if (kvsift_status s = check_layer(store, layer)) return s;
@@ -217,7 +217,7 @@ extern "C" kvsift_status kvsift_cuda_store_resolve(kvsift_cuda_store *handle, ui
     return fail(&store->error, KVSIFT_OUT_OF_ORDER, "resolve: the selection is for ", selection->tokens,
                 " tokens, layer ", layer, " has ", store->layers[layer].tokens, ": append comes first");
   }
-  if (kvsift_status s = resolve(store, layer, *selection, static_cast<CUstream>(stream))) return s;
+  if (kvsift_status s = resolve(store, layer, selection, static_cast<CUstream>(stream))) return s;
   describe_cache(*store, layer, cache);
   return KVSIFT_OK;
 }
@@ -225,7 +225,7 @@ extern "C" kvsift_status kvsift_cuda_store_resolve(kvsift_cuda_store *handle, ui
 extern "C" kvsift_status kvsift_cuda_store_truncate(kvsift_cuda_store *handle, uint32_t tokens, void *stream) {
   if (!is_store(handle)) return KVSIFT_INVALID_ARGUMENT;
   CudaStore *store = store_of(handle);
-  if (store->lost != KVSIFT_OK) return store->lost;
+  if (kvsift_status s = check_usable(store)) return s;
   for (uint32_t layer = 0; layer < store->g.layers; ++layer) {
     if (kvsift_status s = truncate(store, layer, tokens, static_cast<CUstream>(stream))) return s;
   }
@@ -235,8 +235,10 @@ extern "C" kvsift_status kvsift_cuda_store_truncate(kvsift_cuda_store *handle, u
 extern "C" kvsift_status kvsift_cuda_store_flush(kvsift_cuda_store *handle) {
   if (!is_store(handle)) return KVSIFT_INVALID_ARGUMENT;
   CudaStore *store = store_of(handle);
-  if (store->lost != KVSIFT_OK) return store->lost;
-  return check_driver(store, store->device.driver.stream_synchronize(store->copies), "cuStreamSynchronize");
+  if (kvsift_status s = check_usable(store)) return s;
+  const CUresult done = store->device.driver.stream_synchronize(store->copies);
+  if (kvsift_status s = check_driver(store, done, "cuStreamSynchronize")) return s;
+  return check_usable(store);
 }
 
 extern "C" uint32_t kvsift_cuda_store_layer_tokens(const kvsift_cuda_store *handle, uint32_t layer) {
@@ -250,6 +252,7 @@ extern "C" kvsift_status kvsift_cuda_store_get_stats(const kvsift_cuda_store *ha
   if (kvsift_status s = check_size(&const_cast<CudaStore *>(store)->error, "stats", stats)) return s;
   const uint32_t size = stats->struct_size;
   *stats = store->stats;
+  stats->corrupt_records = static_cast<const volatile StoreFault *>(store->fault)->corrupt;
   stats->struct_size = size;
   return KVSIFT_OK;
 }

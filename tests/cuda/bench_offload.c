@@ -114,7 +114,7 @@ static figure resolve_steps(bench *b, uint32_t every) {
   check(b, kvsift_cuda_store_get_stats(b->store, &before));
   gpu_begin_clock();
   for (uint32_t i = 0; i < b->steps; ++i) {
-    const kvsift_selection s = choose(b, every);
+    kvsift_selection s = choose(b, every);
     check(b, kvsift_cuda_store_resolve(b->store, i % LAYERS, &s, &cache, gpu_stream()));
   }
   const double milliseconds = gpu_end_clock();
