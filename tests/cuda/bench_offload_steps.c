@@ -66,7 +66,7 @@ static void create_store(world *w, offload_form form) {
   must(kvsift_cuda_store_config_init(&c), "config");
   c.layers = w->layers, c.query_heads = KV_HEADS * GROUP, c.kv_heads = KV_HEADS, c.head_dim = w->dim;
   c.max_tokens = w->tokens + WARM + w->steps, c.max_ranges = info.max_ranges, c.error = &error;
-  c.fast_blocks = w->tokens / BLOCK / form.share + w->budget / BLOCK + 8;
+  c.fast_blocks = w->tokens / BLOCK / form.share + w->budget / BLOCK + (w->budget < BUDGET ? 24 : 8);
   c.late_blocks = form.late_blocks, c.checksums = form.checksums;
   if (form.int8) c.storage = KVSIFT_I8;
   must(kvsift_cuda_store_sizes(&c, &sizes), error.message);
@@ -145,6 +145,7 @@ static double seconds_now(void) {
 }
 
 offload_steps bench_offload_steps(uint32_t tokens, bool quick, offload_form form) {
+  if (quick && form.late_blocks != KVSIFT_STORE_NO_LIMIT) form.late_blocks = 1; /* few blocks are late in a tiny shape */
   world *w = calloc(1, sizeof *w);
   *w = (world){.tokens = tokens, .layers = quick ? 2 : 4, .dim = quick ? 16 : 128, .steps = quick ? 2 : STEPS, .budget = quick ? 256 : BUDGET, .random = 11};
   w->stretch = malloc(2ull * KV_HEADS * STRETCH * w->dim);
