@@ -43,8 +43,9 @@ __device__ inline Chosen chosen_by(const PresentArgs &args, const DeviceHead &he
   const StepRecord step = *head.step();
   const DeviceList list = list_of(args.call.image, index);
   const std::int32_t *table = args.table + std::uint64_t{args.table_stride} * head.kv_head;
-  if (step.everything != 0) return Chosen{nullptr, blocks_of(step.tokens, 1u << args.page_shift), step.tokens, args.page_shift, table};
-  return Chosen{list.ranges, *list.range_count, step.tokens, args.page_shift, table};
+  const std::uint32_t shift = args.page_shift, pages = blocks_of(step.tokens, 1u << shift);
+  if (step.everything != 0) return Chosen{nullptr, pages, step.tokens, shift, table};
+  return Chosen{list.ranges, *list.range_count, step.tokens, shift, table};
 }
 
 }  // namespace

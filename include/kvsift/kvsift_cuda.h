@@ -145,14 +145,14 @@ kvsift_status kvsift_cuda_attend(kvsift_cuda_policy *policy, uint32_t layer, con
 
 /* Takes the blocks that the cache does not have, those with a negative entry in its block table, out of what the last
  * kvsift_cuda_select_blocks chose for this layer and length, in all KV heads: until the next select kvsift_cuda_attend
- * attends to the rest, and the tail stands for the others. For caches of kvsift_cuda_store, as resolve described them for this
- * selection. cache->page_tokens must be a multiple of the config's block_tokens. What was chosen does not change otherwise: the method learns as
- * from the whole choice. Where the choice was everything, no tail stands for what is missing, and the observation's `full`
- * is 0. A step that the observation wants the full row of (calibration with lists of its own) needs the whole cache, and
- * still meets the negative entries. `present`, which may be null, gets the ranges that are left, in device memory, and no
- * blocks. UNSUPPORTED with the balanced tail. OUT_OF_ORDER as attend. */
+ * attends to the rest, and the tail stands for the others. For caches of kvsift_cuda_store, as resolve described them for
+ * this selection. cache->page_tokens must be a multiple of the config's block_tokens. What was chosen does not change
+ * otherwise: the method learns as from the whole choice. Where the choice was everything, no tail stands for what is
+ * missing, and the observation's `full` is 0. A step that the observation wants the full row of (calibration with lists of
+ * its own) needs the whole cache, and still meets the negative entries. `present`, which may be null, gets the ranges that
+ * are left, in device memory, and no blocks. UNSUPPORTED with the balanced tail. OUT_OF_ORDER as attend. */
 kvsift_status kvsift_cuda_keep_present(kvsift_cuda_policy *policy, uint32_t layer, const kvsift_query *query,
-                                         const kvsift_cache *cache, kvsift_cuda_selection *present, void *stream);
+                                       const kvsift_cache *cache, kvsift_cuda_selection *present, void *stream);
 
 /* As kvsift_attend_tail: out [query heads][head_dim] and log_sum_exp [query heads], device memory. UNSUPPORTED with the
  * balanced tail, whose rows lie in the cache. */

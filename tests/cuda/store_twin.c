@@ -48,7 +48,8 @@ static void make_policies(twin *t) {
   assert_int_equal(kvsift_policy_config_init(&c, t->form.method), KVSIFT_OK);
   c.layers = LAYERS, c.query_heads = HEADS, c.kv_heads = KV_HEADS, c.head_dim = DIM, c.max_tokens = TOKENS;
   c.budget_tokens = 128, c.sink_tokens = 16, c.local_tokens = 32, c.dense_layers = t->form.everything == 1;
-  c.dense_tokens = t->form.everything == 2 ? PROMPT + 10 : KVSIFT_DENSE_OFF, c.grouping = t->form.grouping, c.tail = t->form.tail, c.error = &error;
+  c.dense_tokens = t->form.everything == 2 ? PROMPT + 5 : KVSIFT_DENSE_OFF, c.grouping = t->form.grouping;
+  c.tail = t->form.tail, c.error = &error;
   expect(kvsift_policy_arena_size(&c, &bytes, NULL) == KVSIFT_OK, "%s", error.message);
   t->memory[0] = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
   expect(kvsift_policy_create(&c, t->memory[0], bytes, &t->policy) == KVSIFT_OK, "%s", error.message);

@@ -13,12 +13,12 @@
 #include "gpu.h"
 #include "random.h"
 
-enum { LAYERS = 2, HEADS = 4, KV_HEADS = 2, DIM = 32, PROMPT = 400, STEPS = 30, TOKENS = PROMPT + STEPS, BLOCK = 16 };
+enum { LAYERS = 2, HEADS = 4, KV_HEADS = 2, DIM = 32, PROMPT = 400, STEPS = 12, TOKENS = PROMPT + STEPS, BLOCK = 16 };
 enum { BLOCKS = (TOKENS + BLOCK - 1) / BLOCK };
 
 typedef struct twin_form {
   kvsift_method method;
-  uint32_t grouping, tail, everything; /* 0: never, 1: in layer 0, 2: until PROMPT + 10 tokens in all */
+  uint32_t grouping, tail, everything; /* 0: never, 1: in layer 0, 2: until PROMPT + 5 tokens in all */
   kvsift_type type, storage;
   uint32_t late_blocks, checksums;
 } twin_form;
