@@ -23,8 +23,7 @@ static kvsift_status check_buffers(const Policy *p, const kvsift_observation *o,
   return fail_in(p, KVSIFT_INVALID_ARGUMENT, "observation->block_mass is null, this method needs it");
 }
 
-// What both attend functions check. The selection must be of this layer and length, as far as the host knows.
-static kvsift_status check_attend(CudaPolicy *own, std::uint32_t layer, const kvsift_query *query, HeadSpan *span) {
+kvsift_status kvsift::check_attend(CudaPolicy *own, std::uint32_t layer, const kvsift_query *query, HeadSpan *span) {
   const Policy *p = &own->host;
   if (kvsift_status s = check_usable(own)) return s;
   if (query == nullptr) return fail_in(p, KVSIFT_INVALID_ARGUMENT, "query is null");
@@ -50,6 +49,7 @@ static AttendArgs attend_args(const CudaJob &job, const kvsift_query &query, flo
   args.call = job.call;
   args.query = query.view;
   args.out = out;
+  args.present = job.policy->present_layer == job.call.layer + 1;
   args.logits_of_selection = cuda_method_of(p->s.c.method)->leaves_tail;
   args.tail = job.call.layer < p->s.c.dense_layers ? static_cast<std::uint32_t>(KVSIFT_TAIL_NONE) : p->s.c.tail;
   return args;
@@ -85,6 +85,7 @@ extern "C" kvsift_status kvsift_cuda_attend(kvsift_cuda_policy *policy, uint32_t
   if (query->tokens == 0) return KVSIFT_OK;
   const Step step = layer < p->s.c.dense_layers ? Step{query->tokens, true, false} : step_at(*p, query->tokens);
   observation->full = step.everything || step.calibration;
+  if (args.present != 0 && step.everything) observation->full = 0;
   return KVSIFT_OK;
 }
 

@@ -36,6 +36,9 @@ inline CudaJob job_of(CudaPolicy *policy, std::uint32_t layer, HeadSpan span, st
                  Launcher{policy->device, stream, &policy->host.error}};
 }
 
+// The last selection must be of this layer and length, as far as the host knows; the query is a decode step's.
+kvsift_status check_attend(CudaPolicy *policy, std::uint32_t layer, const kvsift_query *query, HeadSpan *span);
+
 // View, row count and length of a decode step's query. The rows themselves are checked on the device.
 kvsift_status check_device_query(const Policy *policy, const kvsift_query *query);
 kvsift_status check_device_cache(const Policy *policy, const kvsift_cache *cache, std::uint32_t tokens);

@@ -35,6 +35,10 @@ extern "C" kvsift_status kvsift_cuda_attend(kvsift_cuda_policy *, uint32_t, cons
                                             kvsift_observation *, void *) {
   return KVSIFT_INVALID_ARGUMENT;
 }
+extern "C" kvsift_status kvsift_cuda_keep_present(kvsift_cuda_policy *, uint32_t, const kvsift_query *, const kvsift_cache *,
+                                                  kvsift_cuda_selection *, void *) {
+  return KVSIFT_INVALID_ARGUMENT;
+}
 extern "C" kvsift_status kvsift_cuda_attend_tail(kvsift_cuda_policy *, uint32_t, const kvsift_query *, float *, float *, void *) {
   return KVSIFT_INVALID_ARGUMENT;
 }

@@ -188,6 +188,7 @@ extern "C" kvsift_status kvsift_cuda_select_blocks(kvsift_cuda_policy *policy, u
     return fail_in(p, KVSIFT_CAPACITY, "query->tokens is ", query->tokens, ", max_tokens is ", p->s.c.max_tokens);
   }
   const CudaJob job = job_of(own, layer, span, query->tokens, stream);
+  own->present_layer = 0;
   if (kvsift_status s = select_on_device(job, *query)) return job.done(s);
   if (has_coreset(p->s) && layer >= p->s.c.dense_layers && !known_step(p, layer, query->tokens).everything) {
     if (kvsift_status s = list_coresets(job.to, job.call, job.heads())) return job.done(s);

@@ -1,7 +1,6 @@
 // Life and steps of a store in front of pinned host memory.
 #include <cstring>
 
-#include "core/view.h"
 #include "cuda/store/steps.h"
 #include "store_checks.h"
 
@@ -28,9 +27,10 @@ extern "C" kvsift_status kvsift_cuda_store_config_init(kvsift_cuda_store_config 
   *config = kvsift_cuda_store_config{};
   config->struct_size = size;
   config->block_tokens = 16;
-  config->type = KVSIFT_F16;
+  config->type = config->storage = KVSIFT_F16;
   config->sink_tokens = 16;
   config->local_tokens = 64;
+  config->late_blocks = KVSIFT_STORE_NO_LIMIT;
   config->run_blocks = 8;
   return KVSIFT_OK;
 }
@@ -85,46 +85,9 @@ extern "C" kvsift_status kvsift_cuda_store_destroy(kvsift_cuda_store *store) {
 }
 
 static kvsift_status check_layer(CudaStore *store, std::uint32_t layer) {
-  if (store->lost != KVSIFT_OK) return store->lost;
+  if (kvsift_status s = check_usable(store)) return s;
   if (layer < store->g.layers) return KVSIFT_OK;
   return fail(&store->error, KVSIFT_INVALID_ARGUMENT, "layer is ", layer, ", the store has ", store->g.layers);
-}
-
-static kvsift_status check_rows(CudaStore *store, const char *name, const kvsift_view *view) {
-  if (view == nullptr || view->data == nullptr) return fail(&store->error, KVSIFT_INVALID_ARGUMENT, name, " is null");
-  if (view->type != store->g.type) {
-    return fail(&store->error, KVSIFT_INVALID_ARGUMENT, name, "->type is ", view->type, ", the store's is ",
-                store->g.type);
-  }
-  const std::uint64_t unit = element_bytes(view->type);
-  if (((reinterpret_cast<std::uintptr_t>(view->data) | view->token_stride | view->head_stride) & (unit - 1)) == 0)
-    return KVSIFT_OK;
-  return fail(&store->error, KVSIFT_MISALIGNED, name, ": data or a stride is no multiple of the element's ", unit,
-              " bytes");
-}
-
-static kvsift_status check_lists(CudaStore *store, const kvsift_selection *selection) {
-  kvsift_error *error = &store->error;
-  if (kvsift_status s = check_size(error, "selection", selection)) return s;
-  const std::uint32_t expected = selection->per_query_head != 0 ? store->g.query_heads : store->g.kv_heads;
-  if (selection->lists != expected || selection->ranges == nullptr || selection->range_counts == nullptr) {
-    return fail(error, KVSIFT_INVALID_ARGUMENT, "selection: lists is ", selection->lists, ", the store's heads make ",
-                expected, "; ranges and range_counts must be set");
-  }
-  for (std::uint32_t list = 0; list < selection->lists; ++list) {
-    const kvsift_range *ranges = selection->ranges + std::uint64_t{list} * selection->range_stride;
-    const std::uint32_t count = selection->range_counts[list];
-    bool bad = count > selection->range_stride && selection->lists > 1;
-    for (std::uint32_t r = 0, end = 0; r < count && !bad; end = ranges[r++].end) {
-      bad = ranges[r].begin < end || ranges[r].end <= ranges[r].begin || ranges[r].end > selection->tokens;
-    }
-    if (!bad) continue;
-    return fail(error, KVSIFT_INVALID_ARGUMENT, "selection: list ", list, " has ", count,
-                " ranges, one of them empty, out of "
-                "order or beyond its ",
-                selection->tokens, " tokens, or more than range_stride ", selection->range_stride);
-  }
-  return KVSIFT_OK;
 }
 
 extern "C" kvsift_status kvsift_cuda_store_append(kvsift_cuda_store *handle, uint32_t layer, uint32_t first_token,
@@ -136,8 +99,8 @@ extern "C" kvsift_status kvsift_cuda_store_append(kvsift_cuda_store *handle, uin
   const uint32_t have = store->layers[layer].tokens;
   if (kvsift_status s = check_append(&store->error, layer, have, store->g.max_tokens, first_token, tokens)) return s;
   if (tokens == 0) return KVSIFT_OK;
-  if (kvsift_status s = check_rows(store, "keys", keys)) return s;
-  if (kvsift_status s = check_rows(store, "values", values)) return s;
+  if (kvsift_status s = check_rows(&store->error, store->g, "keys", keys)) return s;
+  if (kvsift_status s = check_rows(&store->error, store->g, "values", values)) return s;
   return append(store, layer, tokens, *keys, *values, static_cast<CUstream>(stream));
 }
 
@@ -208,14 +171,14 @@ extern "C" kvsift_status kvsift_cuda_store_prefetch(kvsift_cuda_store *handle, u
   if (!is_store(handle)) return KVSIFT_INVALID_ARGUMENT;
   CudaStore *store = store_of(handle);
   if (kvsift_status s = check_layer(store, layer)) return s;
-  if (kvsift_status s = check_lists(store, selection)) return s;
+  if (kvsift_status s = check_selection(&store->error, store->g, selection)) return s;
   if (kvsift_status s = prefetch(store, layer, *selection, static_cast<CUstream>(stream))) return s;
   if (ticket != nullptr) *ticket = store->layers[layer].prefetches << kLayerBits | layer;
   return KVSIFT_OK;
 }
 
 static kvsift_status check_ticket(CudaStore *store, kvsift_ticket ticket) {
-  if (store->lost != KVSIFT_OK) return store->lost;
+  if (kvsift_status s = check_usable(store)) return s;
   const std::uint64_t layer = ticket & ((1u << kLayerBits) - 1), number = ticket >> kLayerBits;
   if (layer < store->g.layers && number > 0 && number <= store->layers[layer].prefetches) return KVSIFT_OK;
   return fail(&store->error, KVSIFT_INVALID_ARGUMENT, "ticket ", ticket, " was not given by this store");
@@ -244,18 +207,17 @@ extern "C" kvsift_status kvsift_cuda_store_poll(kvsift_cuda_store *handle, kvsif
 }
 
 extern "C" kvsift_status kvsift_cuda_store_resolve(kvsift_cuda_store *handle, uint32_t layer,
-                                                   const kvsift_selection *selection, kvsift_cache *cache,
-                                                   void *stream) {
+                                                   kvsift_selection *selection, kvsift_cache *cache, void *stream) {
   if (!is_store(handle)) return KVSIFT_INVALID_ARGUMENT;
   CudaStore *store = store_of(handle);
   if (kvsift_status s = check_layer(store, layer)) return s;
-  if (kvsift_status s = check_lists(store, selection)) return s;
+  if (kvsift_status s = check_selection(&store->error, store->g, selection)) return s;
   if (kvsift_status s = check_size(&store->error, "cache", cache)) return s;
   if (selection->tokens > store->layers[layer].tokens) {
     return fail(&store->error, KVSIFT_OUT_OF_ORDER, "resolve: the selection is for ", selection->tokens,
                 " tokens, layer ", layer, " has ", store->layers[layer].tokens, ": append comes first");
   }
-  if (kvsift_status s = resolve(store, layer, *selection, static_cast<CUstream>(stream))) return s;
+  if (kvsift_status s = resolve(store, layer, selection, static_cast<CUstream>(stream))) return s;
   describe_cache(*store, layer, cache);
   return KVSIFT_OK;
 }
@@ -263,7 +225,7 @@ extern "C" kvsift_status kvsift_cuda_store_resolve(kvsift_cuda_store *handle, ui
 extern "C" kvsift_status kvsift_cuda_store_truncate(kvsift_cuda_store *handle, uint32_t tokens, void *stream) {
   if (!is_store(handle)) return KVSIFT_INVALID_ARGUMENT;
   CudaStore *store = store_of(handle);
-  if (store->lost != KVSIFT_OK) return store->lost;
+  if (kvsift_status s = check_usable(store)) return s;
   for (uint32_t layer = 0; layer < store->g.layers; ++layer) {
     if (kvsift_status s = truncate(store, layer, tokens, static_cast<CUstream>(stream))) return s;
   }
@@ -273,8 +235,10 @@ extern "C" kvsift_status kvsift_cuda_store_truncate(kvsift_cuda_store *handle, u
 extern "C" kvsift_status kvsift_cuda_store_flush(kvsift_cuda_store *handle) {
   if (!is_store(handle)) return KVSIFT_INVALID_ARGUMENT;
   CudaStore *store = store_of(handle);
-  if (store->lost != KVSIFT_OK) return store->lost;
-  return check_driver(store, store->device.driver.stream_synchronize(store->copies), "cuStreamSynchronize");
+  if (kvsift_status s = check_usable(store)) return s;
+  const CUresult done = store->device.driver.stream_synchronize(store->copies);
+  if (kvsift_status s = check_driver(store, done, "cuStreamSynchronize")) return s;
+  return check_usable(store);
 }
 
 extern "C" uint32_t kvsift_cuda_store_layer_tokens(const kvsift_cuda_store *handle, uint32_t layer) {
@@ -288,6 +252,7 @@ extern "C" kvsift_status kvsift_cuda_store_get_stats(const kvsift_cuda_store *ha
   if (kvsift_status s = check_size(&const_cast<CudaStore *>(store)->error, "stats", stats)) return s;
   const uint32_t size = stats->struct_size;
   *stats = store->stats;
+  stats->corrupt_records = static_cast<const volatile StoreFault *>(store->fault)->corrupt;
   stats->struct_size = size;
   return KVSIFT_OK;
 }

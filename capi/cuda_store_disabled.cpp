@@ -41,8 +41,8 @@ extern "C" kvsift_status kvsift_cuda_store_wait(kvsift_cuda_store *, kvsift_tick
 extern "C" kvsift_status kvsift_cuda_store_poll(kvsift_cuda_store *, kvsift_ticket, uint32_t *) {
   return KVSIFT_INVALID_ARGUMENT;
 }
-extern "C" kvsift_status kvsift_cuda_store_resolve(kvsift_cuda_store *, uint32_t, const kvsift_selection *,
-                                                   kvsift_cache *, void *) {
+extern "C" kvsift_status kvsift_cuda_store_resolve(kvsift_cuda_store *, uint32_t, kvsift_selection *, kvsift_cache *,
+                                                   void *) {
   return KVSIFT_INVALID_ARGUMENT;
 }
 extern "C" kvsift_status kvsift_cuda_store_truncate(kvsift_cuda_store *, uint32_t, void *) {

@@ -104,8 +104,8 @@ extern "C" kvsift_status kvsift_store_append(kvsift_store *handle, uint32_t laye
   const uint32_t have = store->layers[layer].tokens;
   if (kvsift_status s = check_append(&store->error, layer, have, store->g.max_tokens, first_token, tokens)) return s;
   if (tokens == 0) return KVSIFT_OK;
-  if (kvsift_status s = check_rows(store, "keys", keys)) return s;
-  if (kvsift_status s = check_rows(store, "values", values)) return s;
+  if (kvsift_status s = check_rows(&store->error, store->g, "keys", keys)) return s;
+  if (kvsift_status s = check_rows(&store->error, store->g, "values", values)) return s;
   return append(store, layer, tokens, *keys, *values);
 }
 
@@ -114,7 +114,7 @@ extern "C" kvsift_status kvsift_store_prefetch(kvsift_store *handle, uint32_t la
   if (!is_store(handle)) return KVSIFT_INVALID_ARGUMENT;
   Store *store = store_of(handle);
   if (kvsift_status s = check_store_layer(store, layer)) return s;
-  if (kvsift_status s = check_selection(store, selection)) return s;
+  if (kvsift_status s = check_selection(&store->error, store->g, selection)) return s;
   const kvsift_ticket made = prefetch(store, layer, *selection);
   if (ticket != nullptr) *ticket = made;
   return KVSIFT_OK;
@@ -145,7 +145,7 @@ extern "C" kvsift_status kvsift_store_resolve(kvsift_store *handle, uint32_t lay
   if (!is_store(handle)) return KVSIFT_INVALID_ARGUMENT;
   Store *store = store_of(handle);
   if (kvsift_status s = check_store_layer(store, layer)) return s;
-  if (kvsift_status s = check_selection(store, selection)) return s;
+  if (kvsift_status s = check_selection(&store->error, store->g, selection)) return s;
   if (kvsift_status s = check_size(&store->error, "cache", cache)) return s;
   if (selection->tokens > store->layers[layer].tokens) {
     return fail(&store->error, KVSIFT_OUT_OF_ORDER, "resolve: the selection is for ", selection->tokens,
@@ -154,7 +154,8 @@ extern "C" kvsift_status kvsift_store_resolve(kvsift_store *handle, uint32_t lay
   bool missing = false;
   if (kvsift_status s = fetch_selection(store, layer, *selection, true, &missing)) return s;
   if (missing) {
-    if (kvsift_status s = reduce(store, layer, selection)) return s;
+    std::uint64_t *dropped = &store->counts.dropped;
+    if (kvsift_status s = reduce(store->g, store->table(layer), store->reduced, selection, dropped, &store->error)) return s;
   }
   describe_cache(*store, layer, cache);
   return KVSIFT_OK;

@@ -34,17 +34,17 @@ bool divisible(const void *data, std::uint64_t a, std::uint64_t b, std::uint64_t
   return (reinterpret_cast<std::uintptr_t>(data) | a | b) % unit == 0;
 }
 
-kvsift_status check_list(Store *store, const kvsift_selection &selection, std::uint32_t list) {
+kvsift_status check_list(kvsift_error *error, const kvsift_selection &selection, std::uint32_t list) {
   const std::uint32_t count = selection.range_counts[list];
   if (count > selection.range_stride && selection.lists > 1) {
-    return fail(&store->error, KVSIFT_INVALID_ARGUMENT, "selection: list ", list, " has ", count,
+    return fail(error, KVSIFT_INVALID_ARGUMENT, "selection: list ", list, " has ", count,
                 " ranges, more than range_stride ", selection.range_stride);
   }
   const kvsift_range *ranges = selection.ranges + std::uint64_t{list} * selection.range_stride;
   std::uint32_t end = 0;
   for (std::uint32_t r = 0; r < count; ++r) {
     if (ranges[r].begin < end || ranges[r].end <= ranges[r].begin || ranges[r].end > selection.tokens) {
-      return fail(&store->error, KVSIFT_INVALID_ARGUMENT, "selection: list ", list, ", range [", ranges[r].begin, ", ",
+      return fail(error, KVSIFT_INVALID_ARGUMENT, "selection: list ", list, ", range [", ranges[r].begin, ", ",
                   ranges[r].end, ") is empty, out of order or beyond its ", selection.tokens, " tokens");
     }
     end = ranges[r].end;
@@ -83,11 +83,10 @@ kvsift_status check_append(kvsift_error *error, std::uint32_t layer, std::uint32
   return fail(error, KVSIFT_CAPACITY, "append: ", tokens, " tokens after ", have, " exceed max_tokens ", max_tokens);
 }
 
-kvsift_status check_rows(Store *store, const char *name, const kvsift_view *view) {
-  kvsift_error *error = &store->error;
+kvsift_status check_rows(kvsift_error *error, const Geometry &g, const char *name, const kvsift_view *view) {
   if (view == nullptr || view->data == nullptr) return fail(error, KVSIFT_INVALID_ARGUMENT, name, " is null");
-  if (view->type != store->g.type) {
-    return fail(error, KVSIFT_INVALID_ARGUMENT, name, "->type is ", view->type, ", the store's is ", store->g.type);
+  if (view->type != g.type) {
+    return fail(error, KVSIFT_INVALID_ARGUMENT, name, "->type is ", view->type, ", the store's is ", g.type);
   }
   const std::uint64_t unit = element_bytes(view->type);
   if (!divisible(view->data, view->token_stride, view->head_stride, unit)) {
@@ -102,10 +101,8 @@ kvsift_status check_rows(Store *store, const char *name, const kvsift_view *view
   return fail(error, KVSIFT_MISALIGNED, name, ": scales or a scale stride is no multiple of 4 bytes");
 }
 
-kvsift_status check_selection(Store *store, const kvsift_selection *selection) {
-  kvsift_error *error = &store->error;
+kvsift_status check_selection(kvsift_error *error, const Geometry &g, const kvsift_selection *selection) {
   if (kvsift_status s = check_size(error, "selection", selection)) return s;
-  const Geometry &g = store->g;
   const std::uint32_t expected = selection->per_query_head != 0 ? g.query_heads : g.kv_heads;
   if (selection->lists != expected) {
     return fail(error, KVSIFT_INVALID_ARGUMENT, "selection: lists is ", selection->lists, ", the store's heads make ",
@@ -116,7 +113,7 @@ kvsift_status check_selection(Store *store, const kvsift_selection *selection) {
   }
   if (selection->block_tokens == 0) return fail(error, KVSIFT_INVALID_ARGUMENT, "selection: block_tokens is 0");
   for (std::uint32_t list = 0; list < selection->lists; ++list) {
-    if (kvsift_status s = check_list(store, *selection, list)) return s;
+    if (kvsift_status s = check_list(error, *selection, list)) return s;
   }
   return KVSIFT_OK;
 }

@@ -15,15 +15,16 @@ bool is_store(const kvsift_store *handle);
 kvsift_status check_config(const kvsift_store_config *config);
 kvsift_status check_store_layer(Store *store, std::uint32_t layer);
 
-// Rows as append takes them: the configured type, aligned elements, scales where they are needed.
-kvsift_status check_rows(Store *store, const char *name, const kvsift_view *view);
+// For device stores too: rows as append takes them, of the configured type, with aligned elements, scales where they are
+// needed;
+kvsift_status check_rows(kvsift_error *error, const Geometry &g, const char *name, const kvsift_view *view);
 
-// Whether `tokens` rows from first_token on follow the `have` that a layer holds, and fit. For device stores too.
+// whether `tokens` rows from first_token on follow the `have` that a layer holds, and fit;
 kvsift_status check_append(kvsift_error *error, std::uint32_t layer, std::uint32_t have, std::uint32_t max_tokens,
                            std::uint32_t first_token, std::uint32_t tokens);
 
-// Lists for the store's heads, ranges ascending and disjoint, within the tokens that the selection says.
-kvsift_status check_selection(Store *store, const kvsift_selection *selection);
+// lists for the store's heads, ranges ascending and disjoint, within the tokens that the selection says.
+kvsift_status check_selection(kvsift_error *error, const Geometry &g, const kvsift_selection *selection);
 
 template <class T>
 kvsift_status check_size(kvsift_error *error, const char *name, const T *object) {

@@ -83,8 +83,8 @@ __device__ inline void hide_pages(const AttendPlan &plan, float *logits, std::ui
   const Settings &s = plan.head.settings();
   const std::uint32_t size = s.c.page_tokens;
   for (std::uint32_t l = 0; l < plan.lists(); ++l) {
-    const DeviceList list = list_of(plan.head.image, plan.index_of(l));
-    for (std::uint32_t r = threadIdx.x; r < *list.range_count; r += kAttendThreads) {
+    const KeptRanges list = plan.ranges(l);
+    for (std::uint32_t r = threadIdx.x; r < list.count; r += kAttendThreads) {
       const std::uint32_t begin = list.ranges[r].begin / size, last = (list.ranges[r].end - 1) / size;
       const std::uint32_t from = begin > first ? begin : first, end = last + 1 < first + count ? last + 1 : first + count;
       for (std::uint32_t page = from; page < end; ++page) {

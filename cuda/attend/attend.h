@@ -74,6 +74,7 @@ struct AttendArgs {
   std::uint32_t row_only;
   std::uint32_t tail;    // KVSIFT_TAIL_*, of this layer
   std::uint32_t logits_of_selection;  // the tail's were left by the selection's scoring, else by a kernel before this one
+  std::uint32_t present;    // 1: of what was chosen, what the cache has
   std::uint32_t tail_only;  // the selected tokens are another kernel's
   std::uint32_t dense_tiles;  // fours of query heads, where warps can take chunks alone; else 0
   std::uint32_t dense_warps;  // how many of a block's warps do

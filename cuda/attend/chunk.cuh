@@ -53,8 +53,8 @@ __device__ inline void find_tokens(const AttendPlan &plan, std::uint32_t list, s
     __syncthreads();
     return;
   }
-  const DeviceList ranges = list_of(plan.head.image, plan.index_of(list));
-  const std::uint32_t range_count = *ranges.range_count;
+  const KeptRanges ranges = plan.ranges(list);
+  const std::uint32_t range_count = ranges.count;
   std::uint32_t reached = 0;
   for (std::uint32_t at = 0; at < range_count && reached < first + count; at += kChunk) {
     const std::uint32_t r = at + threadIdx.x, here = range_count - at < kChunk ? range_count - at : kChunk;

@@ -8,6 +8,11 @@
 namespace kvsift {
 namespace {
 
+struct KeptRanges {
+  const kvsift_range *ranges;
+  std::uint32_t count;
+};
+
 struct AttendPlan {
   const AttendArgs &args;
   const DeviceHead &head;
@@ -25,7 +30,15 @@ struct AttendPlan {
   __device__ std::uint32_t kept(std::uint32_t list) const {
     if (args.tail_only != 0) return 0;
     if (everything) return step.tokens;
-    return in_image<std::uint32_t>(head.image, head.image.room.kept_counts)[index_of(list)];
+    const std::uint64_t counts = args.present != 0 ? head.image.room.present_kept : head.image.room.kept_counts;
+    return in_image<std::uint32_t>(head.image, counts)[index_of(list)];
+  }
+  __device__ KeptRanges ranges(std::uint32_t list) const {
+    const Image &image = head.image;
+    const std::uint32_t index = index_of(list);
+    if (args.present == 0) return KeptRanges{list_of(image, index).ranges, *list_of(image, index).range_count};
+    return KeptRanges{in_image<kvsift_range>(image, image.room.present) + index * image.room.present_ranges,
+                      in_image<std::uint32_t>(image, image.room.present_counts)[index]};
   }
   __device__ std::uint32_t left(std::uint32_t list) const {
     return coreset ? in_image<std::uint32_t>(head.image, head.image.room.left_counts)[index_of(list)] : 0;
@@ -55,11 +68,12 @@ __device__ inline AttendPlan plan_of(const AttendArgs &args, const DeviceHead &h
   const bool row_apart = step.calibration != 0 && step.everything == 0;
   AttendPlan plan{args, head, step, true, false, false, false, false, false};
   plan.active = args.row_only == 0 || row_apart;
-  plan.everything = step.everything != 0 || args.row_only != 0;
+  const bool whole = step.everything != 0 || args.row_only != 0;
+  plan.everything = whole && (args.present == 0 || args.row_only != 0);
   plan.observes = args.block_max != nullptr && (args.row_only != 0 || !row_apart);
   plan.apart = head.settings().lists > 1 && !plan.everything;
-  plan.tail = args.tail == KVSIFT_TAIL_MOMENTS && !plan.everything;
-  plan.coreset = args.tail == KVSIFT_TAIL_BALANCE && !plan.everything;
+  plan.tail = args.tail == KVSIFT_TAIL_MOMENTS && !whole;
+  plan.coreset = args.tail == KVSIFT_TAIL_BALANCE && !whole;
   return plan;
 }
 

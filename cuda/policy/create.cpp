@@ -51,6 +51,7 @@ kvsift_status reset_on_device(CudaPolicy *policy, void *stream) {
   host.selected_for.store(0, std::memory_order_relaxed);
   std::memset(policy->keys_seen.in(policy), 0, units_of(host.s) * sizeof(std::uint32_t));
   std::memset(policy->rows_seen.in(policy), 0, units_of(host.s) * sizeof(std::uint32_t));
+  policy->present_layer = 0;
   *policy->fault = Fault{};
   policy->lost = KVSIFT_OK;
   kvsift_status status = clear_device(policy, stream);

@@ -50,6 +50,9 @@ struct RoomPlaces {
   std::uint64_t tickets;   // u32 [KV heads], zero between kernels
   std::uint64_t chosen;    // u32 [lists][list_blocks]
   std::uint64_t chosen_counts, kept_counts;  // u32 [lists]
+  std::uint64_t present;   // range [lists][present_ranges]: of what was chosen, what the cache has
+  std::uint64_t present_counts, present_kept;  // u32 [lists]: ranges, and tokens in them
+  std::uint64_t present_ranges;
   std::uint64_t sorted;    // u32 [lists][list_blocks], with target_mass: blocks by falling scores
   std::uint64_t values;    // float [query heads][slots][dim16]: weighted values of each chunk
   std::uint64_t sums;      // float [query heads][slots][2]: its maximum and sum

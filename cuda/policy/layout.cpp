@@ -30,6 +30,12 @@ RoomPlaces lay_out_room(const Settings &s, Layout *layout) {
   room.chosen = layout->take<std::uint32_t>(lists * s.list_blocks, "device choices").bytes;
   room.chosen_counts = layout->take<std::uint32_t>(lists, "device choice counts").bytes;
   room.kept_counts = layout->take<std::uint32_t>(lists, "device kept counts").bytes;
+  // A hole makes one range two, but each has a block at least.
+  const std::uint64_t holes = s.max_blocks / 2 + 1u;
+  room.present_ranges = s.list_ranges > holes ? s.list_ranges : holes;
+  room.present = layout->take<kvsift_range>(lists * room.present_ranges, "device present ranges").bytes;
+  room.present_counts = layout->take<std::uint32_t>(lists, "device present counts").bytes;
+  room.present_kept = layout->take<std::uint32_t>(lists, "device present tokens").bytes;
   room.sorted = layout->take<std::uint32_t>(s.c.target_mass > 0 ? lists * s.list_blocks : 0, "device sorted choices").bytes;
   room.values = layout->take<float>(heads * slots * s.dim16, "device chunk values").bytes;
   room.sums = layout->take<float>(heads * slots * 2, "device chunk sums").bytes;

@@ -17,6 +17,7 @@ struct CudaPolicy {
   Image image;
   Fault *fault;         // pinned
   std::uint64_t bytes;  // of this arena
+  std::uint32_t present_layer;  // 1 + the layer whose choice was cut to what its cache has, since the last select; 0: none
   kvsift_status lost;   // what every call answers; KVSIFT_OK: not lost
   Offset<std::uint32_t> keys_seen, rows_seen;  // [sparse layers][KV heads], what the host knows
 

@@ -12,6 +12,26 @@ struct Stretch {
   std::uint32_t begin, end, first_block, last_block;
 };
 
+StoreAppendArgs rows_of(const CudaStore &store, std::uint32_t index, const kvsift_view &keys, const kvsift_view &values) {
+  const Geometry &g = store.g;
+  StoreAppendArgs args{};
+  args.slots = store.slots + store.layers[index].first_slot * g.slot_bytes;
+  args.table = store.tables + store.first_record(index);
+  args.fault = store.fault_seen;
+  args.keys = keys;
+  args.values = values;
+  args.slot_bytes = g.slot_bytes;
+  args.row_bytes = g.row_bytes;
+  args.keys_bytes = g.keys_bytes;
+  args.scales_at = g.scales_at;
+  args.storage = g.storage;
+  args.dim = g.head_dim;
+  args.layer = index;
+  args.block_shift = g.block_shift;
+  args.blocks = g.blocks;
+  return args;
+}
+
 // As many blocks as are sure to find slots beside the pinned ones, and leave most of the fast tier alone.
 std::uint32_t stretch_blocks(const CudaStore &store, const CudaLayer &layer) {
   const Geometry &g = store.g;
@@ -35,6 +55,7 @@ Stretch next_stretch(const CudaStore &store, const CudaLayer &layer, std::uint32
 bool open_slot(CudaStore *store, std::uint32_t index, std::uint32_t head, std::uint32_t block, Move *move) {
   CudaLayer *layer = store->layers + index;
   const std::uint32_t record = store->record(head, block);
+  settle(store, index, record);
   const std::int32_t at = *store->entry(index, record);
   *move = Move{record, static_cast<std::uint32_t>(at), kNoSlot};
   if (at >= 0) touch(store, layer, move->slot);
@@ -65,10 +86,26 @@ kvsift_status put_rows(CudaStore *store, std::uint32_t index, const Stretch &str
   return args->count > 0 ? flush() : KVSIFT_OK;
 }
 
+kvsift_status keep_sums(CudaStore *store, std::uint32_t index, std::uint32_t first_block, std::uint32_t blocks) {
+  StoreSumArgs args = sums_of(*store, index);
+  for (std::uint32_t h = 0; h < store->g.kv_heads; ++h) {
+    for (std::uint32_t b = first_block; b < first_block + blocks; ++b) {
+      const std::uint32_t record = store->record(h, b);
+      args.moves[args.count++] = Move{record, slot_of(*store->entry(index, record)), kNoSlot};
+      if (args.count < kMovesMost) continue;
+      if (kvsift_status s = launch_sums(store, &args, store->copies)) return s;
+    }
+  }
+  return args.count > 0 ? launch_sums(store, &args, store->copies) : KVSIFT_OK;
+}
+
 // Completed blocks go to slow memory behind the caller's back; neighbours on both sides in one copy.
 kvsift_status write_back(CudaStore *store, std::uint32_t index, std::uint32_t first_block, std::uint32_t blocks) {
   const Geometry &g = store->g;
   CudaLayer *layer = store->layers + index;
+  if (store->sums != nullptr) {
+    if (kvsift_status s = keep_sums(store, index, first_block, blocks)) return s;
+  }
   for (std::uint32_t h = 0; h < g.kv_heads; ++h) {
     for (std::uint32_t b = first_block, run = 0; b < first_block + blocks; b += run) {
       const std::uint32_t record = store->record(h, b);
@@ -96,16 +133,7 @@ kvsift_status append(CudaStore *store, std::uint32_t index, std::uint32_t tokens
   const Driver &d = store->device.driver;
   CudaLayer *layer = store->layers + index;
   const std::uint32_t first = layer->tokens, end = first + tokens;
-  StoreAppendArgs args{};
-  args.slots = store->slots + layer->first_slot * g.slot_bytes;
-  args.table = store->tables + store->first_record(index);
-  args.keys = keys;
-  args.values = values;
-  args.slot_bytes = g.slot_bytes;
-  args.row_bytes = g.row_bytes;
-  args.keys_bytes = g.keys_bytes;
-  args.block_shift = g.block_shift;
-  args.blocks = g.blocks;
+  StoreAppendArgs args = rows_of(*store, index, keys, values);
   while (layer->tokens < end) {
     const Stretch stretch = next_stretch(*store, *layer, end);
     ++store->call;
@@ -138,8 +166,8 @@ kvsift_status truncate(CudaStore *store, std::uint32_t index, std::uint32_t toke
     for (std::uint32_t b = kept; b << g.block_shift < layer->tokens; ++b) {
       const std::uint32_t record = store->record(h, b);
       const std::int32_t at = *store->entry(index, record);
-      if (at < 0) continue;
-      release_slot(store, index, static_cast<std::uint32_t>(at));
+      if (at == kNotHere) continue;
+      release_slot(store, index, slot_of(at));
       mover.tell(Move{record, kNoSlot, kNoSlot});
     }
   }
@@ -148,13 +176,14 @@ kvsift_status truncate(CudaStore *store, std::uint32_t index, std::uint32_t toke
   // The block that the cache ends in takes rows again.
   for (std::uint32_t h = 0; h < g.kv_heads && whole < kept; ++h) {
     Move move;
-    const bool present = *store->entry(index, store->record(h, whole)) >= 0;
+    const std::int32_t at = *store->entry(index, store->record(h, whole));
     if (!open_slot(store, index, h, whole, &move)) {
       mover.finish();
       store->lost = KVSIFT_CAPACITY;  // cannot be: the configuration was checked
       return fail(&store->error, KVSIFT_CAPACITY, "layer ", index, ": no slot can be freed for the last block");
     }
-    if (!present) mover.fetch(move);
+    if (at == kNotHere) mover.fetch(move);
+    else if (at < kNotHere) mover.tell(move);
   }
   return mover.finish();
 }

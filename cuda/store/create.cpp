@@ -21,15 +21,23 @@ kvsift_store_config as_store(const kvsift_cuda_store_config &c) {
   s.head_dim = c.head_dim;
   s.max_tokens = c.max_tokens;
   s.block_tokens = c.block_tokens;
-  s.type = s.storage = c.type;
+  s.type = c.type;
+  s.storage = c.storage;
   s.fast_blocks = c.fast_blocks;
   s.resident_layers = c.resident_layers;
   s.sink_tokens = c.sink_tokens;
   s.local_tokens = c.local_tokens;
+  s.checksums = c.checksums;
   s.alignment = 64;
   s.threads = s.depth = 1;
   s.error = c.error;
   return s;
+}
+
+bool capped(const kvsift_cuda_store_config &c) { return c.late_blocks != KVSIFT_STORE_NO_LIMIT; }
+
+std::uint32_t ranges_of_list(const kvsift_cuda_store_config &c, const Geometry &g) {
+  return c.max_ranges != 0 ? c.max_ranges : g.blocks + 1;
 }
 
 kvsift_status open_streams(CudaStore *store) {
@@ -65,6 +73,8 @@ kvsift_status start(CudaStore *store, const kvsift_cuda_arenas &arenas, CUstream
   const CUresult found = d.device_pointer(&seen, arenas.pinned, 0);
   if (kvsift_status s = check_driver(store, found, "cuMemHostGetDevicePointer")) return s;
   store->records_seen = reinterpret_cast<const char *>(seen);
+  const auto place = reinterpret_cast<char *>(store->fault) - store->records;
+  store->fault_seen = reinterpret_cast<StoreFault *>(reinterpret_cast<char *>(seen) + place);
   if (kvsift_status s = open_streams(store)) return s;
   const std::uint64_t entries = store->g.records_of_block() * store->g.blocks;
   const CUresult cleared =
@@ -85,7 +95,8 @@ void clear_state(CudaStore *store) {
     reset_slots(store, i);
   }
   const std::uint64_t records = g.records_of_block() * g.blocks;
-  for (std::uint64_t i = 0; i < records; ++i) store->entries[i] = -1;
+  for (std::uint64_t i = 0; i < records; ++i) store->entries[i] = kNotHere;
+  *store->fault = StoreFault{};
 }
 
 void place(const CudaStorePlaces &places, const kvsift_cuda_arenas &arenas, CudaStore *store) {
@@ -94,11 +105,17 @@ void place(const CudaStorePlaces &places, const kvsift_cuda_arenas &arenas, Cuda
   store->host_bytes = places.host_bytes;
   store->slots = device;
   store->tables = reinterpret_cast<std::int32_t *>(device + places.tables);
+  store->sums = places.geometry.checksums != 0 ? reinterpret_cast<std::uint64_t *>(device + places.sums) : nullptr;
   store->records = pinned;
   store->ranges = reinterpret_cast<kvsift_range *>(pinned + places.ranges);
   store->counts = reinterpret_cast<std::uint32_t *>(pinned + places.counts);
   store->missed = reinterpret_cast<std::uint32_t *>(pinned + places.missed);
   store->missed_counts = reinterpret_cast<std::uint32_t *>(pinned + places.missed_counts);
+  store->fault = reinterpret_cast<StoreFault *>(pinned + places.fault);
+  store->reduced.ranges = places.reduced_ranges.in(arenas.host);
+  store->reduced.range_counts = places.reduced_range_counts.in(arenas.host);
+  store->reduced.blocks = places.reduced_blocks.in(arenas.host);
+  store->reduced.block_counts = places.reduced_block_counts.in(arenas.host);
   store->layers = places.layers.in(arenas.host);
   store->slot_states = places.slot_states.in(arenas.host);
   store->entries = places.entries.in(arenas.host);
@@ -109,22 +126,28 @@ void place(const CudaStorePlaces &places, const kvsift_cuda_arenas &arenas, Cuda
 kvsift_status lay_out_store(const kvsift_cuda_store_config &c, CudaStorePlaces *p) {
   Geometry &g = p->geometry;
   if (kvsift_status s = make_geometry(as_store(c), &g)) return s;
-  if (c.type == KVSIFT_I8) return fail(c.error, KVSIFT_UNSUPPORTED, "store config: type I8 does not run on the device");
   const std::uint64_t records = g.records_of_block() * g.blocks;
   const std::uint64_t ranges = std::uint64_t{g.query_heads} * c.max_ranges;
   const std::uint64_t counts = align_device(g.query_heads * sizeof(std::uint32_t));
   p->tables = align_device(g.slots() * g.slot_bytes);
-  p->device_bytes = p->tables + align_device(records * sizeof(std::int32_t));
+  p->sums = p->tables + align_device(records * sizeof(std::int32_t));
+  p->device_bytes = p->sums + align_device(g.checksums != 0 ? records * sizeof(std::uint64_t) : 0);
   p->ranges = align_device(records * g.slot_bytes);
   p->counts = p->ranges + align_device(ranges * sizeof(kvsift_range));
   p->missed = p->counts + counts;
   p->missed_counts = p->missed + align_device(ranges * sizeof(std::uint32_t));
-  p->pinned_bytes = p->missed_counts + counts;
+  p->fault = p->missed_counts + counts;
+  p->pinned_bytes = p->fault + align_device(sizeof(StoreFault));
   Layout layout;
   layout.take<CudaStore>(1, "store");
   p->layers = layout.take<CudaLayer>(g.layers, "layers");
   p->slot_states = layout.take<CudaSlot>(g.slots(), "slots");
   p->entries = layout.take<std::int32_t>(records, "tables");
+  const std::uint64_t lists = capped(c) ? g.query_heads : 0, most = lists * ranges_of_list(c, g);
+  p->reduced_ranges = layout.take<kvsift_range>(most, "ranges");
+  p->reduced_range_counts = layout.take<std::uint32_t>(lists, "range counts");
+  p->reduced_blocks = layout.take<std::uint32_t>(most, "blocks");
+  p->reduced_block_counts = layout.take<std::uint32_t>(lists, "block counts");
   p->host_bytes = layout.used();
   return layout.check(c.error);
 }
@@ -137,6 +160,8 @@ kvsift_status create_store(const kvsift_cuda_store_config &config, const CudaSto
   store->device = device;
   store->run_blocks = config.run_blocks;
   store->max_ranges = config.max_ranges;
+  store->late_blocks = config.late_blocks;
+  store->reduced.most = ranges_of_list(config, places.geometry);
   place(places, arenas, store);
   clear_state(store);
   const kvsift_status status = start(store, arenas, static_cast<CUstream>(stream));
@@ -156,6 +181,24 @@ void destroy_store(CudaStore *store) {
   store->alive = 0;
   close_streams(store);
   close_device(&store->device);
+}
+
+static kvsift_status tell_fault(CudaStore *store, const StoreFault &f) {
+  const std::uint32_t head = f.record / store->g.blocks, block = f.record % store->g.blocks;
+  if (f.what == kStoreFaultNotFinite) {
+    return fail(&store->error, KVSIFT_NOT_FINITE, "append: keys or values of layer ", f.layer, ", KV head ", head, ", block ",
+                block, " have a value that is not finite");
+  }
+  return fail(&store->error, KVSIFT_CORRUPT, "layer ", f.layer, ", KV head ", head, ", block ", block,
+              ": the record in slow memory does not have the checksum it was written with");
+}
+
+kvsift_status check_usable(CudaStore *store) {
+  if (store->lost != KVSIFT_OK) return store->lost;
+  const volatile StoreFault &seen = *store->fault;
+  const StoreFault fault{seen.what, seen.layer, seen.record, seen.corrupt};
+  if (fault.what != kStoreFaultNone) store->lost = tell_fault(store, fault);
+  return store->lost;
 }
 
 kvsift_status check_driver(CudaStore *store, CUresult result, const char *call) {

@@ -25,18 +25,21 @@ bool for_each_block(const CudaStore &store, std::uint32_t layer, const kvsift_se
   return true;
 }
 
-// Marks what the selection has, so that making room does not take it away. Whether something is missing.
-bool touch_present(CudaStore *store, std::uint32_t index, const kvsift_selection &selection, bool used) {
+// Marks what the selection has, so that making room does not take it away. Whether something is missing. Where it is used, by
+// what `use` moves, the table comes to know of what was fetched behind.
+bool touch_present(CudaStore *store, std::uint32_t index, const kvsift_selection &selection, Mover *use) {
   CudaLayer *layer = store->layers + index;
   bool missing = false;
   for_each_block(*store, index, selection, [&](std::uint32_t head, std::uint32_t block) {
-    const std::int32_t at = *store->entry(index, store->record(head, block));
-    missing = missing || at < 0;
-    if (at < 0) return true;
-    CudaSlot &slot = store->slot(*layer, static_cast<std::uint32_t>(at));
+    const std::uint32_t record = store->record(head, block);
+    const std::int32_t at = *store->entry(index, record);
+    missing = missing || at == kNotHere;
+    if (at == kNotHere) return true;
+    CudaSlot &slot = store->slot(*layer, slot_of(at));
     if (slot.call == store->call) return true;
-    touch(store, layer, static_cast<std::uint32_t>(at));
-    if (!used) return true;
+    touch(store, layer, slot_of(at));
+    if (use == nullptr) return true;
+    if (settle(store, index, record)) use->tell(Move{record, slot_of(at), kNoSlot});
     ++(slot.prefetched != 0 ? store->stats.prefetched : store->stats.hits);
     slot.prefetched = 0;
     return true;
@@ -49,20 +52,54 @@ kvsift_status too_few(CudaStore *store, std::uint32_t index) {
               " slots in fast memory are too few for what is wanted at once and the pinned tokens");
 }
 
+// What resolve fetches: up to the cap, and the pinned blocks, so that they are there once the stream has come so far; the
+// others behind, as far as there are slots.
+struct Fetches {
+  Mover *in_time, *behind;
+  bool all_placed = true, left_out = false;
+};
+
+void fetch_missing(CudaStore *store, std::uint32_t index, const kvsift_selection &selection, Fetches *fetches) {
+  CudaLayer *layer = store->layers + index;
+  std::uint32_t late = 0;
+  fetches->all_placed = for_each_block(*store, index, selection, [&](std::uint32_t head, std::uint32_t block) {
+    Move move;
+    std::int32_t *entry = store->entry(index, store->record(head, block));
+    if (*entry != kNotHere) return true;
+    const bool in_time = late < store->late_blocks || pinned(store->g, *layer, block);
+    if (!take_slot(store, index, head, block, &move)) {
+      fetches->left_out = fetches->left_out || !in_time;
+      return !in_time;
+    }
+    if (in_time) {
+      ++late;
+      ++store->stats.late;
+      fetches->in_time->fetch(move);
+      return true;
+    }
+    fetches->left_out = true;
+    *entry = filled_behind(move.slot);
+    store->slot(*layer, move.slot).prefetched = 1;
+    ++store->stats.blocks_prefetched;
+    fetches->behind->fetch(move);
+    return true;
+  });
+}
+
 }  // namespace
 
 kvsift_status prefetch(CudaStore *store, std::uint32_t index, const kvsift_selection &selection, CUstream stream) {
   CudaLayer *layer = store->layers + index;
   ++store->call;
   ++layer->prefetches;
-  if (!touch_present(store, index, selection, false)) return KVSIFT_OK;
+  if (!touch_present(store, index, selection, nullptr)) return KVSIFT_OK;
   // Slots that go may be read by what is in the stream.
   if (kvsift_status s = order_streams(store, stream, store->used, store->copies)) return s;
   Mover mover(store, index, store->copies);
   bool room = true;
   for_each_block(*store, index, selection, [&](std::uint32_t head, std::uint32_t block) {
     Move move;
-    if (*store->entry(index, store->record(head, block)) >= 0) return true;
+    if (*store->entry(index, store->record(head, block)) != kNotHere) return true;
     room = room && take_slot(store, index, head, block, &move);
     if (!room) {
       ++store->stats.prefetch_unplaced;
@@ -77,24 +114,29 @@ kvsift_status prefetch(CudaStore *store, std::uint32_t index, const kvsift_selec
   return check_driver(store, store->device.driver.event_record(layer->fetched, store->copies), "cuEventRecord");
 }
 
-kvsift_status resolve(CudaStore *store, std::uint32_t index, const kvsift_selection &selection, CUstream stream) {
+kvsift_status resolve(CudaStore *store, std::uint32_t index, kvsift_selection *selection, CUstream stream) {
   const Driver &d = store->device.driver;
   CudaLayer *layer = store->layers + index;
   ++store->call;
   if (kvsift_status s = check_driver(store, d.stream_wait(stream, layer->fetched, 0), "cuStreamWaitEvent")) return s;
-  if (!touch_present(store, index, selection, true)) return KVSIFT_OK;
+  Mover in_time(store, index, stream), behind(store, index, store->copies, true);
+  if (!touch_present(store, index, *selection, &in_time)) return in_time.finish();
   if (kvsift_status s = check_driver(store, d.stream_wait(stream, layer->written, 0), "cuStreamWaitEvent")) return s;
-  Mover mover(store, index, stream);
-  const bool all = for_each_block(*store, index, selection, [&](std::uint32_t head, std::uint32_t block) {
-    Move move;
-    if (*store->entry(index, store->record(head, block)) >= 0) return true;
-    if (!take_slot(store, index, head, block, &move)) return false;
-    ++store->stats.late;
-    mover.fetch(move);
-    return true;
-  });
-  if (kvsift_status s = mover.finish()) return s;
-  return all ? KVSIFT_OK : too_few(store, index);
+  if (store->late_blocks != KVSIFT_STORE_NO_LIMIT) {
+    // Slots that go to what is fetched behind may be read by what is in the stream.
+    if (kvsift_status s = order_streams(store, stream, store->used, store->copies)) return s;
+  }
+  Fetches fetches{&in_time, &behind};
+  fetch_missing(store, index, *selection, &fetches);
+  if (kvsift_status s = in_time.finish()) return s;
+  if (kvsift_status s = behind.finish()) return s;
+  if (fetches.left_out) {
+    const CUresult marked = d.event_record(layer->fetched, store->copies);
+    if (kvsift_status s = check_driver(store, marked, "cuEventRecord")) return s;
+  }
+  if (!fetches.all_placed) return too_few(store, index);
+  if (!fetches.left_out) return KVSIFT_OK;
+  return reduce(store->g, store->entry(index, 0), store->reduced, selection, &store->stats.dropped, &store->error);
 }
 
 void describe_cache(const CudaStore &store, std::uint32_t index, kvsift_cache *cache) {
@@ -105,12 +147,20 @@ void describe_cache(const CudaStore &store, std::uint32_t index, kvsift_cache *c
   view.token_stride = g.row_bytes;
   view.page_stride = g.slot_bytes;
   view.data = store.slots + layer.first_slot * g.slot_bytes;
+  if (g.storage == KVSIFT_I8) {
+    view.scale_token_stride = sizeof(float);
+    view.scale_page_stride = g.slot_bytes;
+  }
   const std::uint32_t size = cache->struct_size;
   *cache = kvsift_cache{};
   cache->struct_size = size;
   cache->tokens = layer.tokens;
   cache->keys = cache->values = view;
   cache->values.data = static_cast<const char *>(view.data) + g.keys_bytes;
+  if (g.storage == KVSIFT_I8) {
+    cache->keys.scales = reinterpret_cast<const float *>(static_cast<const char *>(view.data) + g.scales_at);
+    cache->values.scales = cache->keys.scales + g.block_tokens;
+  }
   cache->block_table = store.tables + store.first_record(index);
   cache->page_tokens = g.block_tokens;
   cache->block_table_stride = g.blocks;

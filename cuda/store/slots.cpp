@@ -60,7 +60,7 @@ bool take_slot(CudaStore *store, std::uint32_t index, std::uint32_t head, std::u
   *move = Move{store->record(head, block), local, kNoSlot};
   if (slot.state == kSlotHeld) {
     move->evicted = store->record(slot.head, slot.block);
-    *store->entry(index, move->evicted) = -1;
+    *store->entry(index, move->evicted) = kNotHere;
     ++store->stats.evictions;
   }
   slot.state = kSlotHeld;
@@ -72,10 +72,17 @@ bool take_slot(CudaStore *store, std::uint32_t index, std::uint32_t head, std::u
   return true;
 }
 
+bool settle(CudaStore *store, std::uint32_t index, std::uint32_t record) {
+  std::int32_t *entry = store->entry(index, record);
+  if (*entry >= kNotHere) return false;
+  *entry = static_cast<std::int32_t>(slot_of(*entry));
+  return true;
+}
+
 void release_slot(CudaStore *store, std::uint32_t index, std::uint32_t local) {
   CudaLayer *layer = store->layers + index;
   CudaSlot &slot = store->slot(*layer, local);
-  *store->entry(index, store->record(slot.head, slot.block)) = -1;
+  *store->entry(index, store->record(slot.head, slot.block)) = kNotHere;
   slot.state = kSlotFree;
   slot.prefetched = 0;
   unlink(store, layer, local);

@@ -17,6 +17,9 @@ bool pinned(const Geometry &g, const CudaLayer &layer, std::uint32_t block);
 // Gives the longest unused slot that may go to the block; false where all are pinned or wanted by the present call.
 bool take_slot(CudaStore *store, std::uint32_t layer, std::uint32_t head, std::uint32_t block, Move *move);
 
+// A block that was filled behind is one like any other from here on; whether it was one.
+bool settle(CudaStore *store, std::uint32_t layer, std::uint32_t record);
+
 // Forgets the block that has the slot.
 void release_slot(CudaStore *store, std::uint32_t layer, std::uint32_t local);
 

@@ -143,6 +143,17 @@ kvsift_status kvsift_cuda_select_blocks(kvsift_cuda_policy *policy, uint32_t lay
 kvsift_status kvsift_cuda_attend(kvsift_cuda_policy *policy, uint32_t layer, const kvsift_query *query,
                                  const kvsift_cache *cache, float *out, kvsift_observation *observation, void *stream);
 
+/* Takes the blocks that the cache does not have, those with a negative entry in its block table, out of what the last
+ * kvsift_cuda_select_blocks chose for this layer and length, in all KV heads: until the next select kvsift_cuda_attend
+ * attends to the rest, and the tail stands for the others. For caches of kvsift_cuda_store, as resolve described them for
+ * this selection. cache->page_tokens must be a multiple of the config's block_tokens. What was chosen does not change
+ * otherwise: the method learns as from the whole choice. Where the choice was everything, no tail stands for what is
+ * missing, and the observation's `full` is 0. A step that the observation wants the full row of (calibration with lists of
+ * its own) needs the whole cache, and still meets the negative entries. `present`, which may be null, gets the ranges that
+ * are left, in device memory, and no blocks. UNSUPPORTED with the balanced tail. OUT_OF_ORDER as attend. */
+kvsift_status kvsift_cuda_keep_present(kvsift_cuda_policy *policy, uint32_t layer, const kvsift_query *query,
+                                       const kvsift_cache *cache, kvsift_cuda_selection *present, void *stream);
+
 /* As kvsift_attend_tail: out [query heads][head_dim] and log_sum_exp [query heads], device memory. UNSUPPORTED with the
  * balanced tail, whose rows lie in the cache. */
 kvsift_status kvsift_cuda_attend_tail(kvsift_cuda_policy *policy, uint32_t layer, const kvsift_query *query, float *out,
@@ -255,12 +266,30 @@ const char *kvsift_cuda_last_error(const kvsift_cuda_policy *policy);
  * stream of the store's own, made at create; events order it with the caller's: prefetch begins after what is in `stream`
  * when it is called, append and resolve wait on the device for the copies that they need. Nothing here can be captured.
  *
+ * Late caps. With late_blocks resolve brings so many missing blocks of a layer in time, and those of the pinned tokens; the
+ * others it takes out of the selection, so that a tail stands for them, and fetches them on the copy stream for the steps to
+ * come. What a prefetch has on its way is waited for on the device and counts for nothing: the same calls leave out the same
+ * blocks, whatever the timing. There is no late_microseconds, since the host waits for nothing here. A device policy attends
+ * to what its own select chose, so it must be told, by kvsift_cuda_keep_present, once resolve has changed a selection:
+ *
+ *     kvsift_cuda_store_resolve(&lists) -> kvsift_cuda_keep_present(if lists.ranges is another than before)
+ *                                       -> kvsift_cuda_attend
+ *
+ * Checksums. With `checksums` the device keeps the sum of each record that it writes back, in its own memory, and compares
+ * each block that comes: one more kernel behind the transfers, none of the host's time. A block that is not what was written
+ * gets a negative entry in the block table, and its slot is overwritten with NaN: no attention takes it for numbers. It is
+ * left out by kvsift_cuda_keep_present; without it kvsift_cuda_attend's policy answers INVALID_ARGUMENT or NOT_FINITE.
+ *
+ * What the device finds (CORRUPT: such a block; NOT_FINITE: a row for I8 storage, below) lies in pinned memory, is answered by
+ * the next call that is made after it happened, and loses the store, as KVSIFT_DEVICE does. flush sees all that the copy
+ * stream has come upon; for what is in the caller's stream, wait for that first.
+ *
  * Transfers. Blocks that are neighbours in slow memory and in their slots go as one, from run_blocks blocks on by the copy
  * engine; shorter ones by a kernel that reads pinned memory. Completed blocks are written back in order.
  *
  * Calls of one layer must reach the device in the order in which they were made: use one stream, or order streams by events.
  * A store belongs to one thread at a time. Any KVSIFT_DEVICE loses the store: every later call but destroy answers it
- * again. There are no late caps and no checksums here, and I8 storage is not supported. */
+ * again. */
 
 typedef struct kvsift_cuda_store kvsift_cuda_store;
 
@@ -274,14 +303,19 @@ typedef struct kvsift_cuda_store_config {
   uint32_t head_dim;
   uint32_t max_tokens;
   uint32_t block_tokens;        /* a power of two, 1 .. 256; 16 by default */
-  kvsift_type type;             /* F32, F16 or BF16; F16 by default */
+  kvsift_type type;             /* of the rows that append gets; F16 by default; I8: with scales */
+  kvsift_type storage;          /* of the rows that are kept: the same, or I8 with a scale for each row, to the bits of
+                                   kvsift_store */
   uint32_t fast_blocks;         /* a layer has fast_blocks * kv_heads slots, which its KV heads share; must be set */
   uint32_t resident_layers;     /* the first layers keep everything in device memory: those that attend to everything */
   uint32_t sink_tokens;         /* pinned in the fast tier: the first tokens, */
   uint32_t local_tokens;        /*   and the last; by default 16 and 64 */
+  uint32_t late_blocks;         /* most blocks of a layer that a resolve fetches in time; NO_LIMIT by default */
   uint32_t run_blocks;          /* neighbours from so many on go by the copy engine; 8 by default, 0: never */
   uint32_t max_ranges;          /* ranges of a list that receive has room for, and missed blocks;
-                                   kvsift_policy_info.max_ranges; 0: none */
+                                   kvsift_policy_info.max_ranges; 0: none. With a late cap also ranges and blocks of a
+                                   list that resolve reduced; 0: enough for whole blocks */
+  uint32_t checksums;           /* 1: of records, made and compared on the device; 0 by default */
   kvsift_error *error;          /* where sizes and create leave their sentence; may be null */
 } kvsift_cuda_store_config;
 
@@ -289,8 +323,8 @@ typedef struct kvsift_cuda_store_config {
 kvsift_status kvsift_cuda_store_config_init(kvsift_cuda_store_config *config);
 
 /* Exact sizes of the arenas. Needs no device. `pinned` is the slow tier: records [layer][KV head][block], each the block's
- * keys [block_tokens][head_dim], then its values, padded to a multiple of 64 bytes; room for lists lies behind them. Any
- * status a bad config gets; UNSUPPORTED for I8. */
+ * keys [block_tokens][head_dim], then its values, for I8 padding to 16 bytes and float32 scales of keys and values, padded to a
+ * multiple of 64 bytes; room for lists lies behind them. Any status a bad config gets. */
 kvsift_status kvsift_cuda_store_sizes(const kvsift_cuda_store_config *config, kvsift_cuda_sizes *sizes);
 
 /* Makes an empty store. As kvsift_cuda_policy_create, and with the same statuses; also makes the copy stream and events. The
@@ -303,8 +337,10 @@ kvsift_status kvsift_cuda_store_create(const kvsift_cuda_store_config *config, c
 kvsift_status kvsift_cuda_store_destroy(kvsift_cuda_store *store);
 
 /* Adds tokens [first_token, first_token + tokens) of `layer`, all KV heads, as views in device memory indexed from 0; they
- * must follow on. Blocks that are complete are written back. A prompt larger than the fast tier passes through it.
- * OUT_OF_ORDER, CAPACITY (max_tokens), INVALID_ARGUMENT, MISALIGNED, DEVICE. */
+ * must follow on. Blocks that are complete are written back. A prompt larger than the fast tier passes through it. For I8
+ * storage a row must be finite (where it comes as I8, its scale): one that is not is kept with a scale of NaN, so that what
+ * attends to it is NaN too, and is answered later, as NOT_FINITE. OUT_OF_ORDER, CAPACITY (max_tokens), INVALID_ARGUMENT,
+ * MISALIGNED, DEVICE. */
 kvsift_status kvsift_cuda_store_append(kvsift_cuda_store *store, uint32_t layer, uint32_t first_token, uint32_t tokens,
                                        const kvsift_view *keys, const kvsift_view *values, void *stream);
 
@@ -330,9 +366,11 @@ kvsift_status kvsift_cuda_store_poll(kvsift_cuda_store *store, kvsift_ticket tic
 /* Brings what is missing of `selection` (lists in host memory) into fast memory, in `stream`, and describes the layer's slots as
  * a paged cache for kvsift_cuda_attend: a table in device memory for each KV head, negative where a block is not resident.
  * The cache may be attended to with this selection, in `stream`, until the next append, prefetch, resolve or truncate of
- * the layer. cache->struct_size must be set. OUT_OF_ORDER: the selection is for more tokens than the layer has. CAPACITY:
- * with the pinned tokens it has more blocks than the layer has slots; what was fetched stays. */
-kvsift_status kvsift_cuda_store_resolve(kvsift_cuda_store *store, uint32_t layer, const kvsift_selection *selection,
+ * the layer. cache->struct_size must be set. With a late cap, blocks beyond it are taken out of the selection: its lists then
+ * belong to the store, in host memory, and hold until its next resolve, of any layer. OUT_OF_ORDER: the selection is for more
+ * tokens than the layer has. CAPACITY: with the pinned tokens it has more blocks than the layer has slots, or a reduced list
+ * more entries than max_ranges; what was fetched stays. */
+kvsift_status kvsift_cuda_store_resolve(kvsift_cuda_store *store, uint32_t layer, kvsift_selection *selection,
                                         kvsift_cache *cache, void *stream);
 
 /* Forgets tokens from `tokens` on, in every layer that has more. */
@@ -343,7 +381,8 @@ kvsift_status kvsift_cuda_store_flush(kvsift_cuda_store *store);
 
 uint32_t kvsift_cuda_store_layer_tokens(const kvsift_cuda_store *store, uint32_t layer); /* 0 for a bad argument */
 
-/* Counters since create, of what was put into streams; those that have no meaning here (dropped, waits, errors, times) are 0.
+/* Counters since create, of what was put into streams, but for corrupt_records, which the device counts; those that have no
+ * meaning here (waits, errors of reading, times) are 0.
  * stats->struct_size must be set. */
 kvsift_status kvsift_cuda_store_get_stats(const kvsift_cuda_store *store, kvsift_store_stats *stats);
 

@@ -18,9 +18,6 @@ bool ticket_done(const Store &store, kvsift_ticket ticket);
 kvsift_status fetch_selection(Store *store, std::uint32_t layer, const kvsift_selection &selection, bool capped,
                               bool *missing);
 
-// Takes the blocks that are not resident out of the selection, whose lists become the store's.
-kvsift_status reduce(Store *store, std::uint32_t layer, kvsift_selection *selection);
-
 void describe_cache(const Store &store, std::uint32_t layer, kvsift_cache *cache);
 
 kvsift_status append(Store *store, std::uint32_t layer, std::uint32_t tokens, const kvsift_view &keys,

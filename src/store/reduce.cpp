@@ -1,6 +1,6 @@
-// A selection without the blocks that a late cap left out.
+#include "store/reduce.h"
+
 #include "core/status.h"
-#include "store/fetch.h"
 
 namespace kvsift {
 namespace {
@@ -36,11 +36,11 @@ class Writer {
 };
 
 // Copies the resident parts of a range; counts the others' blocks.
-bool copy_range(const Store &store, const std::int32_t *table, kvsift_range range, Writer *writer,
-                std::uint64_t *dropped, std::uint32_t *last_dropped) {
+bool copy_range(const Geometry &g, const std::int32_t *table, kvsift_range range, Writer *writer, std::uint64_t *dropped,
+                std::uint32_t *last_dropped) {
   for (std::uint32_t begin = range.begin; begin < range.end;) {
-    const std::uint32_t block = begin >> store.g.block_shift;
-    const std::uint32_t next = (block + 1) << store.g.block_shift;
+    const std::uint32_t block = begin >> g.block_shift;
+    const std::uint32_t next = (block + 1) << g.block_shift;
     const std::uint32_t end = next < range.end ? next : range.end;
     if (table[block] >= 0) {
       if (!writer->add(begin, end)) return false;
@@ -55,31 +55,31 @@ bool copy_range(const Store &store, const std::int32_t *table, kvsift_range rang
 
 }  // namespace
 
-kvsift_status reduce(Store *store, std::uint32_t index, kvsift_selection *selection) {
-  const Geometry &g = store->g;
+kvsift_status reduce(const Geometry &g, const std::int32_t *tables, const ReducedLists &to, kvsift_selection *selection,
+                     std::uint64_t *dropped, kvsift_error *error) {
   const std::uint32_t group = selection->lists / g.kv_heads;
-  std::uint64_t dropped = 0;
+  std::uint64_t count = 0;
   for (std::uint32_t list = 0; list < selection->lists; ++list) {
     const kvsift_range *ranges = selection->ranges + std::uint64_t{list} * selection->range_stride;
-    const std::int32_t *table = store->table(index) + std::uint64_t{list / group} * g.blocks;
-    const std::uint64_t at = std::uint64_t{list} * store->max_ranges;
-    Writer writer(store->ranges + at, store->blocks + at, store->max_ranges, selection->block_tokens);
-    std::uint32_t last_dropped = kNone;
+    const std::int32_t *table = tables + std::uint64_t{list / group} * g.blocks;
+    const std::uint64_t at = std::uint64_t{list} * to.most;
+    Writer writer(to.ranges + at, to.blocks + at, to.most, selection->block_tokens);
+    std::uint32_t last_dropped = UINT32_MAX;
     for (std::uint32_t r = 0; r < selection->range_counts[list]; ++r) {
-      if (!copy_range(*store, table, ranges[r], &writer, &dropped, &last_dropped)) {
-        return fail(&store->error, KVSIFT_CAPACITY, "resolve: list ", list,
-                    " of the reduced selection has more than max_ranges ", store->max_ranges, " entries");
+      if (!copy_range(g, table, ranges[r], &writer, &count, &last_dropped)) {
+        return fail(error, KVSIFT_CAPACITY, "resolve: list ", list, " of the reduced selection has more than max_ranges ",
+                    to.most, " entries");
       }
     }
-    store->range_counts[list] = writer.range_count;
-    store->block_counts[list] = writer.block_count;
+    to.range_counts[list] = writer.range_count;
+    to.block_counts[list] = writer.block_count;
   }
-  store->counts.dropped += dropped;
-  selection->ranges = store->ranges;
-  selection->range_counts = store->range_counts;
-  selection->blocks = store->blocks;
-  selection->block_counts = store->block_counts;
-  selection->range_stride = selection->block_stride = store->max_ranges;
+  *dropped += count;
+  selection->ranges = to.ranges;
+  selection->range_counts = to.range_counts;
+  selection->blocks = to.blocks;
+  selection->block_counts = to.block_counts;
+  selection->range_stride = selection->block_stride = to.most;
   selection->everything = 0;
   return KVSIFT_OK;
 }

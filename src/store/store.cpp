@@ -45,7 +45,6 @@ void copy_settings(const kvsift_store_config &c, Store *store) {
   store->timing = c.timing;
   store->late_blocks = c.late_blocks;
   store->late_microseconds = c.late_microseconds;
-  store->max_ranges = static_cast<std::uint32_t>(ranges_of_list(c, store->g));
   store->event_capacity = c.trace_events;
   Device &device = store->device;
   device.kind = c.backend;
@@ -64,10 +63,8 @@ void place(const kvsift_store_config &c, void *arena, const Places &p, Store *st
   store->tables = p.tables.in(arena);
   store->sums = p.sums.in(arena);
   store->written = p.written.in(arena);
-  store->ranges = p.ranges.in(arena);
-  store->range_counts = p.range_counts.in(arena);
-  store->blocks = p.blocks.in(arena);
-  store->block_counts = p.block_counts.in(arena);
+  store->reduced = ReducedLists{p.ranges.in(arena), p.range_counts.in(arena), p.blocks.in(arena), p.block_counts.in(arena),
+                                static_cast<std::uint32_t>(ranges_of_list(c, store->g))};
   store->part = p.part.in(arena);
   store->part_counts = p.part_counts.in(arena);
   store->events = p.events.in(arena);

@@ -14,6 +14,7 @@
 #include "store/device.h"
 #include "store/geometry.h"
 #include "store/image.h"
+#include "store/reduce.h"
 
 namespace kvsift {
 
@@ -96,7 +97,7 @@ struct Store {
   std::uint64_t identity;
   std::uint32_t epoch;  // of the image's entries
   std::uint64_t arena_bytes;
-  std::uint32_t threads, depth, io, timing, late_blocks, late_microseconds, max_ranges;
+  std::uint32_t threads, depth, io, timing, late_blocks, late_microseconds;
   mutable kvsift_error error;  // of the last failed call
 
   std::uint8_t *memory;  // [slots][slot_bytes]
@@ -106,9 +107,7 @@ struct Store {
   std::uint64_t *sums;   // [records], checksums
   std::uint64_t call;    // grows with every prefetch and resolve
   ImageEntry *entry;     // the one that is being written
-  // Lists of a selection reduced by a late cap: [query heads][max_ranges].
-  kvsift_range *ranges;
-  std::uint32_t *range_counts, *blocks, *block_counts;
+  ReducedLists reduced;  // by a late cap
   kvsift_range *part;  // [KV heads] and counts: the selection that reads a stretch of one head
   std::uint32_t *part_counts;
   kvsift_store_stats counts;  // those of the caller's side

@@ -1,6 +1,7 @@
 /* A cache in pinned host memory behind a device, at the geometry of Llama-3.1-8B (8 KV heads, head dimension 128, float16):
  * what a layer's blocks take to come, against copying all of the layer, layer after layer of a step; and whole steps of
- * page statistics with moments, budget 1024, against the copy alone, which full attention would need each time.
+ * page statistics with moments, budget 1024, against the copy alone, which full attention would need each time: as float16 and
+ * as int8, with checksums, and with a cap of 16 blocks of all KV heads that a layer's step waits for.
  *
  *     bench_offload [--quick] [--json FILE]
  *
@@ -114,7 +115,7 @@ static figure resolve_steps(bench *b, uint32_t every) {
   check(b, kvsift_cuda_store_get_stats(b->store, &before));
   gpu_begin_clock();
   for (uint32_t i = 0; i < b->steps; ++i) {
-    const kvsift_selection s = choose(b, every);
+    kvsift_selection s = choose(b, every);
     check(b, kvsift_cuda_store_resolve(b->store, i % LAYERS, &s, &cache, gpu_stream()));
   }
   const double milliseconds = gpu_end_clock();
@@ -135,6 +136,16 @@ static figure copy_all(bench *b) {
   return (figure){1e3 * milliseconds, (double)bytes / milliseconds / 1e6};
 }
 
+/* An eighth of the cache in device memory, but for the last. */
+static const offload_form forms[] = {
+    {"float16", 8, false, KVSIFT_STORE_NO_LIMIT, false},
+    {"float16, checksums", 8, false, KVSIFT_STORE_NO_LIMIT, true},
+    {"float16, 16 late blocks", 8, false, 16, false},
+    {"int8", 8, true, KVSIFT_STORE_NO_LIMIT, false},
+    {"int8, 16 late blocks, sums", 8, true, 16, true},
+    {"float16, all resident", 1, false, KVSIFT_STORE_NO_LIMIT, false},
+};
+
 static void run(uint32_t tokens, bool quick, FILE *json, bool first) {
   bench *b = calloc(1, sizeof *b);
   *b = (bench){.tokens = tokens, .dim = quick ? 16 : 128, .chosen = quick ? 8 : CHOSEN, .steps = quick ? 2 : 50, .random = 5};
@@ -143,18 +154,24 @@ static void run(uint32_t tokens, bool quick, FILE *json, bool first) {
   const figure all = copy_all(b);
   choose(b, 1);
   const figure scattered = resolve_steps(b, 1), step = resolve_steps(b, 10);
-  const offload_steps whole = bench_offload_steps(tokens, quick);
   printf("%7u tokens: all of a layer %9.1f us (%5.1f GB/s), scattered blocks %8.1f us (%5.1f GB/s, %3.0f %% of the copy), "
-         "step %8.1f us, %5.1fx\n                a whole layer step: %8.1f us (%4.1fx; %3.0f %% hits, %6.0f KiB fetched), all resident %8.1f us\n", tokens, all.us, all.gb_per_s, scattered.us, scattered.gb_per_s,
-         100 * scattered.gb_per_s / all.gb_per_s, step.us, all.us / step.us, whole.late_us, all.us / whole.late_us,
-         100 * whole.hits, whole.read_kb, whole.resident_us);
+         "step %8.1f us, %5.1fx\n", tokens, all.us, all.gb_per_s, scattered.us, scattered.gb_per_s,
+         100 * scattered.gb_per_s / all.gb_per_s, step.us, all.us / step.us);
   if (json != NULL) {
     fprintf(json, "%s\n    {\"tokens\": %u, \"layer_copy_us\": %.2f, \"copy_gb_per_s\": %.2f, \"scattered_us\": %.2f, "
-            "\"gather_gb_per_s\": %.2f, \"step_us\": %.2f, \"copy_over_step\": %.2f, \"whole_step_us\": %.2f, "
-            "\"copy_over_whole_step\": %.2f, \"hits\": %.4f, \"resident_step_us\": %.2f}", first ? "" : ",", tokens, all.us,
-            all.gb_per_s, scattered.us, scattered.gb_per_s, step.us, all.us / step.us, whole.late_us, all.us / whole.late_us, whole.hits,
-            whole.resident_us);
+            "\"gather_gb_per_s\": %.2f, \"step_us\": %.2f, \"copy_over_step\": %.2f, \"whole_steps\": [", first ? "" : ",",
+            tokens, all.us, all.gb_per_s, scattered.us, scattered.gb_per_s, step.us, all.us / step.us);
   }
+  for (uint32_t i = 0; i < sizeof forms / sizeof *forms; ++i) {
+    const offload_steps whole = bench_offload_steps(tokens, quick, forms[i]);
+    printf("                a whole layer step, %-26s %8.1f us (%4.1fx; %3.0f %% hits, %2.0f %% left out, %6.0f KiB fetched)\n",
+           forms[i].name, whole.us, all.us / whole.us, 100 * whole.hits, 100 * whole.dropped, whole.read_kb);
+    if (json == NULL) continue;
+    fprintf(json, "%s\n      {\"form\": \"%s\", \"us\": %.2f, \"copy_over_step\": %.2f, \"hits\": %.4f, \"dropped\": %.4f, "
+            "\"read_kib\": %.1f}", i == 0 ? "" : ",", forms[i].name, whole.us, all.us / whole.us, whole.hits, whole.dropped,
+            whole.read_kb);
+  }
+  if (json != NULL) fprintf(json, "]}");
   gpu_wait();
   check(b, kvsift_cuda_store_destroy(b->store));
   gpu_free(b->arenas.device);

@@ -13,7 +13,7 @@
 enum { KV_HEADS = 8, GROUP = 4, BLOCK = 16, STRETCH = 1024, WARM = 8, STEPS = 40, BUDGET = 1024 };
 
 typedef struct world {
-  uint32_t tokens, layers, dim, steps;
+  uint32_t tokens, layers, dim, steps, budget;
   kvsift_cuda_policy *policy;
   kvsift_cuda_store *store;
   void *memory[6];          /* arenas: device, pinned and host of policy and store */
@@ -50,14 +50,14 @@ static void create_policy(world *w) {
   kvsift_policy_config c = {.struct_size = sizeof c};
   must(kvsift_policy_config_init(&c, KVSIFT_METHOD_PAGE_STATS), "config");
   c.layers = w->layers, c.query_heads = KV_HEADS * GROUP, c.kv_heads = KV_HEADS, c.head_dim = w->dim;
-  c.max_tokens = w->tokens + WARM + w->steps, c.budget_tokens = BUDGET, c.dense_layers = 0;
+  c.max_tokens = w->tokens + WARM + w->steps, c.budget_tokens = w->budget, c.dense_layers = 0;
   c.dense_tokens = KVSIFT_DENSE_OFF, c.tail = KVSIFT_TAIL_MOMENTS, c.error = &error;
   must(kvsift_cuda_policy_sizes(&c, &sizes), error.message);
   const kvsift_cuda_arenas arenas = new_arenas(w, 0, &sizes);
   must(kvsift_cuda_policy_create(&c, &arenas, gpu_stream(), &w->policy), error.message);
 }
 
-static void create_store(world *w, uint32_t share) {
+static void create_store(world *w, offload_form form) {
   kvsift_error error = {0};
   kvsift_cuda_sizes sizes = {.struct_size = sizeof sizes};
   kvsift_cuda_store_config c = {.struct_size = sizeof c};
@@ -66,7 +66,9 @@ static void create_store(world *w, uint32_t share) {
   must(kvsift_cuda_store_config_init(&c), "config");
   c.layers = w->layers, c.query_heads = KV_HEADS * GROUP, c.kv_heads = KV_HEADS, c.head_dim = w->dim;
   c.max_tokens = w->tokens + WARM + w->steps, c.max_ranges = info.max_ranges, c.error = &error;
-  c.fast_blocks = w->tokens / BLOCK / share + BUDGET / BLOCK + 8;
+  c.fast_blocks = w->tokens / BLOCK / form.share + w->budget / BLOCK + (w->budget < BUDGET ? 24 : 8);
+  c.late_blocks = form.late_blocks, c.checksums = form.checksums;
+  if (form.int8) c.storage = KVSIFT_I8;
   must(kvsift_cuda_store_sizes(&c, &sizes), error.message);
   const kvsift_cuda_arenas arenas = new_arenas(w, 3, &sizes);
   must(kvsift_cuda_store_create(&c, &arenas, gpu_stream(), &w->store), error.message);
@@ -126,7 +128,11 @@ static void step(world *w, uint32_t t) {
     put_rows(w, layer, tokens, 1);
     ON_POLICY(w, kvsift_cuda_select_blocks(w->policy, layer, &query, &chosen, gpu_stream()));
     ON_STORE(w, kvsift_cuda_store_receive(w->store, &chosen, gpu_stream(), &lists));
+    const kvsift_range *received = lists.ranges;
     ON_STORE(w, kvsift_cuda_store_resolve(w->store, layer, &lists, &cache, gpu_stream()));
+    if (lists.ranges != received) {
+      ON_POLICY(w, kvsift_cuda_keep_present(w->policy, layer, &query, &cache, NULL, gpu_stream()));
+    }
     ON_POLICY(w, kvsift_cuda_attend(w->policy, layer, &query, &cache, w->out, NULL, gpu_stream()));
   }
   ON_POLICY(w, kvsift_cuda_advance(w->policy, 1, gpu_stream()));
@@ -138,15 +144,15 @@ static double seconds_now(void) {
   return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* Microseconds a layer of a step, with 1 / share of the cache in fast memory. */
-static double run(uint32_t tokens, bool quick, uint32_t share, offload_steps *figures) {
+offload_steps bench_offload_steps(uint32_t tokens, bool quick, offload_form form) {
+  if (quick && form.late_blocks != KVSIFT_STORE_NO_LIMIT) form.late_blocks = 1; /* few blocks are late in a tiny shape */
   world *w = calloc(1, sizeof *w);
-  *w = (world){.tokens = tokens, .layers = quick ? 2 : 4, .dim = quick ? 16 : 128, .steps = quick ? 2 : STEPS, .random = 11};
+  *w = (world){.tokens = tokens, .layers = quick ? 2 : 4, .dim = quick ? 16 : 128, .steps = quick ? 2 : STEPS, .budget = quick ? 256 : BUDGET, .random = 11};
   w->stretch = malloc(2ull * KV_HEADS * STRETCH * w->dim);
   w->rows = gpu_new(2ull * KV_HEADS * STRETCH * w->dim, NULL);
   w->out = gpu_new(4ull * KV_HEADS * GROUP * w->dim, NULL);
   create_policy(w);
-  create_store(w, share);
+  create_store(w, form);
   read_prompt(w);
   make_queries(w);
   for (uint32_t t = 0; t < WARM; ++t) step(w, t);
@@ -158,11 +164,10 @@ static double run(uint32_t tokens, bool quick, uint32_t share, offload_steps *fi
   gpu_wait();
   const double us = 1e6 * (seconds_now() - began) / w->steps / w->layers;
   ON_STORE(w, kvsift_cuda_store_get_stats(w->store, &after));
-  const double hits = (double)(after.hits - before.hits), late = (double)(after.late - before.late);
-  if (share > 1) {
-    figures->hits = hits / (hits + late);
-    figures->read_kb = (double)(after.bytes_read - before.bytes_read) / 1024 / w->steps / w->layers;
-  }
+  const double came = (double)(after.prefetched - before.prefetched); /* left out by a late cap a step before */
+  const double hits = came + (double)(after.hits - before.hits), late = (double)(after.late - before.late);
+  const double dropped = (double)(after.dropped - before.dropped), all = hits + late + dropped;
+  const double read_kb = (double)(after.bytes_read - before.bytes_read) / 1024 / w->steps / w->layers;
   ON_STORE(w, kvsift_cuda_store_destroy(w->store));
   ON_POLICY(w, kvsift_cuda_policy_destroy(w->policy));
   for (uint32_t i = 0; i < 6; i += 3) {
@@ -173,12 +178,5 @@ static double run(uint32_t tokens, bool quick, uint32_t share, offload_steps *fi
   gpu_free(w->rows), gpu_free(w->out), gpu_free(w->queries);
   free(w->stretch);
   free(w);
-  return us;
-}
-
-offload_steps bench_offload_steps(uint32_t tokens, bool quick) {
-  offload_steps figures = {0};
-  figures.late_us = run(tokens, quick, 8, &figures);
-  figures.resident_us = run(tokens, quick, 1, &figures);
-  return figures;
+  return (offload_steps){us, hits / all, dropped / all, read_kb};
 }

@@ -5,12 +5,21 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+typedef struct offload_form {
+  const char *name;
+  uint32_t share;        /* 1 / share of the cache in device memory */
+  bool int8;             /* storage */
+  uint32_t late_blocks;  /* KVSIFT_STORE_NO_LIMIT: no cap */
+  bool checksums;
+} offload_form;
+
 typedef struct offload_steps {
-  double late_us, resident_us; /* a layer of a step: with an eighth of the cache in device memory; with all of it */
-  double hits;                 /* share of the chosen blocks that were there already, */
-  double read_kb;              /*   and what a layer of a step fetched */
+  double us;      /* a layer of a step */
+  double hits;    /* share of the chosen blocks that were there already, */
+  double dropped; /*   and of those that a late cap left out */
+  double read_kb; /* what a layer of a step fetched */
 } offload_steps;
 
-offload_steps bench_offload_steps(uint32_t tokens, bool quick);
+offload_steps bench_offload_steps(uint32_t tokens, bool quick, offload_form form);
 
 #endif

@@ -119,7 +119,7 @@ fi
 stage decode 40 "$build/examples/decode/decode" --device cuda ${few[@]+"${few[@]}"} || worst=1
 
 stage bench 170 "$bench/bench_device" ${quick[@]+"${quick[@]}"} --seconds 130 --json "$results/bench.json" || worst=1
-stage offload 30 "$bench/bench_offload" ${quick[@]+"${quick[@]}"} --json "$results/offload.json" || worst=1
+stage offload 60 "$bench/bench_offload" ${quick[@]+"${quick[@]}"} --json "$results/offload.json" || worst=1
 stage compress 20 "$bench/bench_compress" ${quick[@]+"${quick[@]}"} --json "$results/compress.json" || worst=1
 if [ "$mock" = 0 ] && python3 -c 'import torch' 2>/dev/null; then
   stage sdpa 60 python3 "$root/tests/cuda/bench_sdpa.py" --bench "$results/bench.json" --json "$results/sdpa.json" || worst=1
