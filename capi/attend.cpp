@@ -176,7 +176,8 @@ kvsift_status attend_head(const Job &job, std::uint32_t kv_head, std::uint32_t n
   const bool apart = o != nullptr && job.selection->calibration != 0 && job.selection->everything == 0;
   Attended result = result_of(job, kv_head, out, apart ? nullptr : o);
   if (result.log_sum_exp == nullptr) result.log_sum_exp = lse;
-  const Next coming{head_rows(*job.cache, job.cache->keys, next), next > kv_head ? lists_of(job, next).list(0) : List{nullptr, 0}};
+  const List next_list = next > kv_head ? lists_of(job, next).list(0) : List{nullptr, 0};
+  const Next coming{head_rows(*job.cache, job.cache->keys, next), next_list};
   attend(head, lists_of(job, kv_head), tail_of(job, kv_head, queries, &moments), result, coming);
   if (apart) attend_row(head, job.query->tokens, result_of(job, kv_head, nullptr, o));
   return check_log_sums(job, kv_head, result.log_sum_exp);
