@@ -86,6 +86,7 @@ double peak_flops(Level level) {
     sink = level == Level::avx512 ? peak_avx512(rounds) : peak_avx2(rounds);
     lanes = level == Level::avx512 ? 16 : 8;
 #else
+    (void)level;
     sink = peak_plain(rounds);
     lanes = 4;
 #endif
