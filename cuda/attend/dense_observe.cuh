@@ -52,7 +52,8 @@ __device__ inline void put_maxima(const DenseBlocks<Tiles> &blocks) {
 // Logits are weights by now.
 template <int Tiles>
 __device__ inline void put_masses(const DenseBlocks<Tiles> &blocks) {
-  if (blocks.chunk.plan.args.block_mass == nullptr) return;
+  const AttendPlan &plan = blocks.chunk.plan;
+  if (plan.args.block_mass == nullptr || plan.head.settings().c.block_tokens == 1) return;
   const std::uint32_t heads = blocks.chunk.heads();
   for (std::uint32_t n = lane_of_warp(); n < blocks.count * heads; n += kWarpThreads) {
     const std::uint32_t k = n % blocks.count, h = n / blocks.count;
@@ -64,7 +65,7 @@ __device__ inline void put_masses(const DenseBlocks<Tiles> &blocks) {
     if (k == 0 && blocks.carried) {
       blocks.carry(h)->log_mass = share;
     } else {
-      blocks.row(blocks.chunk.plan.args.block_mass, h)[blocks.low + k] = share;
+      blocks.row(plan.args.block_mass, h)[blocks.low + k] = share;
     }
   }
   __syncwarp();

@@ -86,7 +86,7 @@ __device__ inline float run_sum(const float *row, std::uint32_t count) {
 
 // Logarithms of shares of exp(block_max ...): `weights` are softened.
 __device__ inline void put_masses(const ChunkBlocks &work, const float *weights) {
-  if (work.plan.args.block_mass == nullptr) return;
+  if (work.plan.args.block_mass == nullptr || work.plan.head.settings().c.block_tokens == 1) return;
   for (std::uint32_t i = threadIdx.x; i < work.blocks.count * work.heads; i += kAttendThreads) {
     const std::uint32_t k = i % work.blocks.count, h = i / work.blocks.count;
     const std::uint32_t end = work.blocks.first[k + 1];

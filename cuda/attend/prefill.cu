@@ -148,7 +148,7 @@ __device__ void put_parts(const PrefillArgs &args, const ChunkRoom &room, std::u
       peak = x > peak ? x : peak;
     }
     args.room.peak[to + p] = peak;
-    if (args.with_mass != 0) args.room.mass[to + p] = max + log1(sum_stretch(room.shares[n], part));
+    if (args.with_mass != 0 && size > 1) args.room.mass[to + p] = max + log1(sum_stretch(room.shares[n], part));
   }
 }
 
@@ -222,7 +222,7 @@ __device__ void pool_block(const PrefillArgs &args, std::uint32_t item, std::uin
     const std::uint64_t at = (index * args.room.chunks + c) * args.room.parts + (block - c * kChunk / size);
     const float x = args.room.peak[at];
     largest = x > largest ? x : largest;
-    if (args.with_mass == 0) continue;
+    if (args.with_mass == 0 || size == 1) continue;
     const float share = args.room.mass[at];
     if (sum > -infinity()) {
       const float larger = sum > share ? sum : share;
@@ -233,7 +233,7 @@ __device__ void pool_block(const PrefillArgs &args, std::uint32_t item, std::uin
   }
   const float log_sum = args.room.log_sums[index];
   *peak = exp1(largest - log_sum);
-  *mass = exp1(sum - log_sum);
+  *mass = size == 1 ? *peak : exp1(sum - log_sum);
 }
 
 // One step of reduce_rows of policy/group.h.

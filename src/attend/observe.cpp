@@ -27,18 +27,6 @@ struct Touched {
   }
 };
 
-// Where each token is a block.
-void observe_single(const Head &head, const Attended &result, const Chunk &chunk, const float *rows, const float *max) {
-  float logs[kChunk];
-  for (std::uint32_t g = 0; g < head.group; ++g) {
-    head.kernels->array.log(rows + g * kChunk, logs, chunk.size);
-    float *mass = result.block_mass + g * result.block_stride;
-    for (std::uint32_t r = 0, at = 0; r < chunk.runs; at += chunk.run[r++].count) {
-      head.kernels->array.shift(logs + at, max[g], mass + chunk.run[r].first, chunk.run[r].count);
-    }
-  }
-}
-
 }  // namespace
 
 void begin_observation(const Head &head, const Attended &result) {
@@ -46,7 +34,7 @@ void begin_observation(const Head &head, const Attended &result) {
   for (std::uint32_t g = 0; g < head.group; ++g) {
     if (result.block_max != nullptr)
       fill(result.block_max + g * result.block_stride, result.blocks, least);
-    if (result.block_mass != nullptr)
+    if (result.block_mass != nullptr && result.block_tokens > 1)
       fill(result.block_mass + g * result.block_stride, result.blocks, least);
   }
 }
@@ -68,8 +56,7 @@ void observe_logits(const Head &head, const Attended &result, const Chunk &chunk
 
 void observe_weights(const Head &head, const Attended &result, const Chunk &chunk,
                      const float *rows, const float *max) {
-  if (result.block_mass == nullptr) return;
-  if (result.block_tokens == 1) return observe_single(head, result, chunk, rows, max);
+  if (result.block_mass == nullptr || result.block_tokens == 1) return;
   const Touched touched(chunk, result.block_tokens);
   float sums[kChunk];
   for (std::uint32_t g = 0; g < head.group; ++g) {
@@ -98,7 +85,9 @@ void finish_masses(const Head &head, const Attended &result, const float *log_su
       fill(mass, result.blocks, 0.0f);
       continue;
     }
-    head.kernels->array.shift(mass, -log_sums[g], mass, result.blocks);
+    // Where each token is a block, its largest logit says it all.
+    const float *logs = result.block_tokens == 1 ? result.block_max + g * result.block_stride : mass;
+    head.kernels->array.shift(logs, -log_sums[g], mass, result.blocks);
     head.kernels->array.exp(mass, mass, result.blocks);
   }
 }
