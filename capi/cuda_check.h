@@ -39,6 +39,9 @@ inline CudaJob job_of(CudaPolicy *policy, std::uint32_t layer, HeadSpan span, st
 // The last selection must be of this layer and length, as far as the host knows; the query is a decode step's.
 kvsift_status check_attend(CudaPolicy *policy, std::uint32_t layer, const kvsift_query *query, HeadSpan *span);
 
+// The lists of the last selection of a layer, where they lie in the policy's arena.
+void describe_choice(const CudaPolicy &policy, std::uint32_t layer, std::uint32_t tokens, kvsift_cuda_selection *out);
+
 // View, row count and length of a decode step's query. The rows themselves are checked on the device.
 kvsift_status check_device_query(const Policy *policy, const kvsift_query *query);
 kvsift_status check_device_cache(const Policy *policy, const kvsift_cache *cache, std::uint32_t tokens);

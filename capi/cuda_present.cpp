@@ -20,22 +20,17 @@ static kvsift_status check_pages(const Policy *p, const kvsift_cache *cache, Hea
   return fail_in(p, KVSIFT_INVALID_ARGUMENT, "query: KV heads [", span.begin, ", ", span.end, "), must be all ", p->s.c.kv_heads);
 }
 
-// Tail, length and kinds are those of the select that chose.
-static void fill(const CudaPolicy &policy, std::uint32_t tokens, kvsift_cuda_selection *out) {
-  const Settings &s = policy.host.s;
+// As select described it, but for the lists.
+static void describe_present(const CudaPolicy &policy, std::uint32_t layer, std::uint32_t tokens, kvsift_cuda_selection *out) {
   const Image &image = policy.image;
+  describe_choice(policy, layer, tokens, out);
   kvsift_selection &lists = out->lists;
-  lists = kvsift_selection{};
-  lists.struct_size = sizeof lists;
-  lists.tokens = tokens;
-  lists.lists = s.lists * s.c.kv_heads;
-  lists.per_query_head = s.c.grouping == KVSIFT_GROUP_QUERY_HEAD;
-  lists.block_tokens = s.c.block_tokens;
-  lists.tail = s.c.tail;
+  lists.everything = 0;
   lists.range_stride = static_cast<std::uint32_t>(image.room.present_ranges);
   lists.ranges = reinterpret_cast<const kvsift_range *>(image.base + image.room.present);
   lists.range_counts = reinterpret_cast<const std::uint32_t *>(image.base + image.room.present_counts);
-  out->steps = reinterpret_cast<const kvsift_cuda_step *>(image.base + image.room.steps);
+  lists.blocks = lists.block_counts = nullptr;
+  lists.block_stride = 0;
 }
 
 extern "C" kvsift_status kvsift_cuda_keep_present(kvsift_cuda_policy *policy, uint32_t layer, const kvsift_query *query,
@@ -55,6 +50,6 @@ extern "C" kvsift_status kvsift_cuda_keep_present(kvsift_cuda_policy *policy, ui
   const LaunchShape shape{p->s.lists, job.heads(), 1, kPresentThreads, 0};
   if (kvsift_status s = launch(own->device, kKernel_keep_present, shape, job.to.stream, args, job.to.error)) return job.done(s);
   own->present_layer = layer + 1;
-  if (present != nullptr) fill(*own, query->tokens, present);
+  if (present != nullptr) describe_present(*own, layer, query->tokens, present);
   return KVSIFT_OK;
 }

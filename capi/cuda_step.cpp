@@ -98,7 +98,7 @@ static Step known_step(const Policy *p, std::uint32_t layer, std::uint32_t token
   return step_at(*p, tokens);
 }
 
-static void fill(const CudaPolicy &policy, std::uint32_t layer, std::uint32_t tokens, kvsift_cuda_selection *out) {
+void kvsift::describe_choice(const CudaPolicy &policy, std::uint32_t layer, std::uint32_t tokens, kvsift_cuda_selection *out) {
   const Settings &s = policy.host.s;
   const Image &image = policy.image;
   const Step step = known_step(&policy.host, layer, tokens);
@@ -194,7 +194,7 @@ extern "C" kvsift_status kvsift_cuda_select_blocks(kvsift_cuda_policy *policy, u
     if (kvsift_status s = list_coresets(job.to, job.call, job.heads())) return job.done(s);
   }
   p->selected_for.store(query->tokens == 0 ? p->tokens + 1 : query->tokens, std::memory_order_relaxed);
-  if (selection != nullptr) fill(*own, layer, query->tokens, selection);
+  if (selection != nullptr) describe_choice(*own, layer, query->tokens, selection);
   return KVSIFT_OK;
 }
 

@@ -271,28 +271,4 @@ __device__ inline void attend(const AttendArgs &args, char *dynamic) {
 
 using namespace kvsift;
 
-KVSIFT_KERNEL_RESIDENT(attend_f32, AttendArgs, kAttendThreads, 1) {
-  KVSIFT_DYNAMIC_SHARED(dynamic);
-  attend<float>(args, dynamic);
-}
-
-KVSIFT_KERNEL_RESIDENT(attend_f16, AttendArgs, kAttendThreads, 1) {
-  KVSIFT_DYNAMIC_SHARED(dynamic);
-  attend<F16>(args, dynamic);
-}
-
-KVSIFT_KERNEL_RESIDENT(attend_bf16, AttendArgs, kAttendThreads, 1) {
-  KVSIFT_DYNAMIC_SHARED(dynamic);
-  attend<BF16>(args, dynamic);
-}
-
-KVSIFT_KERNEL_RESIDENT(attend_i8, AttendArgs, kAttendThreads, 1) {
-  KVSIFT_DYNAMIC_SHARED(dynamic);
-  attend<std::int8_t>(args, dynamic);
-}
-
-// Keys and values of types of their own, odd sizes or unaligned rows: element by element.
-KVSIFT_KERNEL_RESIDENT(attend_any, AttendArgs, kAttendThreads, 1) {
-  KVSIFT_DYNAMIC_SHARED(dynamic);
-  attend<AnyType>(args, dynamic);
-}
+KVSIFT_KERNELS_OF_TYPES(attend, attend, AttendArgs, kAttendThreads, 1)

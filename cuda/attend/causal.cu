@@ -250,28 +250,4 @@ __device__ inline void causal(const CausalArgs &args, char *shared) {
 
 using namespace kvsift;
 
-KVSIFT_KERNEL_RESIDENT(causal_f32, CausalArgs, kCausalThreads, 2) {
-  KVSIFT_DYNAMIC_SHARED(dynamic);
-  causal<float>(args, dynamic);
-}
-
-KVSIFT_KERNEL_RESIDENT(causal_f16, CausalArgs, kCausalThreads, 2) {
-  KVSIFT_DYNAMIC_SHARED(dynamic);
-  causal<F16>(args, dynamic);
-}
-
-KVSIFT_KERNEL_RESIDENT(causal_bf16, CausalArgs, kCausalThreads, 2) {
-  KVSIFT_DYNAMIC_SHARED(dynamic);
-  causal<BF16>(args, dynamic);
-}
-
-KVSIFT_KERNEL_RESIDENT(causal_i8, CausalArgs, kCausalThreads, 2) {
-  KVSIFT_DYNAMIC_SHARED(dynamic);
-  causal<std::int8_t>(args, dynamic);
-}
-
-// Keys and values of types of their own, odd sizes or unaligned rows: element by element.
-KVSIFT_KERNEL_RESIDENT(causal_any, CausalArgs, kCausalThreads, 2) {
-  KVSIFT_DYNAMIC_SHARED(dynamic);
-  causal<AnyRow>(args, dynamic);
-}
+KVSIFT_KERNELS_OF_TYPES(causal, causal, CausalArgs, kCausalThreads, 2)

@@ -5,6 +5,7 @@
 
 #include "attend/chunk.h"
 #include "cuda/attend/causal.h"
+#include "cuda/attend/element.cuh"
 #include "cuda/core/copy.cuh"
 #include "cuda/policy/image.cuh"
 #include "cuda/policy/rows.cuh"
@@ -19,17 +20,6 @@ constexpr std::uint32_t kStagesOfPass = kChunk / kCausalStage;  // a chunk is a 
 static_assert(kCausalThreads / kWarpThreads * kItemsOfWarp == kCausalItems, "a warp for each four items");
 static_assert(kWarpThreads / 2 * kTokensOfPair == kCausalStage, "a warp has the whole stage at once");
 
-// Rows that are read element by element come into shared memory as float32.
-struct AnyRow {};
-template <class T>
-struct Kept {
-  using Type = T;
-};
-template <>
-struct Kept<AnyRow> {
-  using Type = float;
-};
-
 // What is known of the items, one after another: tokens that they see (of none behind the last), what came before the chunk,
 // the chunk's own.
 struct Items {
@@ -40,8 +30,8 @@ struct Items {
 
 template <class T>
 struct Tile {
-  using Type = typename Kept<T>::Type;
-  static constexpr bool kAny = std::is_same<T, AnyRow>::value;
+  using Type = typename Staged<T>::Type;
+  static constexpr bool kAny = std::is_same<T, AnyType>::value;
 
   const CausalArgs &args;
   const DeviceHead &head;

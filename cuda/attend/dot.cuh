@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "cuda/attend/chunk.cuh"
+#include "cuda/attend/element.cuh"
 #include "cuda/attend/quad.cuh"
 #include "cuda/core/copy.cuh"
 
@@ -19,7 +20,6 @@ template <class T>
 __device__ inline void key_part(const std::uint8_t *row, const kvsift_view &, std::uint32_t c, std::uint32_t, float (&out)[4]) {
   load4(reinterpret_cast<const T *>(row) + c, out);
 }
-struct AnyType {};
 template <>
 __device__ inline void key_part<AnyType>(const std::uint8_t *row, const kvsift_view &view, std::uint32_t c, std::uint32_t dim,
                                          float (&out)[4]) {

@@ -10,16 +10,6 @@
 namespace kvsift {
 namespace {
 
-// The type that a row's elements have in shared memory.
-template <class T>
-struct Staged {
-  using Type = T;
-};
-template <>
-struct Staged<AnyType> {
-  using Type = float;
-};
-
 struct ValueRows {
   const kvsift_view *view;  // of AnyType rows
   std::uint32_t columns;    // of a row in shared memory, even

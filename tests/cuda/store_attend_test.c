@@ -35,6 +35,9 @@ static void answer_there(twin *t, uint32_t layer, const kvsift_query *query, ans
   if (a->lists.ranges != received) {
     THERE(t, kvsift_cuda_keep_present(t->device_policy, layer, query, &a->cache, &present, gpu_stream()));
     /* The device made the lists that the host made. */
+    assert_int_equal(present.lists.everything, a->lists.everything);
+    assert_int_equal(present.lists.calibration, a->lists.calibration);
+    assert_int_equal(present.lists.tail, a->lists.tail);
     for (uint32_t l = 0; l < a->lists.lists; ++l) {
       uint32_t count = 0;
       kvsift_range ranges[BLOCKS + 1];
