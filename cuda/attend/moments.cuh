@@ -40,8 +40,8 @@ __device__ inline PageQuad quad_of(std::uint32_t stretch) {
 }
 
 // Rows of `a` and `b` of both pages, four elements at a time: add(lanes, page, query, x, a, b) for each.
-template <class T, class Add>
-__device__ inline void walk_pages(const T *a, const T *b, const std::uint32_t (&page)[2], const float *queries,
+template <class Add>
+__device__ inline void walk_pages(const F16 *a, const F16 *b, const std::uint32_t (&page)[2], const float *queries,
                                   std::uint32_t dim16, PageLanes *lanes, Add add) {
   by_elements<8>(dim16, [&](std::uint32_t c) {
     float of_a[2][4], of_b[2][4];
@@ -71,31 +71,22 @@ __device__ inline Page page_at(std::uint32_t number, std::uint32_t tokens, std::
   return Page{number, number == tokens / page_tokens ? tokens % page_tokens : page_tokens};
 }
 
-// Of the thread's own page and its queries: dot, and sum |q| d or sum q^2 d^2, with the rows' scales. Pages from `pages` on
-// are read as the last one.
-template <class T, bool Squared>
+// Of the thread's own page and its queries, the pages float16: dot, and sum |q| d or sum q^2 d^2. Pages from `pages` on are
+// read as the last one.
+template <bool Squared>
 __device__ inline void page_figures(const DeviceHead &head, const PageQuad &quad, std::uint32_t pages, const float *queries,
                                     float (&dot)[kQueriesEach], float (&spread)[kQueriesEach]) {
   const UnitOffsets &at = head.image.at;
   const std::uint32_t page[2] = {min(quad.first, pages - 1), min(quad.first + 8, pages - 1)};
   PageLanes lanes;
   clear(&lanes);
-  walk_pages(head.at<T>(at.key_mean), head.at<T>(at.key_std), page, queries, head.settings().dim16, &lanes,
+  walk_pages(head.at<F16>(at.key_mean), head.at<F16>(at.key_std), page, queries, head.settings().dim16, &lanes,
              [](float *dot, float *spread, float x, float m, float d) {
                *dot = __fmaf_rn(x, m, *dot);
                *spread = __fmaf_rn(Squared ? x * x : fabsf(x), Squared ? d * d : d, *spread);
              });
   sums_of_two(lanes.dot, dot);
   sums_of_two(lanes.spread, spread);
-  if (sizeof(T) != 1) return;
-  const std::uint32_t own = min(quad.own(), pages - 1);
-  const float mean_scale = head.at<float>(at.key_mean_scale)[own], deviation_scale = head.at<float>(at.key_std_scale)[own];
-#pragma unroll
-  for (int i = 0; i < kQueriesEach; ++i) {
-    dot[i] = dot[i] * mean_scale;
-    spread[i] = spread[i] * deviation_scale;
-    if (Squared) spread[i] = spread[i] * deviation_scale;
-  }
 }
 
 __device__ inline float page_score(float scale, float dot, float spread) { return scale * __fmaf_rn(0.5f, spread, dot); }

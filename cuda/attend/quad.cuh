@@ -27,7 +27,8 @@ __device__ inline void by_elements(std::uint32_t dim, Step step) {
 }
 
 // x + y of the partner `distance` away, where x is what this thread keeps and y what it gives.
-__device__ inline float kept_sum(float keep, float give, unsigned distance) {
+template <class T>
+__device__ inline T kept_sum(T keep, T give, unsigned distance) {
   return keep + __shfl_xor_sync(kAllLanes, give, distance);
 }
 

@@ -17,6 +17,7 @@ struct Moments {
   kvsift_type type;
   void *mean, *deviation, *value;                     // of keys, keys and values; value may be null
   float *mean_scale, *deviation_scale, *value_scale;  // KVSIFT_I8, else null
+  bool multiplies_int8 = false;                       // machine_multiplies_int8 of the level in use
 };
 
 // One of the three arrays as rows, from page `first` on.

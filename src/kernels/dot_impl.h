@@ -6,18 +6,20 @@
 namespace kvsift {
 namespace {
 
-struct DotJob {
-  const float *queries;
+template <class Query>
+struct RowJob {
+  const Query *queries;
   std::uint32_t dim, dim16;
   float *logits;
   std::size_t stride;
   Ahead ahead;         // asked for while the rows are multiplied: with row i
   std::uint32_t lead;  //   row i + lead
 };
+using DotJob = RowJob<float>;
 
 // The rows that come with N rows from i, to be asked for a line at a time; null where they are asked for here.
-template <std::uint32_t N>
-const std::uint8_t *rows_ahead(const DotJob &job, const Rows &rows, std::uint32_t i) {
+template <std::uint32_t N, class Query>
+const std::uint8_t *rows_ahead(const RowJob<Query> &job, const Rows &rows, std::uint32_t i) {
   const std::uint32_t first = i + job.lead;
   if (first + N <= job.ahead.count && job.ahead.rows.type == rows.type)
     return job.ahead.rows.data + first * job.ahead.rows.stride;

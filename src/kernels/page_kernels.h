@@ -9,6 +9,19 @@
 
 namespace kvsift {
 
+// Of queries [group][padded_dim(dim)] and `count` pages: dot = q.mean, and spread = sum (q_c deviation_c)^2
+// (squared) or sum |q_c| deviation_c, each [group][stride]. `following`: pages behind them that the next
+// call will read.
+using PageStatistics = void(const float *queries, std::uint32_t group, const Rows &mean,
+                            const Rows &deviation, std::uint32_t count, std::uint32_t following,
+                            std::uint32_t dim, bool squared, float *dot, float *spread,
+                            std::size_t stride);
+
+#if defined(__x86_64__)
+// The coded one, where the machine multiplies int8 (AVX-512 VNNI); the same bits.
+PageStatistics coded_statistics_vnni;
+#endif
+
 // Arrays and rows of summaries have padded_dim(dim) elements, zero behind dim; key and value rows
 // have dim.
 struct PageKernels {
@@ -21,13 +34,8 @@ struct PageKernels {
   // Widens low and high to hold `rows`, rounded outwards; `first`: starts them.
   void (*append_bounds)(const Rows &rows, std::uint32_t count, std::uint32_t dim, bool first,
                         F16 *low, F16 *high);
-  // Of queries [group][padded_dim(dim)] and `count` pages, float16 or int8: dot = q.mean, and spread =
-  // sum (q_c deviation_c)^2 (squared) or sum |q_c| deviation_c, each [group][stride]. `following`:
-  // pages behind them that the next call will read.
-  void (*statistics)(const float *queries, std::uint32_t group, const Rows &mean,
-                     const Rows &deviation, std::uint32_t count, std::uint32_t following,
-                     std::uint32_t dim, bool squared, float *dot, float *spread,
-                     std::size_t stride);
+  PageStatistics *statistics;        // of float16 pages
+  PageStatistics *coded_statistics;  // of int8 pages; queries and their squares become int8 too
   // scores[g * stride + i] = scale * sum max(q_c low_c, q_c high_c)
   void (*bounds)(const float *queries, std::uint32_t group, const Rows &low, const Rows &high,
                  std::uint32_t count, std::uint32_t dim, float scale, float *scores,

@@ -1,29 +1,29 @@
 // What queries make of page summaries.
 #pragma once
 
-#include "kernels/dot_impl.h"
-#include "kernels/load_part.h"
+#include "kernels/codes_impl.h"
 
 namespace kvsift {
 namespace {
 
-// Results by the scale of their rows, `times` over.
+// Results by the scale of their rows, `times` over, and by that of their query.
 template <class V>
-void scale_pages(const Rows &rows, std::uint32_t count, std::uint32_t group, std::uint32_t times,
-                 float *out, std::size_t stride) {
-  if (rows.scales == nullptr || out == nullptr) return;
-  const bool dense = rows.scale_stride == sizeof(float);
+void scale_pages(const Rows &rows, const float *query_scales, std::uint32_t count, std::uint32_t group,
+                 std::uint32_t times, float *out, std::size_t stride) {
   for (std::uint32_t g = 0; g < group; ++g) {
     float *row = out + g * stride;
+    const V of_query = V::broadcast(query_scales[g]);
     std::uint32_t i = 0;
-    for (; dense && i + kLanes <= count; i += kLanes) {
+    for (; i + kLanes <= count; i += kLanes) {
       const V scale = V::load(rows.scales + i);
       V x = V::load(row + i);
       for (std::uint32_t t = 0; t < times; ++t) x = mul(x, scale);
-      store(row + i, x);
+      store(row + i, mul(x, of_query));
     }
-    for (; i < count; ++i)
-      for (std::uint32_t t = 0; t < times; ++t) row[i] *= scale_of(rows, i);
+    for (; i < count; ++i) {
+      for (std::uint32_t t = 0; t < times; ++t) row[i] *= rows.scales[i];
+      row[i] *= query_scales[g];
+    }
   }
 }
 
@@ -36,64 +36,101 @@ inline Ahead pages_ahead(const Rows &rows, std::uint32_t at, std::uint32_t end,
   return Ahead{rows_from(rows, at), end - at < kPageBlock ? end - at : kPageBlock, bytes};
 }
 
-constexpr std::uint32_t kPagesAhead = 24, kStatisticsGroup = 8;
+constexpr std::uint32_t kPagesAhead = 24, kStatisticsGroup = kCodedGroup;
 
-// All pages for at most kStatisticsGroup queries: what meets the means, and what the deviations. Both rows of
-// a page are read before the next page's.
-template <class V, class T, Form F>
-void statistics_run(const DotJob &means_job, const DotJob &deviations_job, const Rows &mean,
-                    const Rows &deviation, std::uint32_t group, std::uint32_t count) {
-  std::uint32_t page = 0;
-  for (; page + 4 <= count; page += 4) {
-    dot_tokens<V, T, 4, Form::kWhole>(means_job, mean, group, page);
-    dot_tokens<V, T, 4, F>(deviations_job, deviation, group, page);
-  }
-  for (; page < count; ++page) {
-    dot_tokens<V, T, 1, Form::kWhole>(means_job, mean, group, page);
-    dot_tokens<V, T, 1, F>(deviations_job, deviation, group, page);
+// What the queries' elements meet the deviations with.
+template <class V, bool Squared>
+void deviation_factors(const float *queries, std::uint32_t n, float *out) {
+  for (std::uint32_t c = 0; c < n; c += kLanes) {
+    const V x = V::load(queries + c);
+    store(out + c, Squared ? mul(x, x) : abs(x));
   }
 }
 
-template <class V, bool Squared>
-void statistics_of(const float *queries, std::uint32_t group, const Rows &mean,
-                   const Rows &deviation, std::uint32_t count, std::uint32_t following,
-                   std::uint32_t dim, float *dot, float *spread, std::size_t stride) {
-  const std::uint32_t dim16 = padded_dim(dim), bytes = dim16 * element_size(mean.type);
+template <std::uint32_t N>
+struct Pages {
+  static constexpr std::uint32_t kCount = N;
+};
+
+// Four pages at a time, then one: take(Pages<N>, first page). Both rows of a page are read before the next's.
+template <class F>
+inline __attribute__((always_inline)) void by_pages(std::uint32_t count, F take) {
+  std::uint32_t page = 0;
+  for (; page + 4 <= count; page += 4) take(Pages<4>{}, page);
+  for (; page < count; ++page) take(Pages<1>{}, page);
+}
+
+// The arrays of one call, from its first page on.
+struct PageRows {
+  Rows mean, deviation;
+  std::uint32_t count, following, dim16;
+
+  Ahead ahead(const Rows &rows) const {
+    return Ahead{rows, count + following, dim16 * element_size(rows.type)};
+  }
+};
+
+// For at most kStatisticsGroup queries: what meets the means, and what the deviations.
+template <class V, Form F>
+void half_statistics(const float *queries, const float *factors, std::uint32_t group, const PageRows &rows, float *dot,
+                     float *spread, std::size_t stride) {
+  const DotJob means{queries, rows.dim16, rows.dim16, dot, stride, rows.ahead(rows.mean), kPagesAhead};
+  const DotJob deviations{factors, rows.dim16, rows.dim16, spread, stride, rows.ahead(rows.deviation), kPagesAhead};
+  by_pages(rows.count, [&](auto n, std::uint32_t page) __attribute__((always_inline)) {
+    dot_tokens<V, F16, n.kCount, Form::kWhole>(means, rows.mean, group, page);
+    dot_tokens<V, F16, n.kCount, F>(deviations, rows.deviation, group, page);
+  });
+}
+
+// The same of int8 pages, in whole numbers.
+template <class V, Form F>
+void coded_statistics(const float *queries, const float *factors, std::uint32_t group, const PageRows &rows, float *dot,
+                      float *spread, std::size_t stride) {
+  constexpr bool squared = F == Form::kSquared;
+  CodedQueries of_mean, of_deviation;
+  code_queries<V>(queries, group, rows.dim16, &of_mean);
+  code_queries<V>(factors, group, rows.dim16, &of_deviation);
+  for (std::uint32_t g = 0; squared && g < group; ++g) of_deviation.scale[g] *= kSquareUnit;
+  const CodedJob means{{of_mean.code, rows.dim16, rows.dim16, dot, stride, rows.ahead(rows.mean), kPagesAhead}, of_mean.sum};
+  const CodedJob deviations{{of_deviation.code, rows.dim16, rows.dim16, spread, stride, rows.ahead(rows.deviation), kPagesAhead},
+                            of_deviation.sum};
+  by_pages(rows.count, [&](auto n, std::uint32_t page) __attribute__((always_inline)) {
+    coded_rows<V, n.kCount, Form::kWhole>(means, rows.mean, group, page);
+    coded_rows<V, n.kCount, F>(deviations, rows.deviation, group, page);
+  });
+  scale_pages<V>(rows.mean, of_mean.scale, rows.count, group, 1, dot, stride);
+  scale_pages<V>(rows.deviation, of_deviation.scale, rows.count, group, squared ? 2 : 1, spread, stride);
+}
+
+// How the pages are kept.
+enum class Kept { kHalves, kCodes };
+
+template <class V, Kept K, Form F>
+void statistics_of(const float *queries, std::uint32_t group, const PageRows &rows, float *dot, float *spread,
+                   std::size_t stride) {
   float factors[kStatisticsGroup * KVSIFT_MAX_HEAD_DIM];
   for (std::uint32_t q = 0; q < group; q += kStatisticsGroup) {
     const std::uint32_t n = group - q < kStatisticsGroup ? group - q : kStatisticsGroup;
-    const float *some = queries + q * dim16;
-    for (std::uint32_t c = 0; c < n * dim16; c += kLanes) {
-      const V x = V::load(some + c);
-      store(factors + c, Squared ? mul(x, x) : abs(x));
-    }
-    const std::uint32_t known = count + following;
-    const DotJob means{some,   dim16, dim16, dot + q * stride,
-                       stride, Ahead{mean, known, bytes}, kPagesAhead};
-    const DotJob deviations{factors, dim16, dim16, spread + q * stride,
-                            stride,  Ahead{deviation, known, bytes}, kPagesAhead};
-    constexpr Form form = Squared ? Form::kSquared : Form::kWhole;
-    if (deviation.type == KVSIFT_I8) {
-      statistics_run<V, std::int8_t, form>(means, deviations, mean, deviation, n, count);
+    const float *some = queries + q * rows.dim16;
+    deviation_factors<V, F == Form::kSquared>(some, n * rows.dim16, factors);
+    if constexpr (K == Kept::kCodes) {
+      coded_statistics<V, F>(some, factors, n, rows, dot + q * stride, spread + q * stride, stride);
     } else {
-      statistics_run<V, F16, form>(means, deviations, mean, deviation, n, count);
+      half_statistics<V, F>(some, factors, n, rows, dot + q * stride, spread + q * stride, stride);
     }
   }
-  scale_pages<V>(mean, count, group, 1, dot, stride);
-  scale_pages<V>(deviation, count, group, Squared ? 2 : 1, spread, stride);
 }
 
-template <class V>
+template <class V, Kept K>
 void page_statistics(const float *queries, std::uint32_t group, const Rows &mean,
                      const Rows &deviation, std::uint32_t count, std::uint32_t following,
                      std::uint32_t dim, bool squared, float *dot, float *spread,
                      std::size_t stride) {
+  const PageRows rows{mean, deviation, count, following, padded_dim(dim)};
   if (squared) {
-    statistics_of<V, true>(queries, group, mean, deviation, count, following, dim, dot, spread,
-                           stride);
+    statistics_of<V, K, Form::kSquared>(queries, group, rows, dot, spread, stride);
   } else {
-    statistics_of<V, false>(queries, group, mean, deviation, count, following, dim, dot, spread,
-                            stride);
+    statistics_of<V, K, Form::kWhole>(queries, group, rows, dot, spread, stride);
   }
 }
 

@@ -30,7 +30,40 @@ inline Avx2Half mul(Avx2Half a, Avx2Half b) { return {_mm256_mul_ps(a.v, b.v)}; 
 inline Avx2Half fma(Avx2Half a, Avx2Half b, Avx2Half c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 inline Avx2Half abs(Avx2Half a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
 
+// 16 int8 numbers, widened.
+struct Avx2Codes {
+  static constexpr std::uint32_t kCount = 16;
+  static constexpr int kRowOffset = 0;
+  __m256i v;
+
+  static Avx2Codes query(const std::int8_t *p) { return row(p, kCount); }
+  static Avx2Codes row(const std::int8_t *p, std::uint32_t) {
+    return {_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)))};
+  }
+  static Avx2Codes squares(const std::int8_t *p, std::uint32_t n) {
+    const __m256i x = row(p, n).v;
+    return {_mm256_mulhrs_epi16(x, _mm256_slli_epi16(x, 15 - kSquareBits))};
+  }
+};
+struct Avx2Sums {
+  __m256i v;
+  static Avx2Sums start(std::int32_t first) {
+    return {_mm256_zextsi128_si256(_mm_cvtsi32_si128(first))};
+  }
+};
+inline Avx2Sums add_products(Avx2Codes query, Avx2Codes row, Avx2Sums sum) {
+  return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(query.v, row.v))};
+}
+// Four sums as floats.
+inline void total4(Avx2Sums a, Avx2Sums b, Avx2Sums c, Avx2Sums d, float *out) {
+  const __m256i x = _mm256_hadd_epi32(_mm256_hadd_epi32(a.v, b.v), _mm256_hadd_epi32(c.v, d.v));
+  const __m128i y = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  _mm_storeu_ps(out, _mm_cvtepi32_ps(y));
+}
+
 struct Avx2 {
+  using Codes = Avx2Codes;
+  using Sums = Avx2Sums;
   static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 2, kDimTile = 1;
   using Piece = Avx2Half;
   static constexpr std::uint32_t kPieces = 2;

@@ -16,7 +16,75 @@
 namespace kvsift {
 namespace {
 
+#if defined(__AVX512VNNI__)
+// 64 int8 numbers. The instruction takes one side unsigned: rows come with 128 added, which sums start without.
+struct Avx512Codes {
+  static constexpr std::uint32_t kCount = 64;
+  static constexpr int kRowOffset = 128;
+  __m512i v;
+
+  static Avx512Codes query(const std::int8_t *p) { return {_mm512_loadu_si512(p)}; }
+  static Avx512Codes row(const std::int8_t *p, std::uint32_t n) {
+    return {_mm512_xor_si512(load(p, n), _mm512_set1_epi8(-128))};
+  }
+  static Avx512Codes squares(const std::int8_t *p, std::uint32_t n) {
+    const __m512i x = load(p, n), low = _mm512_slli_epi16(x, 8), odd = _mm512_srai_epi16(x, 8);
+    const __m512i high = _mm512_and_si512(x, _mm512_set1_epi16(-256));
+    const __m512i squares = _mm512_mulhrs_epi16(low, _mm512_srai_epi16(low, 8));
+    return {_mm512_or_si512(squares, _mm512_slli_epi16(_mm512_mulhrs_epi16(high, odd), 8))};
+  }
+
+ private:
+  static __m512i load(const std::int8_t *p, std::uint32_t n) {
+    return n == kCount ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi8(_cvtu64_mask64((std::uint64_t{1} << n) - 1), p);
+  }
+};
+#else
+// 32 int8 numbers, widened.
+struct Avx512Codes {
+  static constexpr std::uint32_t kCount = 32;
+  static constexpr int kRowOffset = 0;
+  __m512i v;
+
+  static Avx512Codes query(const std::int8_t *p) { return row(p, kCount); }
+  static Avx512Codes row(const std::int8_t *p, std::uint32_t n) {
+    if (n < kCount)
+      return {_mm512_zextsi256_si512(_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))))};
+    return {_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)))};
+  }
+  static Avx512Codes squares(const std::int8_t *p, std::uint32_t n) {
+    const __m512i x = row(p, n).v;
+    return {_mm512_mulhrs_epi16(x, _mm512_slli_epi16(x, 15 - kSquareBits))};
+  }
+};
+#endif
+
+struct Avx512Sums {
+  __m512i v;
+  static Avx512Sums start(std::int32_t first) { return {_mm512_zextsi128_si512(_mm_cvtsi32_si128(first))}; }
+};
+inline Avx512Sums add_products(Avx512Codes query, Avx512Codes row, Avx512Sums sum) {
+#if defined(__AVX512VNNI__)
+  return {_mm512_dpbusd_epi32(sum.v, row.v, query.v)};
+#else
+  return {_mm512_add_epi32(sum.v, _mm512_madd_epi16(query.v, row.v))};
+#endif
+}
+// Four sums as floats.
+inline void total4(Avx512Sums a, Avx512Sums b, Avx512Sums c, Avx512Sums d, float *out) {
+  const __m512i ab =
+      _mm512_add_epi32(_mm512_unpacklo_epi32(a.v, b.v), _mm512_unpackhi_epi32(a.v, b.v));
+  const __m512i cd =
+      _mm512_add_epi32(_mm512_unpacklo_epi32(c.v, d.v), _mm512_unpackhi_epi32(c.v, d.v));
+  const __m512i x = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+  const __m256i y = _mm256_add_epi32(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64(x, 1));
+  const __m128i z = _mm_add_epi32(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
+  _mm_storeu_ps(out, _mm_cvtepi32_ps(z));
+}
+
 struct Avx512 {
+  using Codes = Avx512Codes;
+  using Sums = Avx512Sums;
   static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 4, kDimTile = 4;
   using Piece = Avx512;
   static constexpr std::uint32_t kPieces = 1;

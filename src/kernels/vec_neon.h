@@ -8,7 +8,42 @@
 namespace kvsift {
 namespace {
 
+// 16 int8 numbers, widened.
+struct NeonCodes {
+  static constexpr std::uint32_t kCount = 16;
+  static constexpr int kRowOffset = 0;
+  int16x8_t lo, hi;
+
+  static NeonCodes query(const std::int8_t *p) { return row(p, kCount); }
+  static NeonCodes row(const std::int8_t *p, std::uint32_t) {
+    const int8x16_t bytes = vld1q_s8(p);
+    return {vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes)};
+  }
+  static NeonCodes squares(const std::int8_t *p, std::uint32_t n) {
+    const NeonCodes x = row(p, n);
+    return {vrshrq_n_s16(vmulq_s16(x.lo, x.lo), kSquareBits),
+            vrshrq_n_s16(vmulq_s16(x.hi, x.hi), kSquareBits)};
+  }
+};
+struct NeonSums {
+  int32x4_t v;
+  static NeonSums start(std::int32_t first) { return {vsetq_lane_s32(first, vdupq_n_s32(0), 0)}; }
+};
+inline NeonSums add_products(const NeonCodes &query, const NeonCodes &row, NeonSums sum) {
+  sum.v = vmlal_s16(sum.v, vget_low_s16(query.lo), vget_low_s16(row.lo));
+  sum.v = vmlal_high_s16(sum.v, query.lo, row.lo);
+  sum.v = vmlal_s16(sum.v, vget_low_s16(query.hi), vget_low_s16(row.hi));
+  return {vmlal_high_s16(sum.v, query.hi, row.hi)};
+}
+// Four sums as floats.
+inline void total4(NeonSums a, NeonSums b, NeonSums c, NeonSums d, float *out) {
+  const int32x4_t x = vpaddq_s32(vpaddq_s32(a.v, b.v), vpaddq_s32(c.v, d.v));
+  vst1q_f32(out, vcvtq_f32_s32(x));
+}
+
 struct Neon {
+  using Codes = NeonCodes;
+  using Sums = NeonSums;
   static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 1, kDimTile = 1;
   using Piece = Neon;
   static constexpr std::uint32_t kPieces = 1;

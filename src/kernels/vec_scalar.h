@@ -7,7 +7,45 @@
 namespace kvsift {
 namespace {
 
+// 16 int8 numbers, widened.
+struct ScalarCodes {
+  static constexpr std::uint32_t kCount = kLanes;
+  static constexpr int kRowOffset = 0;  // that rows come with
+  std::int32_t code[kCount];
+
+  static ScalarCodes query(const std::int8_t *p) { return row(p, kCount); }
+  // n: a multiple of kLanes, at most kCount.
+  static ScalarCodes row(const std::int8_t *p, std::uint32_t) {
+    ScalarCodes r;
+    for (std::uint32_t i = 0; i < kCount; ++i) r.code[i] = p[i];
+    return r;
+  }
+  // x^2 / kSquareUnit, to the nearest.
+  static ScalarCodes squares(const std::int8_t *p, std::uint32_t n) {
+    ScalarCodes r = row(p, n);
+    for (std::int32_t &x : r.code) x = (x * x + kSquareUnit / 2) >> kSquareBits;
+    return r;
+  }
+};
+struct ScalarSums {
+  std::int32_t v;
+  static ScalarSums start(std::int32_t first) { return {first}; }
+};
+inline ScalarSums add_products(const ScalarCodes &query, const ScalarCodes &row, ScalarSums sum) {
+  for (std::uint32_t i = 0; i < ScalarCodes::kCount; ++i) sum.v += query.code[i] * row.code[i];
+  return sum;
+}
+// Four sums as floats.
+inline void total4(ScalarSums a, ScalarSums b, ScalarSums c, ScalarSums d, float *out) {
+  out[0] = static_cast<float>(a.v);
+  out[1] = static_cast<float>(b.v);
+  out[2] = static_cast<float>(c.v);
+  out[3] = static_cast<float>(d.v);
+}
+
 struct Scalar {
+  using Codes = ScalarCodes;
+  using Sums = ScalarSums;
   static constexpr std::uint32_t kQueryTile = 1, kTokenTile = 4, kDimTile = 1;
   using Piece = Scalar;
   static constexpr std::uint32_t kPieces = 1;

@@ -68,7 +68,7 @@ Moments moments_of(const HeadState &head, std::uint32_t tokens) {
   const Settings &s = head.settings();
   const UnitPlaces &p = head.places();
   Moments m{s.c.head_dim, s.c.page_tokens, tokens, s.c.moments_type, head.at<void *>(p.key_mean),
-            head.at<void *>(p.key_std), nullptr, nullptr, nullptr, nullptr};
+            head.at<void *>(p.key_std), nullptr, nullptr, nullptr, nullptr, head.policy->multiplies_int8};
   if (s.value_moments) m.value = head.at<void *>(p.value_mean);
   if (s.c.moments_type == KVSIFT_I8) {
     m.mean_scale = head.at<float>(p.key_mean_scale);

@@ -27,6 +27,15 @@ static channel channel_of(const brute *b, uint32_t layer, uint32_t kv_head, uint
   return x;
 }
 
+/* What int8 queries change besides: a code is off by half of a 127th of the greatest, and so is a square's; a deviation's
+ * square by half of a 126th. */
+static double code_error(double query_top, double means, double deviations, double steep, double q2, double d2,
+                         double deviation_top) {
+  if (steep == 0) return query_top * (means + deviations / 2) / 253;
+  const double of_query = query_top * query_top / 253, of_deviation = deviation_top * deviation_top / 250;
+  return query_top * means / 253 + steep * sqrt(of_query * d2 + of_deviation * (q2 + of_query));
+}
+
 /* Quest: the upper bound of the page's logits. Page statistics: q.mean + |q|.deviation / 2, or with a moments tail what the
  * page's largest logit is likely to be. *error: what the storage of mean and deviation (float16, or int8 of the row's
  * greatest) and float32 may change; a likely largest moves with the deviation by at most `steep` |q|. */
@@ -38,6 +47,7 @@ static double page_score(const brute *b, uint32_t layer, uint32_t query_head, ui
   const double steep = sqrt(2 * log((double)(end - begin)));
   const int by_tail = c->method == KVSIFT_METHOD_PAGE_STATS && c->tail == KVSIFT_TAIL_MOMENTS;
   double score = 0, x2 = 0, sum = 0, mean_top = 0, deviation_top = 0, total = 0;
+  double query_top = 0, means = 0, deviations = 0, q2 = 0, d2 = 0;
   for (uint32_t d = 0; d < c->head_dim; ++d) {
     const channel x = channel_of(b, layer, query_head / (c->query_heads / c->kv_heads), begin, end, d);
     const double size = fabs((double)q[d]);
@@ -46,6 +56,8 @@ static double page_score(const brute *b, uint32_t layer, uint32_t query_head, ui
     x2 += pow(oracle_scale(c) * size * x.deviation, 2);
     mean_top = fmax(mean_top, fabs(x.mean));
     deviation_top = fmax(deviation_top, x.deviation);
+    query_top = fmax(query_top, size);
+    means += fabs(x.mean), deviations += x.deviation, q2 += size * size, d2 += x.deviation * x.deviation;
     sum += size * (fabs(x.mean) + (by_tail ? steep : 1) * x.deviation);
     total += size;
   }
@@ -54,6 +66,9 @@ static double page_score(const brute *b, uint32_t layer, uint32_t query_head, ui
     const double slope = by_tail ? steep : 1;
     *error += c->moments_type == KVSIFT_I8 ? total * (mean_top + slope * deviation_top) / 253
                                            : sum / 1900 + total * (1 + slope) * 1e-7;
+    if (c->moments_type == KVSIFT_I8) {
+      *error += code_error(query_top, means, deviations, by_tail ? steep : 0, q2, d2, deviation_top);
+    }
   }
   *error *= oracle_scale(c);
   return score * oracle_scale(c) + (by_tail ? steep * sqrt(x2) : 0);

@@ -101,6 +101,40 @@ struct RandomRows {
   float scale(std::uint32_t i) const { return rows.type == KVSIFT_I8 ? scales.data[i] : 1.0f; }
 };
 
+inline float largest_size(const float *x, std::uint32_t n) {
+  float largest = 0;
+  for (std::uint32_t i = 0; i < n; ++i) largest = std::fmax(largest, std::fabs(x[i]));
+  return largest;
+}
+
+// x as its int8 code among numbers up to `largest` gives it back.
+inline double coded(float x, float largest) {
+  const float scale = largest / 127.0f;
+  return largest > 0 ? static_cast<double>(std::nearbyint(x * (1.0f / scale))) * static_cast<double>(scale) : 0;
+}
+
+// What a query makes of a page in float64. Int8 pages meet int8 queries, and squares of theirs that are whole multiples of
+// 128 units.
+struct PageFigures {
+  double dot = 0, square = 0, sum = 0, size = 0;
+
+  PageFigures(const float *query, const RandomRows &mean, const RandomRows &deviation, std::uint32_t page, std::uint32_t dim) {
+    const float largest = largest_size(query, dim);
+    const bool codes = mean.rows.type == KVSIFT_I8;
+    const double unit = static_cast<double>(deviation.scale(page));
+    for (std::uint32_t c = 0; c < dim; ++c) {
+      const double q = codes ? coded(query[c], largest) : static_cast<double>(query[c]);
+      const double q2 = codes ? coded(query[c] * query[c], largest * largest) : q * q;
+      const double m = mean.at(page, c), d = deviation.at(page, c);
+      const double d2 = codes ? std::floor(std::pow(std::round(d / unit), 2) / 128 + 0.5) * 128 * unit * unit : d * d;
+      dot += q * m;
+      square += q2 * d2;
+      sum += std::fabs(q) * d;
+      size += std::fabs(q) * (std::fabs(m) + std::fabs(d));
+    }
+  }
+};
+
 // Queries [group][padded_dim(dim)] with zero padding.
 inline void fill_queries(Random &random, Buffer<float> &queries, std::uint32_t group,
                          std::uint32_t dim) {

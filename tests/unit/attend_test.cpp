@@ -46,15 +46,12 @@ struct Oracle {
     const Shape &s = k.shape;
     for (std::uint32_t b = 0; b < k.blocks; ++b) {
       if (block_max[b] > -INFINITY) continue;
-      double dot = 0, x = 0;
-      for (std::uint32_t c = 0; c < s.dim; ++c) {
-        dot += k.q(g, c) * k.mean.at(b, c);
-        x += std::pow(k.q(g, c) * k.deviation.at(b, c) * static_cast<double>(k.scale), 2);
-      }
+      const PageFigures f(k.queries.data + g * padded_dim(s.dim), k.mean, k.deviation, b, s.dim);
       const std::uint32_t left = s.tokens - b * s.block_tokens;
       const double tokens = left < s.block_tokens ? left : s.block_tokens;
+      const double scale = static_cast<double>(k.scale);
       add(k.value_mean, b, s.dim,
-          dot * static_cast<double>(k.scale) + std::log(1 + x / 2) + std::log(tokens));
+          f.dot * scale + std::log(1 + f.square * scale * scale / 2) + std::log(tokens));
     }
   }
   void add_coreset(const Case &k, std::uint32_t g) {

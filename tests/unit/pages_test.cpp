@@ -81,6 +81,39 @@ void test_append_bounds(void **) {
   }
 }
 
+PageStatistics *statistics_of(const Kernels &k, kvsift_type type) {
+  return type == KVSIFT_I8 ? k.page.coded_statistics : k.page.statistics;
+}
+
+// An int8 page's figures are near those of the query as it is: a code is off by at most half of a 127th of the largest, a
+// square's code by half of its unit.
+void test_codes(void **) {
+  Random random{27};
+  for (std::uint32_t round = 0; round < 200; ++round) {
+    const std::uint32_t dim = 1 + random.below(256), pad = padded_dim(dim);
+    const RandomRows mean(random, KVSIFT_I8, 1, pad, 0, true), deviation(random, KVSIFT_I8, 1, pad, 0, true);
+    Buffer<float> query(pad);
+    fill_queries(random, query, 1, dim);
+    float dot, square;
+    reference().page.coded_statistics(query.data, 1, mean.rows, deviation.rows, 1, 0, dim, true, &dot, &square, 1);
+    double true_dot = 0, true_square = 0, means = 0, squares = 0, deviations = 0;
+    for (std::uint32_t c = 0; c < dim; ++c) {
+      const double q = static_cast<double>(query.data[c]), m = mean.at(0, c), d = deviation.at(0, c);
+      true_dot += q * m;
+      means += std::fabs(m);
+      true_square += q * q * d * d;
+      squares += q * q;
+      deviations += d * d;
+    }
+    const double largest = static_cast<double>(largest_size(query.data, dim)), of_code = largest / 254;
+    const double of_square = largest * of_code, half_unit = 64 * std::pow(static_cast<double>(deviation.scale(0)), 2);
+    const double dot_error = means * of_code;
+    const double square_error = deviations * of_square + (squares + dim * of_square) * half_unit;
+    assert_true(std::fabs(static_cast<double>(dot) - true_dot) <= 1.0001 * dot_error);
+    assert_true(std::fabs(static_cast<double>(square) - true_square) <= 1.0001 * square_error);
+  }
+}
+
 void test_scores(void **) {
   Random random{23};
   for (std::uint32_t round = 0; round < 200; ++round) {
@@ -92,35 +125,40 @@ void test_scores(void **) {
         deviation(random, type, pages, pad, 0, true);
     Buffer<float> queries(group * pad), out(n), squares(n), sums(n), bounds(n), other(4 * n);
     fill_queries(random, queries, group, dim);
-    const auto run = [&](const Kernels &k, float *d, float *s, float *a, float *b) {
-      k.page.statistics(queries.data, group, mean.rows, deviation.rows, pages, 0, dim, true, d, s,
-                        pages);
-      k.page.statistics(queries.data, group, mean.rows, deviation.rows, pages, 0, dim, false, d, a,
-                        pages);
+    const auto run = [&](PageStatistics *statistics, float *d, float *s, float *a) {
+      statistics(queries.data, group, mean.rows, deviation.rows, pages, 0, dim, true, d, s, pages);
+      statistics(queries.data, group, mean.rows, deviation.rows, pages, 0, dim, false, d, a, pages);
+    };
+    const auto run_bounds = [&](const Kernels &k, float *b) {
       k.page.bounds(queries.data, group, mean.rows, deviation.rows, pages, dim, 0.5f, b, pages);
     };
-    run(reference(), out.data, squares.data, sums.data, bounds.data);
+    run(statistics_of(reference(), type), out.data, squares.data, sums.data);
+    run_bounds(reference(), bounds.data);
     for (std::uint32_t i = 0; i < n; ++i) {
-      double dot = 0, square = 0, sum = 0, bound = 0, size = 0;
+      const float *query = queries.data + i / pages * pad;
+      const PageFigures f(query, mean, deviation, i % pages, dim);
+      double bound = 0;
       for (std::uint32_t c = 0; c < dim; ++c) {
-        const double q = static_cast<double>(queries.data[i / pages * pad + c]);
-        const double m = mean.at(i % pages, c), d = deviation.at(i % pages, c);
-        dot += q * m;
-        square += q * d * q * d;
-        sum += std::fabs(q) * d;
-        bound += q > 0 ? q * d : q * m;
-        size += std::fabs(q) * (std::fabs(m) + std::fabs(d));
+        const double q = static_cast<double>(query[c]);
+        bound += q > 0 ? q * deviation.at(i % pages, c) : q * mean.at(i % pages, c);
       }
-      assert_true(near(out.data[i], dot, 5 * size) && near(squares.data[i], square, 5 * square));
-      assert_true(near(sums.data[i], sum, 5 * size) && near(bounds.data[i], bound / 2, 5 * size));
+      assert_true(near(out.data[i], f.dot, 5 * f.size) && near(squares.data[i], f.square, 5 * f.square));
+      assert_true(near(sums.data[i], f.sum, 5 * f.size) && near(bounds.data[i], bound / 2, 5 * f.size));
     }
-    for_levels([&](const Kernels &k, const char *) {
-      run(k, other.data, other.data + n, other.data + 2 * n, other.data + 3 * n);
-      assert_true(same_bits(other.data, out.data, n * 4) &&
-                  same_bits(other.data + n, squares.data, n * 4));
+    const auto same = [&](PageStatistics *statistics) {
+      run(statistics, other.data, other.data + n, other.data + 2 * n);
+      assert_true(same_bits(other.data, out.data, n * 4));
+      assert_true(same_bits(other.data + n, squares.data, n * 4));
       assert_true(same_bits(other.data + 2 * n, sums.data, n * 4));
-      assert_true(same_bits(other.data + 3 * n, bounds.data, n * 4));
+    };
+    for_levels([&](const Kernels &k, const char *) {
+      same(statistics_of(k, type));
+      run_bounds(k, other.data);
+      assert_true(same_bits(other.data, bounds.data, n * 4));
     });
+#if defined(__x86_64__)
+    if (type == KVSIFT_I8 && machine_multiplies_int8(Level::avx512)) same(coded_statistics_vnni);
+#endif
   }
 }
 
@@ -156,27 +194,23 @@ void test_moment_logits(void **) {
     moment_scores(reference(), queries.data, group, scale, m, first, n, scores.data, n);
     for (std::uint32_t i = 0; i < group * n; ++i) {
       const std::uint32_t page = first + i % n;
-      double dot = 0, square = 0, sum = 0;
-      for (std::uint32_t c = 0; c < dim; ++c) {
-        const double q = static_cast<double>(queries.data[i / n * pad + c]),
-                     d = deviation.at(page, c);
-        dot += q * mean.at(page, c);
-        square += q * d * q * d;
-        sum += std::fabs(q) * d;
-      }
+      const PageFigures f(queries.data + i / n * pad, mean, deviation, page, dim);
       const double s = static_cast<double>(scale), tokens = page + 1 == pages ? open : size;
-      assert_true(
-          near(logits.data[i], s * dot + std::log(1 + s * s * square / 2) + std::log(tokens), 10));
-      assert_true(near(peaks.data[i], s * dot + std::sqrt(2 * std::log(tokens) * s * s * square), 60));
-      assert_true(near(scores.data[i], s * (dot + sum / 2), 60));
+      assert_true(near(logits.data[i], s * f.dot + std::log(1 + s * s * f.square / 2) + std::log(tokens), 10));
+      assert_true(near(peaks.data[i], s * f.dot + std::sqrt(2 * std::log(tokens) * s * s * f.square), 60));
+      assert_true(near(scores.data[i], s * (f.dot + f.sum / 2), 60));
     }
-    for_levels([&](const Kernels &k, const char *) {
-      moment_logits(k, queries.data, group, scale, m, first, n, other.data, other.data + 2 * group * n, n);
-      moment_scores(k, queries.data, group, scale, m, first, n, other.data + group * n, n);
+    const auto same = [&](const Kernels &k, const Moments &of) {
+      moment_logits(k, queries.data, group, scale, of, first, n, other.data, other.data + 2 * group * n, n);
+      moment_scores(k, queries.data, group, scale, of, first, n, other.data + group * n, n);
       assert_true(same_bits(other.data, logits.data, group * n * 4));
       assert_true(same_bits(other.data + group * n, scores.data, group * n * 4));
       assert_true(same_bits(other.data + 2 * group * n, peaks.data, group * n * 4));
-    });
+    };
+    for_levels([&](const Kernels &k, const char *) { same(k, m); });
+    if (!machine_multiplies_int8(Level::avx512)) continue;
+    m.multiplies_int8 = true;
+    same(*kernels(Level::avx512), m);
   }
 }
 
@@ -245,7 +279,7 @@ void test_finite(void **) {
 
 int main() {
   const CMUnitTest tests[] = {cmocka_unit_test(test_append), cmocka_unit_test(test_append_bounds),
-                              cmocka_unit_test(test_scores), cmocka_unit_test(test_moment_logits),
+                              cmocka_unit_test(test_scores), cmocka_unit_test(test_codes), cmocka_unit_test(test_moment_logits),
                               cmocka_unit_test(test_arrays), cmocka_unit_test(test_finite)};
   return cmocka_run_group_tests(tests, nullptr, nullptr);
 }
