@@ -17,10 +17,10 @@ static kvsift_status check_pooled(const Policy *p, const kvsift_observation &o, 
   const float *max = o.block_max + q * std::uint64_t{o.block_stride};
   const float *mass = o.block_mass == nullptr ? nullptr : o.block_mass + q * std::uint64_t{o.block_stride};
   if (!std::isfinite(lse)) return fail_in(p, KVSIFT_NOT_FINITE, "observation->log_sum_exp[", q, "] is ", lse);
-  // What is certainly right is counted at once; the others are looked at one by one.
+  // What is certainly right is seen at once; the others are looked at one by one.
   const ArrayKernels &k = kernels(p->level)->array;
-  bool certain = k.count_below(max, blocks, most) == blocks;
-  if (mass != nullptr) certain &= k.count_below(mass, blocks, 1.01f) == blocks && k.count_below(mass, blocks, 0) == 0;
+  bool certain = k.within(max, blocks, -INFINITY, most);
+  if (mass != nullptr) certain &= k.within(mass, blocks, 0, 1.01f);
   for (std::uint32_t i = 0; !certain && i < blocks; ++i) {
     if (!peak_fits(max[i], most)) {
       return fail_in(p, KVSIFT_NOT_FINITE, "observation->block_max of query head ", q, ", block ", i, " is ", max[i],

@@ -61,9 +61,15 @@ std::uint32_t places_above(const float *x, std::size_t n, float bound, std::uint
 }
 
 template <class V>
-std::uint32_t count_below(const float *x, std::size_t n, float bound) {
-  const V most = V::broadcast(bound), one = V::broadcast(1.0f);
-  return count_where<V>(x, n, __builtin_inff(), [=](V u) { return where_less(u, most, one, V::zero()); });
+bool array_within(const float *x, std::size_t n, float low, float high) {
+  constexpr std::uint32_t kAll = (1u << kLanes) - 1;
+  const V least = V::broadcast(low), bound = V::broadcast(high);
+  std::uint32_t fit = kAll;
+  for (std::size_t i = 0; i < n; i += kLanes) {
+    const V u = n - i < kLanes ? load_filled<V>(x + i, n - i, low) : V::load(x + i);
+    fit &= less_bits(u, bound) & ~less_bits(u, least);
+  }
+  return fit == kAll;
 }
 
 // y = f(x), element by element.
@@ -176,7 +182,7 @@ bool rows_finite(const Rows &rows, std::uint32_t count, std::uint32_t dim) {
 
 template <class V>
 constexpr ArrayKernels array_kernels = {
-    array_max<V>, array_sum<V>,     count_above<V>,     places_above<V>, count_below<V>,   array_shift<V>, array_axpby<V>,
+    array_max<V>, array_sum<V>,     count_above<V>,     places_above<V>, array_within<V>,  array_shift<V>, array_axpby<V>,
     array_exp<V>, array_log<V>,     array_to_half<V>,   array_from_half<V>, array_to_int8<V>, widen_rows<V>,
     rows_finite<V>};
 

@@ -18,8 +18,8 @@ struct ArrayKernels {
   // first + i for each of them, ascending; returns how many.
   std::uint32_t (*places_above)(const float *x, std::size_t n, float bound, std::uint32_t first,
                                 std::uint32_t *out);
-  // Below it; NaN is not. n as above.
-  std::uint32_t (*count_below)(const float *x, std::size_t n, float bound);
+  // Whether low <= x < high for each of them; NaN is not. low < high.
+  bool (*within)(const float *x, std::size_t n, float low, float high);
   // y = x + by; y may be x.
   void (*shift)(const float *x, float by, float *y, std::size_t n);
   // y = a * y + b * x

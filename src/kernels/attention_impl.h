@@ -28,18 +28,58 @@ float softmax(float *row, std::size_t count, float max) {
   return reduce_add(sum);
 }
 
-// f(block, row, n) for each block that tokens first .. first + count - 1 touch, counted from the
-// first one's.
-template <class F>
-void for_blocks(const float *row, std::uint32_t first, std::uint32_t count,
-                std::uint32_t block_tokens, F f) {
-  std::uint32_t block = 0, room = block_tokens - first % block_tokens;
+// What a block's elements come to: their largest, or their sum.
+template <class V>
+struct Largest {
+  static V first(V a) { return a; }
+  static V join(V a, V b) { return max(a, b); }
+  static V part(const float *x, std::size_t n) { return load_filled<V>(x, n, -__builtin_inff()); }
+  static float reduce(V x) { return reduce_max(x); }
+  static void reduce4(V a, V b, V c, V d, float *out) { reduce_max4(a, b, c, d, out); }
+  static void take(float x, float *out) {
+    if (x > *out) *out = x;
+  }
+};
+template <class V>
+struct Sum {
+  static V first(V a) { return add(V::zero(), a); }
+  static V join(V a, V b) { return add(a, b); }
+  static V part(const float *x, std::size_t n) { return load_part<V>(x, n); }
+  static float reduce(V x) { return reduce_add(x); }
+  static void reduce4(V a, V b, V c, V d, float *out) { reduce_add4(a, b, c, d, out); }
+  static void take(float x, float *out) { *out += x; }
+};
+
+template <class V, class Figure>
+float figure_of(const float *x, std::uint32_t n) {
+  if (n == 1) return x[0];
+  if (n < kLanes) return Figure::reduce(Figure::first(Figure::part(x, n)));
+  V all = Figure::first(V::load(x));
+  std::uint32_t i = kLanes;
+  for (; i + kLanes <= n; i += kLanes) all = Figure::join(all, V::load(x + i));
+  if (i < n) all = Figure::join(all, Figure::part(x + i, n - i));
+  return Figure::reduce(all);
+}
+
+template <class V, class Figure>
+void block_figures(const float *row, std::uint32_t first, std::uint32_t count,
+                   std::uint32_t block_tokens, float *out) {
+  std::uint32_t room = block_tokens - first % block_tokens;
   while (count > 0) {
+    if (block_tokens == kLanes && room == kLanes && count >= 4 * kLanes) {
+      float four[4];
+      Figure::reduce4(Figure::first(V::load(row)), Figure::first(V::load(row + kLanes)),
+                      Figure::first(V::load(row + 2 * kLanes)),
+                      Figure::first(V::load(row + 3 * kLanes)), four);
+      for (float x : four) Figure::take(x, out++);
+      row += 4 * kLanes;
+      count -= 4 * kLanes;
+      continue;
+    }
     const std::uint32_t n = count < room ? count : room;
-    f(block, row, n);
+    Figure::take(figure_of<V, Figure>(row, n), out++);
     row += n;
     count -= n;
-    ++block;
     room = block_tokens;
   }
 }
@@ -47,23 +87,11 @@ void for_blocks(const float *row, std::uint32_t first, std::uint32_t count,
 template <class V>
 void block_max(const float *row, std::uint32_t first, std::uint32_t count,
                std::uint32_t block_tokens, float *out) {
-  const float least = -__builtin_inff();
   if (block_tokens == 1) {
     map_array<V>(row, out, count, [](V x, V y) { return max(x, y); });
     return;
   }
-  for_blocks(row, first, count, block_tokens,
-             [=](std::uint32_t block, const float *x, std::uint32_t n) {
-               float m = x[0];
-               if (n > 1) {
-                 V largest = V::broadcast(least);
-                 std::uint32_t i = 0;
-                 for (; i + kLanes <= n; i += kLanes) largest = max(largest, V::load(x + i));
-                 if (i < n) largest = max(largest, load_filled<V>(x + i, n - i, least));
-                 m = reduce_max(largest);
-               }
-               if (m > out[block]) out[block] = m;
-             });
+  block_figures<V, Largest<V>>(row, first, count, block_tokens, out);
 }
 
 template <class V>
@@ -73,18 +101,7 @@ void block_sum(const float *row, std::uint32_t first, std::uint32_t count,
     map_array<V>(row, out, count, [](V x, V y) { return add(y, x); });
     return;
   }
-  for_blocks(row, first, count, block_tokens,
-             [=](std::uint32_t block, const float *x, std::uint32_t n) {
-               float s = x[0];
-               if (n > 1) {
-                 V sum = V::zero();
-                 std::uint32_t i = 0;
-                 for (; i + kLanes <= n; i += kLanes) sum = add(sum, V::load(x + i));
-                 if (i < n) sum = add(sum, load_part<V>(x + i, n - i));
-                 s = reduce_add(sum);
-               }
-               out[block] += s;
-             });
+  block_figures<V, Sum<V>>(row, first, count, block_tokens, out);
 }
 
 template <class V>

@@ -146,18 +146,22 @@ inline float reduce_max(Avx2 a) {
   const __m128 y = _mm_max_ps(x, _mm_movehl_ps(x, x));
   return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
 }
-// Four reductions at once, each by reduce_add's tree.
-inline void reduce_add4(Avx2 a, Avx2 b, Avx2 c, Avx2 d, float *out) {
-  const __m256 wa = _mm256_add_ps(a.lo, a.hi), wb = _mm256_add_ps(b.lo, b.hi);
-  const __m256 wc = _mm256_add_ps(c.lo, c.hi), wd = _mm256_add_ps(d.lo, d.hi);
-  const __m256 ac =
-      _mm256_add_ps(_mm256_permute2f128_ps(wa, wc, 0x20), _mm256_permute2f128_ps(wa, wc, 0x31));
-  const __m256 bd =
-      _mm256_add_ps(_mm256_permute2f128_ps(wb, wd, 0x20), _mm256_permute2f128_ps(wb, wd, 0x31));
+// Four reductions at once, each by the tree of one.
+template <class Op>
+inline void reduce4(Avx2 a, Avx2 b, Avx2 c, Avx2 d, float *out, Op op) {
+  const __m256 wa = op(a.lo, a.hi), wb = op(b.lo, b.hi), wc = op(c.lo, c.hi), wd = op(d.lo, d.hi);
+  const __m256 ac = op(_mm256_permute2f128_ps(wa, wc, 0x20), _mm256_permute2f128_ps(wa, wc, 0x31));
+  const __m256 bd = op(_mm256_permute2f128_ps(wb, wd, 0x20), _mm256_permute2f128_ps(wb, wd, 0x31));
   // Now lanes are a0..a3 c0..c3 and b0..b3 d0..d3.
-  const __m256 x = _mm256_add_ps(_mm256_shuffle_ps(ac, bd, 0x44), _mm256_shuffle_ps(ac, bd, 0xee));
-  const __m256 y = _mm256_add_ps(_mm256_shuffle_ps(x, x, 0x88), _mm256_shuffle_ps(x, x, 0xdd));
+  const __m256 x = op(_mm256_shuffle_ps(ac, bd, 0x44), _mm256_shuffle_ps(ac, bd, 0xee));
+  const __m256 y = op(_mm256_shuffle_ps(x, x, 0x88), _mm256_shuffle_ps(x, x, 0xdd));
   _mm_storeu_ps(out, _mm_movelh_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1)));
+}
+inline void reduce_add4(Avx2 a, Avx2 b, Avx2 c, Avx2 d, float *out) {
+  reduce4(a, b, c, d, out, [](__m256 x, __m256 y) { return _mm256_add_ps(x, y); });
+}
+inline void reduce_max4(Avx2 a, Avx2 b, Avx2 c, Avx2 d, float *out) {
+  reduce4(a, b, c, d, out, [](__m256 x, __m256 y) { return _mm256_max_ps(x, y); });
 }
 
 }  // namespace

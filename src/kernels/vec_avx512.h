@@ -156,18 +156,22 @@ inline float reduce_max(Avx512 a) {
   const __m128 y = _mm_max_ps(x, _mm_movehl_ps(x, x));
   return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
 }
-// Four reductions at once, each by reduce_add's tree.
-inline void reduce_add4(Avx512 a, Avx512 b, Avx512 c, Avx512 d, float *out) {
-  const __m512 ab =
-      _mm512_add_ps(_mm512_shuffle_f32x4(a.v, b.v, 0x44), _mm512_shuffle_f32x4(a.v, b.v, 0xee));
-  const __m512 cd =
-      _mm512_add_ps(_mm512_shuffle_f32x4(c.v, d.v, 0x44), _mm512_shuffle_f32x4(c.v, d.v, 0xee));
-  const __m512 x =
-      _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
-  const __m512 y = _mm512_add_ps(x, _mm512_permute_ps(x, 0x4e));
-  const __m512 z = _mm512_add_ps(y, _mm512_permute_ps(y, 0xb1));
+// Four reductions at once, each by the tree of one.
+template <class Op>
+inline void reduce4(Avx512 a, Avx512 b, Avx512 c, Avx512 d, float *out, Op op) {
+  const __m512 ab = op(_mm512_shuffle_f32x4(a.v, b.v, 0x44), _mm512_shuffle_f32x4(a.v, b.v, 0xee));
+  const __m512 cd = op(_mm512_shuffle_f32x4(c.v, d.v, 0x44), _mm512_shuffle_f32x4(c.v, d.v, 0xee));
+  const __m512 x = op(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+  const __m512 y = op(x, _mm512_permute_ps(x, 0x4e));
+  const __m512 z = op(y, _mm512_permute_ps(y, 0xb1));
   const __m512i first = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
   _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_permutexvar_ps(first, z)));
+}
+inline void reduce_add4(Avx512 a, Avx512 b, Avx512 c, Avx512 d, float *out) {
+  reduce4(a, b, c, d, out, [](__m512 x, __m512 y) { return _mm512_add_ps(x, y); });
+}
+inline void reduce_max4(Avx512 a, Avx512 b, Avx512 c, Avx512 d, float *out) {
+  reduce4(a, b, c, d, out, [](__m512 x, __m512 y) { return _mm512_max_ps(x, y); });
 }
 
 }  // namespace

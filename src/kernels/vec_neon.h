@@ -180,6 +180,12 @@ inline void reduce_add4(const Neon &a, const Neon &b, const Neon &c, const Neon 
   out[2] = reduce_add(c);
   out[3] = reduce_add(d);
 }
+inline void reduce_max4(const Neon &a, const Neon &b, const Neon &c, const Neon &d, float *out) {
+  out[0] = reduce_max(a);
+  out[1] = reduce_max(b);
+  out[2] = reduce_max(c);
+  out[3] = reduce_max(d);
+}
 
 }  // namespace
 }  // namespace kvsift

@@ -178,6 +178,13 @@ inline void reduce_add4(const Scalar &a, const Scalar &b, const Scalar &c, const
   out[2] = reduce_add(c);
   out[3] = reduce_add(d);
 }
+inline void reduce_max4(const Scalar &a, const Scalar &b, const Scalar &c, const Scalar &d,
+                        float *out) {
+  out[0] = reduce_max(a);
+  out[1] = reduce_max(b);
+  out[2] = reduce_max(c);
+  out[3] = reduce_max(d);
+}
 
 }  // namespace
 }  // namespace kvsift
