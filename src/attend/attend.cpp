@@ -43,6 +43,7 @@ void add_kept(const Head &head, const List &list, const Attended &result, const 
   begin_observation(head, result);
   const bool values = result.out != nullptr;
   KeptWalk walk(list.ranges, list.count);
+  work->begin();
   walk.next(&chunks[0]);
   if (first == 0) ask_for_chunk(head.keys, head.dim, chunks[0]);
   for (std::uint32_t c = 0; chunks[c].size > 0; c ^= 1) {

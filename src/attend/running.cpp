@@ -54,7 +54,32 @@ void ask_for_chunk(const HeadRows &rows, std::uint32_t dim, const Chunk &chunk) 
   for (std::uint32_t i = 0; i < first.count; ++i) ask_for(first, i);
 }
 
+const ListedRows &ChunkWork::listed_now(const HeadRows &rows, const Chunk &chunk) {
+  if (!listed) lists[now].list(rows, chunk);
+  return lists[now];
+}
+
+Ahead ChunkWork::list_coming(const Coming &coming, std::uint32_t dim) {
+  if (coming.chunk.size == 0) {
+    listed = false;
+    return Ahead{};
+  }
+  ListedRows *next = &lists[now ^= 1];
+  next->list(coming.rows, coming.chunk);
+  listed = true;
+  const Rows rows = next->rows(coming.rows);
+  return Ahead{rows, next->count, dim * element_bytes(rows.type)};
+}
+
 void ChunkWork::dot(const Head &head, const Chunk &chunk, const Coming &coming) {
+  const AttentionKernels &k = head.kernels->attention;
+  if (better_listed(chunk, head.group)) {
+    const Rows rows = listed_now(head.keys, chunk).rows(head.keys);
+    k.dot_rows_ahead(head.queries, head.group, rows, chunk.size, head.dim, head.scale, logits, kChunk,
+                     list_coming(coming, head.dim));
+    return;
+  }
+  listed = false;
   float *out = logits;
   ComingWalk walk(coming, head.dim);
   for (std::uint32_t r = 0; r < chunk.runs; ++r) {
@@ -62,14 +87,20 @@ void ChunkWork::dot(const Head &head, const Chunk &chunk, const Coming &coming) 
     for (std::uint32_t done = 0, n; done < run.count; done += n, out += n) {
       n = run.count - done;
       const Rows rows = head.keys.stretch(run.first + done, &n);
-      head.kernels->attention.dot_rows_ahead(head.queries, head.group, rows, n, head.dim,
-                                             head.scale, out, kChunk, walk.take(n));
+      k.dot_rows_ahead(head.queries, head.group, rows, n, head.dim, head.scale, out, kChunk, walk.take(n));
     }
   }
 }
 
 void ChunkWork::weigh(const Head &head, const Chunk &chunk, const Coming &coming) {
+  const AttentionKernels &k = head.kernels->attention;
   clear_values(head);
+  if (better_listed(chunk, head.group)) {
+    const Rows rows = listed_now(head.values, chunk).rows(head.values);
+    k.weighted_sum_ahead(logits, kChunk, head.group, rows, chunk.size, head.dim, acc, list_coming(coming, head.dim));
+    return;
+  }
+  listed = false;
   const float *weights = logits;
   ComingWalk walk(coming, head.dim);
   for (std::uint32_t r = 0; r < chunk.runs; ++r) {
@@ -77,8 +108,7 @@ void ChunkWork::weigh(const Head &head, const Chunk &chunk, const Coming &coming
     for (std::uint32_t done = 0, n; done < run.count; done += n, weights += n) {
       n = run.count - done;
       const Rows rows = head.values.stretch(run.first + done, &n);
-      head.kernels->attention.weighted_sum_ahead(weights, kChunk, head.group, rows, n, head.dim,
-                                                 acc, walk.take(n));
+      k.weighted_sum_ahead(weights, kChunk, head.group, rows, n, head.dim, acc, walk.take(n));
     }
   }
 }

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "attend/attend.h"
-#include "attend/chunk.h"
+#include "attend/listed.h"
 
 namespace kvsift {
 
@@ -27,12 +27,23 @@ struct ChunkWork {
   float acc[kHeads * KVSIFT_MAX_HEAD_DIM];
 
   float *row(std::uint32_t g) { return logits + g * kChunk; }
+  // Before passes of which each takes what came with the one before.
+  void begin() { listed = false; }
   // Logits of the chunk's tokens.
   void dot(const Head &head, const Chunk &chunk, const Coming &coming);
   void soften(const Head &head, std::uint32_t count);
   // Weighted values of the chunk's tokens.
   void weigh(const Head &head, const Chunk &chunk, const Coming &coming);
   void clear_values(const Head &head);
+
+ private:
+  // The lists of this pass and the next.
+  const ListedRows &listed_now(const HeadRows &rows, const Chunk &chunk);
+  Ahead list_coming(const Coming &coming, std::uint32_t dim);
+
+  ListedRows lists[2];
+  std::uint32_t now = 0;
+  bool listed = false;  // whether lists[now] is there
 };
 
 // rows ([group][kChunk]) become exp(logit - max).

@@ -39,6 +39,7 @@ void add_coreset(const Head &head, const List &list, const Tail &tail, std::uint
   Chunk chunks[2];
   float weights[2][kChunk];
   CoresetWalk walk(list.ranges, list.count, tail);
+  work->begin();
   walk.next(&chunks[0], weights[0]);
   ask_for_chunk(head.keys, head.dim, chunks[0]);
   for (std::uint32_t c = 0; chunks[c].size > 0; c ^= 1) {

@@ -15,8 +15,11 @@ struct Rows {
   std::uint64_t stride;  // bytes
   const float *scales;
   std::uint64_t scale_stride;  // bytes
+  const std::uint8_t *const *list = nullptr;  // where the rows are; then data and stride do not count
 
-  const std::uint8_t *row(std::uint64_t i) const { return data + i * stride; }
+  const std::uint8_t *row(std::uint64_t i) const {
+    return list != nullptr ? list[i] : data + i * stride;
+  }
   float scale(std::uint64_t i) const {
     if (scales == nullptr) return 1.0f;
     return *reinterpret_cast<const float *>(reinterpret_cast<const std::uint8_t *>(scales) +

@@ -11,7 +11,7 @@ namespace kvsift {
 // Rows that the next call will read; asked for on the way, since a cache's rows lie where the
 // hardware does not foresee.
 struct Ahead {
-  Rows rows;
+  Rows rows;            // a list where the rows worked on are one
   std::uint32_t count;  // 0: none
   std::uint32_t bytes;  // of a row
 };

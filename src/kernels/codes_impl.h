@@ -45,8 +45,10 @@ void coded_tile(const CodedJob &coded, const Rows &rows, std::uint32_t q, std::u
   using Codes = typename V::Codes;
   const RowJob<std::int8_t> &job = coded.rows;
   const std::uint32_t step = coded_dim(job.dim16), dim16 = job.dim16;
-  const std::int8_t *queries = job.queries + q * step, *row = row_of<std::int8_t>(rows, i);
-  const std::uint8_t *const coming = q == 0 ? rows_ahead<N>(job, rows, i) : nullptr;
+  const std::int8_t *queries = job.queries + q * step;
+  const Strided::Rows<std::int8_t, N> row(rows, i);
+  const bool asks = q == 0 && asks_by_lines<N>(job, rows, i);
+  const Strided::Rows<std::uint8_t, N> coming(asks ? job.ahead.rows : rows, asks ? i + job.lead : i);
   typename V::Sums sum[Q][N];
   each<Q>([&](std::uint32_t k) {
     const std::int32_t first = F == Form::kSquared ? 0 : -Codes::kRowOffset * coded.sums[q + k];
@@ -55,8 +57,7 @@ void coded_tile(const CodedJob &coded, const Rows &rows, std::uint32_t q, std::u
   const auto take = [&](std::uint32_t c, std::uint32_t left) __attribute__((always_inline)) {
     Codes key[N];
     each<N>([&](std::uint32_t n) {
-      const std::int8_t *p = row + n * rows.stride + c;
-      key[n] = F == Form::kSquared ? Codes::squares(p, left) : Codes::row(p, left);
+      key[n] = F == Form::kSquared ? Codes::squares(row[n] + c, left) : Codes::row(row[n] + c, left);
     });
     each<Q>([&](std::uint32_t k) {
       const Codes x = Codes::query(queries + k * step + c);
@@ -65,8 +66,7 @@ void coded_tile(const CodedJob &coded, const Rows &rows, std::uint32_t q, std::u
   };
   std::uint32_t c = 0;
   for (; c + Codes::kCount <= dim16; c += Codes::kCount) {
-    if (coming != nullptr && c % kLineBytes == 0)
-      each<N>([&](std::uint32_t n) { ask_for_line(coming + n * job.ahead.rows.stride + c); });
+    if (asks && c % kLineBytes == 0) each<N>([&](std::uint32_t n) { ask_for_line(coming[n] + c); });
     take(c, Codes::kCount);
   }
   if (Codes::kCount > kLanes && c < dim16) take(c, dim16 - c);

@@ -1,7 +1,7 @@
 // Dot products of queries with rows: lane i adds elements i, i + 16, ... by fma, then the tree.
 #pragma once
 
-#include "kernels/load_part.h"
+#include "kernels/places.h"
 
 namespace kvsift {
 namespace {
@@ -17,14 +17,15 @@ struct RowJob {
 };
 using DotJob = RowJob<float>;
 
-// The rows that come with N rows from i, to be asked for a line at a time; null where they are asked for here.
+// Whether all of the rows that come with N rows from i can be asked for a line at a time; if not, those that come are asked
+// for here.
 template <std::uint32_t N, class Query>
-const std::uint8_t *rows_ahead(const RowJob<Query> &job, const Rows &rows, std::uint32_t i) {
+bool asks_by_lines(const RowJob<Query> &job, const Rows &rows, std::uint32_t i) {
   const std::uint32_t first = i + job.lead;
-  if (first + N <= job.ahead.count && job.ahead.rows.type == rows.type)
-    return job.ahead.rows.data + first * job.ahead.rows.stride;
+  const bool listed = rows.list != nullptr, ahead_listed = job.ahead.rows.list != nullptr;
+  if (first + N <= job.ahead.count && job.ahead.rows.type == rows.type && listed == ahead_listed) return true;
   for (std::uint32_t n = 0; n < N; ++n) ask_for(job.ahead, first + n);
-  return nullptr;
+  return false;
 }
 
 // sum[k][n] from accumulate(c, pieces), which fills the pieces that begin at element c. Where a
@@ -68,16 +69,15 @@ inline __attribute__((always_inline)) void put_sums(const V (*sum)[N], float *ou
 enum class Form { kWhole, kCut, kSquared };
 
 // Queries q .. q + Q - 1 with rows i .. i + N - 1, not yet scaled.
-template <class V, class T, std::uint32_t Q, std::uint32_t N, Form F>
+template <class V, class At, class T, std::uint32_t Q, std::uint32_t N, Form F>
 void dot_tile(const DotJob &job, const Rows &rows, std::uint32_t q, std::uint32_t i) {
   using Piece = typename V::Piece;
   const float *queries = job.queries + static_cast<std::size_t>(q) * job.dim16;
-  const T *row = row_of<T>(rows, i);
-  const std::uint64_t row_step = rows.stride / sizeof(T);
+  const typename At::template Rows<T, N> row(rows, i);
   constexpr bool cut = F == Form::kCut;
   const std::uint32_t whole = cut ? job.dim - job.dim % kLanes : job.dim, dim16 = job.dim16;
-  const std::uint8_t *const coming = q == 0 ? rows_ahead<N>(job, rows, i) : nullptr;
-  const std::uint64_t coming_step = job.ahead.rows.stride;
+  const bool asks = q == 0 && asks_by_lines<N>(job, rows, i);
+  const typename At::template Rows<std::uint8_t, N> coming(asks ? job.ahead.rows : rows, asks ? i + job.lead : i);
   V sum[Q][N];
   by_pieces<V>(
       sum, [=](std::uint32_t begin, Piece(&acc)[Q][N]) __attribute__((always_inline)) {
@@ -86,12 +86,10 @@ void dot_tile(const DotJob &job, const Rows &rows, std::uint32_t q, std::uint32_
         for (std::uint32_t c = begin; c < whole; c += kLanes) {
           Piece key[N];
           // Not all at once: requests that find no place are dropped.
-          if (begin == 0 && coming != nullptr && c * sizeof(T) % kLineBytes == 0)
-            each<N>([&](std::uint32_t n) {
-              ask_for_line(coming + n * coming_step + c * sizeof(T));
-            });
+          if (begin == 0 && asks && c * sizeof(T) % kLineBytes == 0)
+            each<N>([&](std::uint32_t n) { ask_for_line(coming[n] + c * sizeof(T)); });
           each<N>([&](std::uint32_t n) {
-            key[n] = Piece::load(row + n * row_step + c);
+            key[n] = Piece::load(row[n] + c);
             if constexpr (F == Form::kSquared) key[n] = mul(key[n], key[n]);
           });
           each<Q>([&](std::uint32_t k) {
@@ -101,7 +99,7 @@ void dot_tile(const DotJob &job, const Rows &rows, std::uint32_t q, std::uint32_
         }
       });
   for (std::uint32_t n = 0; cut && n < N; ++n) {
-    const V key = load_part<V>(row + n * row_step + whole, job.dim - whole);
+    const V key = load_part<V>(row[n] + whole, job.dim - whole);
     for (std::uint32_t k = 0; k < Q; ++k)
       sum[k][n] = fma(V::load(queries + k * dim16 + whole), key, sum[k][n]);
   }
@@ -109,20 +107,20 @@ void dot_tile(const DotJob &job, const Rows &rows, std::uint32_t q, std::uint32_
 }
 
 // All queries with N rows.
-template <class V, class T, std::uint32_t N, Form F>
+template <class V, class At, class T, std::uint32_t N, Form F>
 void dot_tokens(const DotJob &job, const Rows &rows, std::uint32_t group, std::uint32_t i) {
   constexpr std::uint32_t Q = V::kQueryTile, tile = V::kTokenTile < N ? V::kTokenTile : N;
   std::uint32_t q = 0;
   for (; q + Q <= group; q += Q)
-    for (std::uint32_t n = 0; n < N; n += tile) dot_tile<V, T, Q, tile, F>(job, rows, q, i + n);
-  for (; q < group; ++q) dot_tile<V, T, 1, N, F>(job, rows, q, i);
+    for (std::uint32_t n = 0; n < N; n += tile) dot_tile<V, At, T, Q, tile, F>(job, rows, q, i + n);
+  for (; q < group; ++q) dot_tile<V, At, T, 1, N, F>(job, rows, q, i);
 }
 
-template <class V, class T, Form F>
+template <class V, class At, class T, Form F>
 void dot_run(const DotJob &job, const Rows &rows, std::uint32_t group, std::uint32_t count) {
   std::uint32_t i = 0;
-  for (; i + 4 <= count; i += 4) dot_tokens<V, T, 4, F>(job, rows, group, i);
-  for (; i < count; ++i) dot_tokens<V, T, 1, F>(job, rows, group, i);
+  for (; i + 4 <= count; i += 4) dot_tokens<V, At, T, 4, F>(job, rows, group, i);
+  for (; i < count; ++i) dot_tokens<V, At, T, 1, F>(job, rows, group, i);
 }
 
 // Two products, the row's scale first.
@@ -143,11 +141,11 @@ void dot_rows_ahead(const float *queries, std::uint32_t group, const Rows &rows,
   const DotJob job{queries, dim, padded_dim(dim), logits, stride, ahead, 0};
   with_type(rows.type, [&](auto element) {
     using T = decltype(element);
-    if (dim % kLanes == 0) {
-      dot_run<V, T, Form::kWhole>(job, rows, group, count);
-    } else {
-      dot_run<V, T, Form::kCut>(job, rows, group, count);
-    }
+    by_places<V>(rows, [&](auto places) {
+      using At = decltype(places);
+      auto *run = dim % kLanes != 0 ? dot_run<V, At, T, Form::kCut> : dot_run<V, At, T, Form::kWhole>;
+      run(job, rows, group, count);
+    });
   });
   for (std::uint32_t g = 0; g < group; ++g)
     scale_logits<V>(rows, count, scale, logits + g * stride);

@@ -62,7 +62,8 @@ inline std::uint32_t element_size(kvsift_type type) {
 
 template <class T>
 const T *row_of(const Rows &rows, std::uint64_t i) {
-  return reinterpret_cast<const T *>(rows.data + i * rows.stride);
+  const std::uint8_t *row = rows.list != nullptr ? rows.list[i] : rows.data + i * rows.stride;
+  return reinterpret_cast<const T *>(row);
 }
 
 inline float scale_of(const Rows &rows, std::uint64_t i) {
@@ -74,6 +75,7 @@ inline float scale_of(const Rows &rows, std::uint64_t i) {
 inline Rows rows_from(const Rows &rows, std::uint64_t first) {
   Rows rest = rows;
   rest.data += first * rows.stride;
+  if (rows.list != nullptr) rest.list += first;
   if (rows.scales != nullptr)
     rest.scales = reinterpret_cast<const float *>(
         reinterpret_cast<const std::uint8_t *>(rows.scales) + first * rows.scale_stride);
@@ -84,17 +86,17 @@ constexpr std::uint32_t kLineBytes = 64;
 
 inline void ask_for_line(const std::uint8_t *p) { __builtin_prefetch(p, 0, 2); }
 
-// The lines that begin in bytes [from, to) of row i of what comes next.
-inline void ask_for(const Ahead &ahead, std::uint32_t i, std::size_t from, std::size_t to) {
-  if (i >= ahead.count) return;
-  const std::uint8_t *row = ahead.rows.data + i * ahead.rows.stride;
+// The lines that begin in bytes [from, to) of a row.
+inline void ask_for_lines(const std::uint8_t *row, std::size_t from, std::size_t to) {
   for (std::size_t byte = (from + kLineBytes - 1) / kLineBytes * kLineBytes; byte < to;
        byte += kLineBytes)
     ask_for_line(row + byte);
   __asm__ volatile("");  // gcc takes a function that only prefetches for one without effect
 }
 
-inline void ask_for(const Ahead &ahead, std::uint32_t i) { ask_for(ahead, i, 0, ahead.bytes); }
+inline void ask_for(const Ahead &ahead, std::uint32_t i) {
+  if (i < ahead.count) ask_for_lines(row_of<std::uint8_t>(ahead.rows, i), 0, ahead.bytes);
+}
 
 }  // namespace
 }  // namespace kvsift

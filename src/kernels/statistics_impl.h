@@ -77,8 +77,8 @@ void half_statistics(const float *queries, const float *factors, std::uint32_t g
   const DotJob means{queries, rows.dim16, rows.dim16, dot, stride, rows.ahead(rows.mean), kPagesAhead};
   const DotJob deviations{factors, rows.dim16, rows.dim16, spread, stride, rows.ahead(rows.deviation), kPagesAhead};
   by_pages(rows.count, [&](auto n, std::uint32_t page) __attribute__((always_inline)) {
-    dot_tokens<V, F16, n.kCount, Form::kWhole>(means, rows.mean, group, page);
-    dot_tokens<V, F16, n.kCount, F>(deviations, rows.deviation, group, page);
+    dot_tokens<V, Strided, F16, n.kCount, Form::kWhole>(means, rows.mean, group, page);
+    dot_tokens<V, Strided, F16, n.kCount, F>(deviations, rows.deviation, group, page);
   });
 }
 

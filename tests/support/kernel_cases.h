@@ -101,6 +101,19 @@ struct RandomRows {
   float scale(std::uint32_t i) const { return rows.type == KVSIFT_I8 ? scales.data[i] : 1.0f; }
 };
 
+// The same rows, each where a list says; what lies at a stride from `data` is nothing.
+struct AsList {
+  Buffer<const std::uint8_t *> list;
+  Rows rows;
+
+  explicit AsList(const RandomRows &of) : list(of.count), rows(of.rows) {
+    for (std::uint32_t i = 0; i < of.count; ++i) list.data[i] = of.rows.row(i);
+    rows.data = nullptr;
+    rows.stride = 0;
+    rows.list = list.data;
+  }
+};
+
 inline float largest_size(const float *x, std::uint32_t n) {
   float largest = 0;
   for (std::uint32_t i = 0; i < n; ++i) largest = std::fmax(largest, std::fabs(x[i]));

@@ -34,10 +34,16 @@ void check_dot(Random &random, kvsift_type type, std::uint32_t dim, std::uint32_
   const float scale = 0.125f + 0.1f * random.uniform();
   reference().attention.dot_rows(queries.data, group, keys.rows, count, dim, scale, expected.data,
                                  count);
-  for_levels([&](const Kernels &k, const char *level) {
+  const AsList listed(keys);
+  const Ahead ahead{listed.rows, count, dim * element_bytes(type)};
+  const auto check = [&](const Kernels &k, const char *level) {
     k.attention.dot_rows(queries.data, group, keys.rows, count, dim, scale, got.data, count);
     expect_same(got.data, expected.data, got.count, "dot_rows", level, dim);
-  });
+    k.attention.dot_rows_ahead(queries.data, group, listed.rows, count, dim, scale, got.data, count, ahead);
+    expect_same(got.data, expected.data, got.count, "dot_rows of a list", level, dim);
+  };
+  check(reference(), "scalar");
+  for_levels(check);
   for (std::uint32_t i = 0; i < group * count; ++i) {
     double sum = 0, size = 0;
     for (std::uint32_t c = 0; c < dim; ++c) {
@@ -63,11 +69,18 @@ void check_weighted(Random &random, kvsift_type type, std::uint32_t dim, std::ui
   std::memcpy(expected.data, start.data, n * sizeof(float));
   reference().attention.weighted_sum(weights.data, count, group, values.rows, count, dim,
                                      expected.data);
-  for_levels([&](const Kernels &k, const char *level) {
+  const AsList listed(values);
+  const Ahead ahead{listed.rows, count, dim * element_bytes(type)};
+  const auto check = [&](const Kernels &k, const char *level) {
     std::memcpy(got.data, start.data, n * sizeof(float));
     k.attention.weighted_sum(weights.data, count, group, values.rows, count, dim, got.data);
     expect_same(got.data, expected.data, n, "weighted_sum", level, dim);
-  });
+    std::memcpy(got.data, start.data, n * sizeof(float));
+    k.attention.weighted_sum_ahead(weights.data, count, group, listed.rows, count, dim, got.data, ahead);
+    expect_same(got.data, expected.data, n, "weighted_sum of a list", level, dim);
+  };
+  check(reference(), "scalar");
+  for_levels(check);
   for (std::uint32_t i = 0; i < n; ++i) {
     const std::uint32_t g = i / padded_dim(dim), c = i % padded_dim(dim);
     double sum = static_cast<double>(start.data[i]), size = std::fabs(sum);
