@@ -1,4 +1,4 @@
-// The rows of a chunk one by one: for chunks of short runs, and for caches whose pages are small.
+// The rows of a chunk one by one: for short runs, and caches with small pages.
 #pragma once
 
 #include "attend/attend.h"
@@ -36,10 +36,11 @@ struct ListedRows {
   }
 };
 
-// Whether the runs are so short that a call for each costs more than listing the rows, which `group` queries share.
-inline bool better_listed(const Chunk &chunk, std::uint32_t group) {
-  constexpr std::uint32_t kShortRun = 16;
-  return chunk.runs * kShortRun * group > chunk.size;
+// Whether rows lie together in runs so short that a call for each costs more than listing the rows, which `group` queries
+// share.
+inline bool better_listed(const HeadRows &rows, const Chunk &chunk, std::uint32_t group) {
+  const std::uint32_t short_run = 16 * group;
+  return chunk.runs * short_run > chunk.size || (rows.table != nullptr && rows.page_tokens < short_run);
 }
 
 }  // namespace kvsift

@@ -73,7 +73,7 @@ Ahead ChunkWork::list_coming(const Coming &coming, std::uint32_t dim) {
 
 void ChunkWork::dot(const Head &head, const Chunk &chunk, const Coming &coming) {
   const AttentionKernels &k = head.kernels->attention;
-  if (better_listed(chunk, head.group)) {
+  if (better_listed(head.keys, chunk, head.group)) {
     const Rows rows = listed_now(head.keys, chunk).rows(head.keys);
     k.dot_rows_ahead(head.queries, head.group, rows, chunk.size, head.dim, head.scale, logits, kChunk,
                      list_coming(coming, head.dim));
@@ -95,7 +95,7 @@ void ChunkWork::dot(const Head &head, const Chunk &chunk, const Coming &coming) 
 void ChunkWork::weigh(const Head &head, const Chunk &chunk, const Coming &coming) {
   const AttentionKernels &k = head.kernels->attention;
   clear_values(head);
-  if (better_listed(chunk, head.group)) {
+  if (better_listed(head.values, chunk, head.group)) {
     const Rows rows = listed_now(head.values, chunk).rows(head.values);
     k.weighted_sum_ahead(logits, kChunk, head.group, rows, chunk.size, head.dim, acc, list_coming(coming, head.dim));
     return;
