@@ -22,7 +22,7 @@ Crossover crossover_of(const Config &c) {
     case KVSIFT_METHOD_SNAPKV:
     case KVSIFT_METHOD_PYRAMIDKV:
     case KVSIFT_METHOD_UNIFORM: return {28, 8};
-    case KVSIFT_METHOD_BALANCE: return {kMost, 0};
+    case KVSIFT_METHOD_BALANCE: return {24, 0};
     case KVSIFT_METHOD_ATTENTION_PREDICTOR:
       if (c.history_floor > 0 && c.predict_period > 1 && c.predictor_arithmetic == KVSIFT_I8) return {32, 12};
       if (c.history_floor > 0 || c.predict_period > 1) return {40, 48};
@@ -31,7 +31,7 @@ Crossover crossover_of(const Config &c) {
   }
 }
 
-// Single tokens all over the cache are read one by one, and ranking methods rank and list each of them.
+// Single tokens lie all over the cache, and ranking methods rank and list each of them.
 Crossover scattered(const Config &c, Crossover x) {
   if (c.block_tokens >= 4 || c.method == KVSIFT_METHOD_STREAMING) return x;
   const bool once = c.method == KVSIFT_METHOD_SNAPKV || c.method == KVSIFT_METHOD_PYRAMIDKV ||
