@@ -24,7 +24,9 @@ static const char *const help[] = {
     "  --target-mass P      read as few blocks as hold this share of attention, at most the budget\n"
     "  --tail NAME          what stands for the rest: none, moments (mean and variance of each\n"
     "                       page), balance (a weighted coreset)     (default: moments with\n"
-    "                       page-stats, else the method's)\n",
+    "                       page-stats, else the method's)\n"
+    "  --moments TYPE       how each page's mean and variance are kept: f16, or i8 in half the bytes\n"
+    "                       (default: f16)\n",
     "  --grouping NAME      one choice for each query-head, or for each KV head by mean or max\n"
     "                       (default: mean with page-stats, else the method's)\n"
     "  --block N            tokens a block\n"

@@ -10,6 +10,7 @@
 #endif
 
 static const char *const tails[] = {"none", "moments", "balance"};
+static const char *const moments[] = {"f16", "i8"};
 static const char *const groupings[] = {"query-head", "mean", "max"};
 static const char *const devices[] = {"cpu", "cuda"};
 static const char *const types[] = {"f32", "f16", "bf16", "i8"};
@@ -130,6 +131,12 @@ static bool read_choice(options *out, const char *name, const char *value, bool 
   if (strcmp(name, "--method") == 0) return read_method(out, value, why);
   if (strcmp(name, "--budget") == 0) return read_budget(out, value, why);
   if (strcmp(name, "--tail") == 0) return read_name(name, value, tails, 3, &out->tail, why);
+  if (strcmp(name, "--moments") == 0) {
+    uint32_t kind;
+    bool done = read_name(name, value, moments, 2, &kind, why);
+    out->moments = done && kind == 1 ? KVSIFT_I8 : KVSIFT_F16;
+    return done;
+  }
   if (strcmp(name, "--grouping") == 0) {
     return read_name(name, value, groupings, 3, &out->grouping, why);
   }
@@ -161,6 +168,7 @@ bool options_read(options *out, int count, char **arguments, failure *why) {
                    .method = KVSIFT_METHOD_PAGE_STATS,
                    .budget_share = 0.125f,
                    .tail = UNSET,
+                   .moments = UNSET,
                    .grouping = UNSET,
                    .block = UNSET,
                    .sink = UNSET,

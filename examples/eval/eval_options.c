@@ -19,7 +19,7 @@ static const char *const help[] = {
     "  --methods A,B        default: every method but full\n"
     "  --tails A,B          none, moments, balance             (default: none,moments)\n"
     "  --budgets A,B        shares of the context              (default: 1/16,1/8,1/4)\n"
-    "  --kv-type, --threads, --seed, --block, --grouping, --sink, --local, --dense-layers\n"
+    "  --kv-type, --moments, --threads, --seed, --block, --grouping, --sink, --local, --dense-layers\n"
     "                       as in the decode loop, for every method alike (default: 4 sinks, 16\n"
     "                       local tokens, no dense layers, else the method's)\n"};
 

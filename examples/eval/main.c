@@ -125,9 +125,9 @@ static void write_key(const evaluation *ev, char key[64]) {
   uint64_t hash = mix(14695981039346656037u, from->base.model);
   hash = mix(hash, from->text);
   for (uint32_t i = 0; i < ev->all.count; i++) hash = mix(hash, ev->all.list[i].name);
-  snprintf(numbers, sizeof numbers, "%u %u %u %u %u %u %u %u %u %llu", from->trials, from->windows,
+  snprintf(numbers, sizeof numbers, "%u %u %u %u %u %u %u %u %u %u %llu", from->trials, from->windows,
            from->window_tokens, from->base.sink, from->base.local, from->base.dense_layers,
-           from->base.block, from->base.grouping, from->base.cache_type,
+           from->base.block, from->base.grouping, from->base.cache_type, from->base.moments,
            (unsigned long long)from->base.seed);
   hash = mix(hash, numbers);
   for (uint32_t i = 0; i < from->length_count; i++) {
