@@ -26,25 +26,21 @@ float array_sum(const float *x, std::size_t n) {
   return reduce_add(s);
 }
 
-// Elements for which counts(x) is 1, not 0; it is 0 for `none`. Counts are whole numbers that a float holds exactly.
-template <class V, class F>
-std::uint32_t count_where(const float *x, std::size_t n, float none, F counts) {
+// Counts are whole numbers that a float holds exactly.
+template <class V>
+std::uint32_t count_above(const float *x, std::size_t n, float bound) {
   constexpr std::size_t kChains = 4;
+  const V least = V::broadcast(bound), one = V::broadcast(1.0f);
+  const auto counts = [=](V u) { return where_less(least, u, one, V::zero()); };
   V sum[kChains];
   for (V &s : sum) s = V::zero();
   std::size_t i = 0;
   for (; i + kChains * kLanes <= n; i += kChains * kLanes)
     each<kChains>([&](std::uint32_t k) { sum[k] = add(sum[k], counts(V::load(x + i + k * kLanes))); });
   for (; i + kLanes <= n; i += kLanes) sum[0] = add(sum[0], counts(V::load(x + i)));
-  if (i < n) sum[0] = add(sum[0], counts(load_filled<V>(x + i, n - i, none)));
+  if (i < n) sum[0] = add(sum[0], counts(load_filled<V>(x + i, n - i, bound)));
   const V all = add(add(sum[0], sum[1]), add(sum[2], sum[3]));
   return static_cast<std::uint32_t>(reduce_add(all));
-}
-
-template <class V>
-std::uint32_t count_above(const float *x, std::size_t n, float bound) {
-  const V least = V::broadcast(bound), one = V::broadcast(1.0f);
-  return count_where<V>(x, n, -__builtin_inff(), [=](V u) { return where_less(least, u, one, V::zero()); });
 }
 
 template <class V>

@@ -187,9 +187,9 @@ void bench_pages(Bench &bench, const Cache &cache, const float *queries) {
   if (scales == nullptr) std::abort();
   for (std::uint32_t i = 0; i < pages; ++i) scales[i] = 0.01f;
   kvsift_type type = KVSIFT_F16;
+  bool vnni = false;
   const auto logits = [&](std::uint16_t *mean, std::uint16_t *deviation) {
-    const Moments moments{kDim,      16,      pages * 16,    type,          mean,
-                          deviation, nullptr, scales,     scales,        nullptr};
+    const Moments moments{kDim, 16, pages * 16, type, mean, deviation, nullptr, scales, scales, nullptr, vnni};
     moment_logits(*bench.k, queries, kGroup, 0.1f, moments, 0, pages, out, nullptr, pages);
   };
   const auto bounds = [&](std::uint16_t *low, std::uint16_t *high) {
@@ -206,9 +206,14 @@ void bench_pages(Bench &bench, const Cache &cache, const float *queries) {
   bench.report("moment_logits", time(logits), bytes, n * kGroup * kDim * 4);
   bench.report("bounds", time(bounds), bytes, n * kGroup * kDim * 2);
   type = KVSIFT_I8;
-  bench.report("moment_logits_int8", time(logits), bytes / 2, n * kGroup * kDim * 4);
-  pages = 64;
-  bench.report("moment_logits_int8_in_cache", in_cache(logits), 0, n * kGroup * kDim * 4);
+  for (int forms = machine_multiplies_int8(bench.level) ? 2 : 1; forms > 0; --forms) {
+    pages = cache.tokens;
+    vnni = forms == 2;
+    bench.report(vnni ? "moment_logits_int8_vnni" : "moment_logits_int8", time(logits), bytes / 2, n * kGroup * kDim * 4);
+    pages = 256;
+    bench.report(vnni ? "moment_logits_int8_vnni_in_cache" : "moment_logits_int8_in_cache", in_cache(logits), 0,
+                 n * kGroup * kDim * 4);
+  }
   type = KVSIFT_F16;
   pages = 32;
   bench.report("moment_logits_in_cache", in_cache(logits), 0, n * kGroup * kDim * 4);
