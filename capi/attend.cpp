@@ -82,14 +82,7 @@ kvsift_status check_observation(const Policy *p, const kvsift_observation *o, st
     return fail_in(p, KVSIFT_INVALID_STRUCT_SIZE, "observation->struct_size is ", o->struct_size);
   }
   const std::uint32_t blocks = blocks_of(tokens, p->s.c.block_tokens);
-  if (o->block_max == nullptr || o->log_sum_exp == nullptr || o->block_stride < blocks) {
-    return fail_in(p, KVSIFT_INVALID_ARGUMENT, "observation: block_max and log_sum_exp must be set, block_stride is ",
-                   o->block_stride, ", at least ", blocks, " is needed");
-  }
-  if ((p->s.needs & KVSIFT_NEEDS_MASS) != 0 && o->block_mass == nullptr) {
-    return fail_in(p, KVSIFT_INVALID_ARGUMENT, "observation->block_mass is null, this method needs it");
-  }
-  return KVSIFT_OK;
+  return check_block_buffers(p, *o, blocks);
 }
 
 Lists lists_of(const Job &job, std::uint32_t kv_head) {
@@ -143,7 +136,7 @@ Attended result_of(const Job &job, std::uint32_t kv_head, float *out, kvsift_obs
   if (out != nullptr) result.out = out + first * s.c.head_dim;
   if (o == nullptr) return result;
   result.log_sum_exp = o->log_sum_exp + first;
-  result.block_max = o->block_max + first * o->block_stride;
+  if (o->block_max != nullptr) result.block_max = o->block_max + first * o->block_stride;
   if (o->block_mass != nullptr) result.block_mass = o->block_mass + first * o->block_stride;
   result.block_stride = o->block_stride;
   result.block_tokens = s.c.block_tokens;

@@ -125,6 +125,20 @@ static Rows query_rows(const Policy *policy, const kvsift_query &query, std::uin
   return rows;
 }
 
+kvsift_status check_block_buffers(const Policy *policy, const kvsift_observation &o, std::uint32_t blocks) {
+  const bool masses = (policy->s.needs & KVSIFT_NEEDS_MASS) != 0;
+  const char *missing = o.log_sum_exp == nullptr                ? "log_sum_exp"
+                        : masses && o.block_mass == nullptr     ? "block_mass"
+                        : !masses && o.block_max == nullptr     ? "block_max"
+                                                                : nullptr;
+  if (missing != nullptr) {
+    return fail_in(policy, KVSIFT_INVALID_ARGUMENT, "observation->", missing, " is null, this method needs it");
+  }
+  if (o.block_stride >= blocks) return KVSIFT_OK;
+  return fail_in(policy, KVSIFT_INVALID_ARGUMENT, "observation->block_stride is ", o.block_stride, ", at least ", blocks,
+                 " is needed");
+}
+
 kvsift_status check_query(const Policy *policy, const kvsift_query *query, HeadSpan span) {
   if (query == nullptr) return fail_in(policy, KVSIFT_INVALID_ARGUMENT, "query is null");
   if (kvsift_status s = check_view(policy, "query->view", query->view)) return s;

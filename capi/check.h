@@ -39,6 +39,8 @@ kvsift_status check_table(const Policy *policy, const kvsift_cache &cache, std::
 // Keys and values of tokens [begin, end) of one head, whose pages are in the table.
 kvsift_status check_finite(const Policy *policy, const kvsift_cache &cache, std::uint32_t head, std::uint32_t begin,
                            std::uint32_t end);
+// The block form's buffers, as far as the method asks for them.
+kvsift_status check_block_buffers(const Policy *policy, const kvsift_observation &o, std::uint32_t blocks);
 // Queries are read with their rows: view, row count, finite values are checked.
 kvsift_status check_query(const Policy *policy, const kvsift_query *query, HeadSpan span);
 

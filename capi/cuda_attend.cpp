@@ -15,12 +15,7 @@ static kvsift_status check_buffers(const Policy *p, const kvsift_observation *o,
   if (o->struct_size < sizeof *o) {
     return fail_in(p, KVSIFT_INVALID_STRUCT_SIZE, "observation->struct_size is ", o->struct_size);
   }
-  if (o->block_max == nullptr || o->log_sum_exp == nullptr || o->block_stride < blocks) {
-    return fail_in(p, KVSIFT_INVALID_ARGUMENT, "observation: block_max and log_sum_exp must be set, block_stride is ",
-                   o->block_stride, ", at least ", blocks, " is needed");
-  }
-  if ((p->s.needs & KVSIFT_NEEDS_MASS) == 0 || o->block_mass != nullptr) return KVSIFT_OK;
-  return fail_in(p, KVSIFT_INVALID_ARGUMENT, "observation->block_mass is null, this method needs it");
+  return check_block_buffers(p, *o, blocks);
 }
 
 kvsift_status kvsift::check_attend(CudaPolicy *own, std::uint32_t layer, const kvsift_query *query, HeadSpan *span) {

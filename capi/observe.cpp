@@ -14,15 +14,16 @@ static bool share_fits(float share) { return (share >= 0) & (share <= 1.01f); }
 // Pooled logits and shares of one query head.
 static kvsift_status check_pooled(const Policy *p, const kvsift_observation &o, std::uint32_t q, std::uint32_t blocks) {
   const float lse = o.log_sum_exp[q], most = lse + 1e-2f * (1 + std::fabs(lse));
-  const float *max = o.block_max + q * std::uint64_t{o.block_stride};
+  const float *max = o.block_max == nullptr ? nullptr : o.block_max + q * std::uint64_t{o.block_stride};
   const float *mass = o.block_mass == nullptr ? nullptr : o.block_mass + q * std::uint64_t{o.block_stride};
   if (!std::isfinite(lse)) return fail_in(p, KVSIFT_NOT_FINITE, "observation->log_sum_exp[", q, "] is ", lse);
   // What is certainly right is seen at once; the others are looked at one by one.
   const ArrayKernels &k = kernels(p->level)->array;
-  bool certain = k.within(max, blocks, -INFINITY, most);
+  bool certain = true;
+  if (max != nullptr) certain = k.within(max, blocks, -INFINITY, most);
   if (mass != nullptr) certain &= k.within(mass, blocks, 0, 1.01f);
   for (std::uint32_t i = 0; !certain && i < blocks; ++i) {
-    if (!peak_fits(max[i], most)) {
+    if (max != nullptr && !peak_fits(max[i], most)) {
       return fail_in(p, KVSIFT_NOT_FINITE, "observation->block_max of query head ", q, ", block ", i, " is ", max[i],
                      ", the log-sum-exp ", lse);
     }
@@ -34,13 +35,7 @@ static kvsift_status check_pooled(const Policy *p, const kvsift_observation &o, 
 
 static kvsift_status check_block_form(const Policy *p, const kvsift_observation &o, HeadSpan span) {
   const std::uint32_t blocks = blocks_of(o.tokens, p->s.c.block_tokens);
-  if (o.block_max == nullptr || o.log_sum_exp == nullptr || o.block_stride < blocks) {
-    return fail_in(p, KVSIFT_INVALID_ARGUMENT, "observation: block_max and log_sum_exp must be set, block_stride is ",
-                   o.block_stride, ", at least ", blocks, " is needed");
-  }
-  if ((p->s.needs & KVSIFT_NEEDS_MASS) != 0 && o.block_mass == nullptr) {
-    return fail_in(p, KVSIFT_INVALID_ARGUMENT, "observation->block_mass is null, this method needs it");
-  }
+  if (kvsift_status s = check_block_buffers(p, o, blocks)) return s;
   for (std::uint32_t q = span.begin * p->s.group; q < span.end * p->s.group; ++q) {
     if (kvsift_status s = check_pooled(p, o, q, blocks)) return s;
   }
@@ -94,8 +89,8 @@ extern "C" kvsift_status kvsift_observe_attention(kvsift_policy *policy, uint32_
     if (o.rows != nullptr) {
       observe_rows(head, o.rows + first * o.row_stride, o.row_stride, o.tokens, o.full != 0, prompt);
     } else {
-      observe_pooled(head, PooledRows{o.tokens, o.full != 0, prompt, o.block_max + first * o.block_stride,
-                                      o.block_mass == nullptr ? nullptr : o.block_mass + first * o.block_stride,
+      const auto own = [&](const float *rows) { return rows == nullptr ? nullptr : rows + first * o.block_stride; };
+      observe_pooled(head, PooledRows{o.tokens, o.full != 0, prompt, own(o.block_max), own(o.block_mass),
                                       o.log_sum_exp + first, o.block_stride});
     }
   }

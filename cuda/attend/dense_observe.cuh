@@ -43,7 +43,7 @@ __device__ inline void put_maxima(const DenseBlocks<Tiles> &blocks) {
     if (k == 0 && blocks.carried) {
       blocks.carry(h)->max = max;
     } else {
-      blocks.row(blocks.chunk.plan.args.block_max, h)[blocks.low + k] = max;
+      blocks.chunk.plan.put_max(h, blocks.low + k, max);
     }
   }
   __syncwarp();

@@ -98,7 +98,7 @@ kvsift_status launch_attend(const Launcher &to, const AttendArgs &args, std::uin
     if (kvsift_status status = leave_tail_logits(to, args.call, heads, args.query)) return status;
   }
   if (kvsift_status status = launch_pass(to, args, heads)) return status;
-  if (!learns || args.block_max == nullptr) return KVSIFT_OK;
+  if (!learns || (args.block_max == nullptr && args.block_mass == nullptr)) return KVSIFT_OK;
   AttendArgs row = args;
   row.row_only = 1;
   return launch_pass(to, row, heads);

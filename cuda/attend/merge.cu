@@ -112,23 +112,23 @@ __device__ inline float log_add(float a, float b) {
 // Joins the blocks that two chunks share, and makes shares of masses.
 __device__ inline void finish_blocks(const AttendPlan &plan, std::uint32_t g, float log_sum) {
   const AttendArgs &args = plan.args;
-  float *max = args.block_max + plan.query_head(g) * args.block_stride;
-  float *mass = args.block_mass == nullptr ? nullptr : args.block_mass + plan.query_head(g) * args.block_stride;
+  const std::uint64_t row = plan.query_head(g) * args.block_stride;
+  float *max = args.block_max == nullptr ? nullptr : args.block_max + row;
+  float *mass = args.block_mass == nullptr ? nullptr : args.block_mass + row;
   const std::uint32_t size = plan.head.settings().c.block_tokens;
   const std::uint32_t chunks = plan.kept_chunks(plan.list_of_query(g));
   for (std::uint32_t c = threadIdx.x; c < chunks; c += kMergeThreads) {
     const Carry carry = *plan.carry(plan.place(g, c));
     if (carry.block == 0xffffffffu) continue;
-    if (carry.max > max[carry.block]) max[carry.block] = carry.max;
+    if (max != nullptr && carry.max > max[carry.block]) max[carry.block] = carry.max;
     if (mass == nullptr || size == 1) continue;
     const float own = mass[carry.block];
     mass[carry.block] = own > -infinity() ? log_add(own, carry.log_mass) : carry.log_mass;
   }
   __syncthreads();
   const std::uint32_t blocks = blocks_of(plan.step.tokens, size);
-  const float *logs = size == 1 ? max : mass;  // where each token is a block, its largest logit says it all
   for (std::uint32_t b = threadIdx.x; b < blocks && mass != nullptr; b += kMergeThreads) {
-    mass[b] = log_sum > -infinity() ? exp1(logs[b] - log_sum) : 0.0f;
+    mass[b] = log_sum > -infinity() ? exp1(mass[b] - log_sum) : 0.0f;
   }
 }
 

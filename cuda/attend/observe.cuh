@@ -48,7 +48,7 @@ __device__ inline ChunkBlocks begin_blocks(const AttendPlan &plan, const ChunkSh
   ChunkBlocks work{plan, chunk, *shared, first_query, heads, slot, follows && chunk.tokens[0] / size == before};
   for (std::uint32_t h = 0; h < heads; ++h) {
     for (std::uint32_t b = low + i; b < high; b += kAttendThreads) {
-      work.row(plan.args.block_max, h)[b] = -infinity();
+      if (plan.args.block_max != nullptr) work.row(plan.args.block_max, h)[b] = -infinity();
       if (plan.args.block_mass != nullptr) work.row(plan.args.block_mass, h)[b] = -infinity();
     }
     if (i == 0) plan.carry(plan.place(first_query + h, slot))->block = work.carried ? before : 0xffffffffu;
@@ -66,7 +66,7 @@ __device__ inline void put_maxima(const ChunkBlocks &work, const float *logits) 
     if (k == 0 && work.carried) {
       work.plan.carry(work.plan.place(work.first_query + h, work.slot))->max = max;
     } else {
-      work.row(work.plan.args.block_max, h)[work.number(k)] = max;
+      work.plan.put_max(work.first_query + h, work.number(k), max);
     }
   }
 }

@@ -61,6 +61,12 @@ struct AttendPlan {
     return in_image<Carry>(head.image, head.image.room.carries) + place;
   }
   __device__ std::uint64_t query_head(std::uint32_t g) const { return std::uint64_t{head.kv_head} * head.settings().group + g; }
+  // A block's largest logit, which is all there is to a block of one token.
+  __device__ void put_max(std::uint32_t g, std::uint32_t block, float max) const {
+    const std::uint64_t at = query_head(g) * args.block_stride + block;
+    if (args.block_max != nullptr) args.block_max[at] = max;
+    if (args.block_mass != nullptr && head.settings().c.block_tokens == 1) args.block_mass[at] = max;
+  }
 };
 
 __device__ inline AttendPlan plan_of(const AttendArgs &args, const DeviceHead &head) {
@@ -70,7 +76,7 @@ __device__ inline AttendPlan plan_of(const AttendArgs &args, const DeviceHead &h
   plan.active = args.row_only == 0 || row_apart;
   const bool whole = step.everything != 0 || args.row_only != 0;
   plan.everything = whole && (args.present == 0 || args.row_only != 0);
-  plan.observes = args.block_max != nullptr && (args.row_only != 0 || !row_apart);
+  plan.observes = (args.block_max != nullptr || args.block_mass != nullptr) && (args.row_only != 0 || !row_apart);
   plan.apart = head.settings().lists > 1 && !plan.everything;
   plan.tail = args.tail == KVSIFT_TAIL_MOMENTS && !whole;
   plan.coreset = args.tail == KVSIFT_TAIL_BALANCE && !whole;

@@ -13,7 +13,8 @@ struct Share {
 // Block `i` of query head `g` of the group.
 __device__ inline Share share_of_block(const ObserveArgs &args, const DeviceHead &head, std::uint32_t g, std::uint32_t i) {
   const std::uint64_t query_head = std::uint64_t{head.kv_head} * head.settings().group + g;
-  const float max = args.block_max[query_head * args.block_stride + i], log_sum = args.log_sum_exp[query_head];
+  const float log_sum = args.log_sum_exp[query_head];
+  const float max = args.block_max == nullptr ? -infinity() : args.block_max[query_head * args.block_stride + i];
   Share share{exp1(max - log_sum), 0.0f};
   if (args.block_mass != nullptr) share.mass = args.block_mass[query_head * args.block_stride + i];
   const bool plausible = max == -infinity() || max <= log_sum + 1e-2f * (1 + fabsf(log_sum));

@@ -159,9 +159,9 @@ typedef struct kvsift_observation {
   uint32_t tokens;              /* cache length of the step */
   uint32_t full;                /* 0 or 1: everything was attended, so this is the full row (set by kvsift_attend) */
   uint32_t block_stride;        /* entries from one query head to the next, at least ceil(tokens / block_tokens) */
-  float *block_max;             /* [query heads][block_stride] */
+  float *block_max;             /* [query heads][block_stride]; may be null for methods that ask for block_mass */
   float *block_mass;            /* [query heads][block_stride] share of the softmax on each block; may be null for methods
-                                   that do not ask for it (kvsift_policy_info.needs) */
+                                   that do not ask for it (kvsift_policy_info.needs, KVSIFT_NEEDS_MASS) */
   float *log_sum_exp;           /* [query heads] */
   const float *rows;            /* [query heads][row_stride]; null: block form */
   uint64_t row_stride;

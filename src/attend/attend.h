@@ -59,7 +59,7 @@ struct Tail {
   std::uint32_t coreset_count;
 };
 
-// Where results go; any pointer but `out` may be null, block_max only where block_tokens > 1 or block_mass is.
+// Where results go; any pointer but `out` may be null.
 struct Attended {
   float *out;          // [group][dim], null: not wanted
   float *log_sum_exp;  // [group], tail included

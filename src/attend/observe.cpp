@@ -1,5 +1,7 @@
 #include "attend/observe.h"
 
+#include <cstring>
+
 #include "attend/running.h"
 
 namespace kvsift {
@@ -10,22 +12,38 @@ void fill(float *x, std::uint32_t n, float value) {
   for (std::uint32_t i = 0; i < n; ++i) x[i] = value;
 }
 
-// The blocks that a chunk touches, ascending, and the number of each run's first among them.
+// Blocks that a chunk touches, one after the other: how many, and the number of each run's first.
 struct Touched {
-  std::uint32_t blocks[kChunk], first[kChunk];
+  std::uint32_t first[kChunk];
   std::uint32_t count = 0;
 
   Touched(const Chunk &chunk, std::uint32_t block_tokens) {
+    std::uint32_t end = 0;  // the block behind the last
     for (std::uint32_t r = 0; r < chunk.runs; ++r) {
-      std::uint32_t block = chunk.run[r].first / block_tokens;
-      const std::uint32_t last = (chunk.run[r].first + chunk.run[r].count - 1) / block_tokens;
-      const bool shared = count > 0 && blocks[count - 1] == block;
-      first[r] = shared ? count - 1 : count;
-      if (shared) ++block;
-      for (; block <= last; ++block) blocks[count++] = block;
+      const Run run = chunk.run[r];
+      const std::uint32_t block = run.first / block_tokens;
+      first[r] = block < end ? count - 1 : count;
+      end = (run.first + run.count - 1) / block_tokens + 1;
+      count = first[r] + end - block;
     }
   }
 };
+
+// Sums of a chunk's weights, [group][count], in logarithms.
+void log_sums(const Head &head, const Chunk &chunk, const Touched &touched,
+              std::uint32_t block_tokens, const float *rows, float *sums) {
+  fill(sums, head.group * touched.count, 0.0f);
+  for (std::uint32_t g = 0; g < head.group; ++g) {
+    const float *row = rows + g * kChunk;
+    float *own = sums + g * touched.count;
+    for (std::uint32_t r = 0; r < chunk.runs; ++r) {
+      head.kernels->attention.block_sum(row, chunk.run[r].first, chunk.run[r].count, block_tokens,
+                                        own + touched.first[r]);
+      row += chunk.run[r].count;
+    }
+  }
+  head.kernels->array.log(sums, sums, head.group * touched.count);
+}
 
 }  // namespace
 
@@ -34,22 +52,24 @@ void begin_observation(const Head &head, const Attended &result) {
   for (std::uint32_t g = 0; g < head.group; ++g) {
     if (result.block_max != nullptr)
       fill(result.block_max + g * result.block_stride, result.blocks, least);
-    if (result.block_mass != nullptr && result.block_tokens > 1)
+    if (result.block_mass != nullptr)
       fill(result.block_mass + g * result.block_stride, result.blocks, least);
   }
 }
 
 void observe_logits(const Head &head, const Attended &result, const Chunk &chunk,
                     const float *rows) {
-  if (result.block_max == nullptr) return;
+  const bool single = result.block_tokens == 1 && result.block_mass != nullptr;
   for (std::uint32_t g = 0; g < head.group; ++g) {
     const float *row = rows + g * kChunk;
-    float *out = result.block_max + g * result.block_stride;
-    for (std::uint32_t r = 0; r < chunk.runs; ++r) {
+    const std::uint64_t own = g * result.block_stride;
+    for (std::uint32_t r = 0; r < chunk.runs; row += chunk.run[r].count, ++r) {
       const Run run = chunk.run[r];
-      head.kernels->attention.block_max(row, run.first, run.count, result.block_tokens,
-                                        out + run.first / result.block_tokens);
-      row += run.count;
+      if (result.block_max != nullptr)
+        head.kernels->attention.block_max(row, run.first, run.count, result.block_tokens,
+                                          result.block_max + own + run.first / result.block_tokens);
+      if (single)
+        std::memcpy(result.block_mass + own + run.first, row, run.count * sizeof(float));
     }
   }
 }
@@ -57,23 +77,23 @@ void observe_logits(const Head &head, const Attended &result, const Chunk &chunk
 void observe_weights(const Head &head, const Attended &result, const Chunk &chunk,
                      const float *rows, const float *max) {
   if (result.block_mass == nullptr || result.block_tokens == 1) return;
-  const Touched touched(chunk, result.block_tokens);
-  float sums[kChunk];
+  const std::uint32_t size = result.block_tokens;
+  const Touched touched(chunk, size);
+  float sums[KVSIFT_MAX_GROUP * kChunk];
+  log_sums(head, chunk, touched, size, rows, sums);
   for (std::uint32_t g = 0; g < head.group; ++g) {
-    const float *row = rows + g * kChunk;
-    fill(sums, touched.count, 0.0f);
-    for (std::uint32_t r = 0; r < chunk.runs; ++r) {
-      head.kernels->attention.block_sum(row, chunk.run[r].first, chunk.run[r].count,
-                                        result.block_tokens, sums + touched.first[r]);
-      row += chunk.run[r].count;
-    }
-    head.kernels->array.log(sums, sums, touched.count);
+    const float *own = sums + g * touched.count;
     float *mass = result.block_mass + g * result.block_stride;
     // Only a chunk's first block can have a part in the chunk before.
-    const float part = mass[touched.blocks[0]];
-    for (std::uint32_t b = 0; b < touched.count; ++b) mass[touched.blocks[b]] = max[g] + sums[b];
-    if (part > -__builtin_inff())
-      mass[touched.blocks[0]] = log_add(part, mass[touched.blocks[0]]);
+    float *joint = mass + chunk.run[0].first / size;
+    const float part = *joint;
+    for (std::uint32_t r = 0; r < chunk.runs; ++r) {
+      const Run run = chunk.run[r];
+      const std::uint32_t block = run.first / size, end = (run.first + run.count - 1) / size + 1;
+      for (std::uint32_t b = 0; b < end - block; ++b)
+        mass[block + b] = max[g] + own[touched.first[r] + b];
+    }
+    if (part > -__builtin_inff()) *joint = log_add(part, *joint);
   }
 }
 
@@ -85,10 +105,7 @@ void finish_masses(const Head &head, const Attended &result, const float *log_su
       fill(mass, result.blocks, 0.0f);
       continue;
     }
-    // Where each token is a block, its largest logit says it all.
-    const float *logs = result.block_tokens == 1 ? result.block_max + g * result.block_stride : mass;
-    head.kernels->array.shift(logs, -log_sums[g], mass, result.blocks);
-    head.kernels->array.exp(mass, mass, result.blocks);
+    head.kernels->array.exp(mass, log_sums[g], mass, result.blocks);
   }
 }
 

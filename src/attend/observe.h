@@ -9,8 +9,8 @@
 
 namespace kvsift {
 
-// While chunks come in, block_mass holds logarithms of block sums; finish_masses turns them into
-// shares. `rows` are [group][kChunk].
+// While chunks come in, block_mass holds logarithms of block sums (of single tokens: logits);
+// finish_masses turns them into shares. `rows` are [group][kChunk].
 void begin_observation(const Head &head, const Attended &result);
 // Before the chunk's logits are softened,
 void observe_logits(const Head &head, const Attended &result, const Chunk &chunk,

@@ -77,20 +77,40 @@ void map_array(const float *x, float *y, std::size_t n, F f) {
 }
 
 template <class V>
-void array_shift(const float *x, float by, float *y, std::size_t n) {
-  const V v = V::broadcast(by);
-  map_array<V>(x, y, n, [=](V u, V) { return add(u, v); });
-}
-
-template <class V>
 void array_axpby(float a, float *y, float b, const float *x, std::size_t n) {
   const V va = V::broadcast(a), vb = V::broadcast(b);
   map_array<V>(x, y, n, [=](V u, V w) { return fma(va, w, mul(vb, u)); });
 }
 
+// Rows times their factors, joined from the first on, then finished.
+template <class V, class Join, class Finish>
+void join_rows(const float *rows, std::size_t stride, std::uint32_t count, const float *factors, float *out, std::size_t n,
+               Join join, Finish finish) {
+  const auto joined = [&](auto load) {
+    V all = mul(load(rows), V::broadcast(factors[0]));
+    for (std::uint32_t r = 1; r < count; ++r) all = join(all, mul(load(rows + r * stride), V::broadcast(factors[r])));
+    return finish(all);
+  };
+  std::size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(out + i, joined([=](const float *row) { return V::load(row + i); }));
+  if (i < n) store_part(out + i, joined([=](const float *row) { return load_part<V>(row + i, n - i); }), n - i);
+}
+
 template <class V>
-void array_exp(const float *x, float *y, std::size_t n) {
-  map_array<V>(x, y, n, [](V u, V) { return exp(u); });
+void array_mean(const float *rows, std::size_t stride, std::uint32_t count, const float *factors, float *out, std::size_t n) {
+  const V part = V::broadcast(1.0f / static_cast<float>(count));
+  join_rows<V>(rows, stride, count, factors, out, n, [](V a, V b) { return add(a, b); }, [=](V all) { return mul(part, all); });
+}
+
+template <class V>
+void array_largest(const float *rows, std::size_t stride, std::uint32_t count, const float *factors, float *out, std::size_t n) {
+  join_rows<V>(rows, stride, count, factors, out, n, [](V a, V b) { return max(b, a); }, [](V all) { return all; });
+}
+
+template <class V>
+void array_exp(const float *x, float from, float *y, std::size_t n) {
+  const V v = V::broadcast(from);
+  map_array<V>(x, y, n, [=](V u, V) { return exp(sub(u, v)); });
 }
 
 template <class V>
@@ -178,7 +198,7 @@ bool rows_finite(const Rows &rows, std::uint32_t count, std::uint32_t dim) {
 
 template <class V>
 constexpr ArrayKernels array_kernels = {
-    array_max<V>, array_sum<V>,     count_above<V>,     places_above<V>, array_within<V>,  array_shift<V>, array_axpby<V>,
+    array_max<V>, array_sum<V>,     count_above<V>,     places_above<V>, array_within<V>,  array_axpby<V>, array_mean<V>, array_largest<V>,
     array_exp<V>, array_log<V>,     array_to_half<V>,   array_from_half<V>, array_to_int8<V>, widen_rows<V>,
     rows_finite<V>};
 

@@ -20,11 +20,14 @@ struct ArrayKernels {
                                 std::uint32_t *out);
   // Whether low <= x < high for each of them; NaN is not. low < high.
   bool (*within)(const float *x, std::size_t n, float low, float high);
-  // y = x + by; y may be x.
-  void (*shift)(const float *x, float by, float *y, std::size_t n);
   // y = a * y + b * x
   void (*axpby)(float a, float *y, float b, const float *x, std::size_t n);
-  void (*exp)(const float *x, float *y, std::size_t n);
+  // Of `count` rows that lie `stride` apart, each times its factor: their mean, or their largest,
+  // element by element. out may be the first row.
+  void (*mean)(const float *rows, std::size_t stride, std::uint32_t count, const float *factors, float *out, std::size_t n);
+  void (*largest)(const float *rows, std::size_t stride, std::uint32_t count, const float *factors, float *out, std::size_t n);
+  // y = e^(x - from); y may be x.
+  void (*exp)(const float *x, float from, float *y, std::size_t n);
   void (*log)(const float *x, float *y, std::size_t n);
   void (*to_half)(const float *x, F16 *y, std::size_t n);
   void (*from_half)(const F16 *x, float *y, std::size_t n);

@@ -67,11 +67,11 @@ void block_figures(const float *row, std::uint32_t first, std::uint32_t count,
   std::uint32_t room = block_tokens - first % block_tokens;
   while (count > 0) {
     if (block_tokens == kLanes && room == kLanes && count >= 4 * kLanes) {
-      float four[4];
+      // Whole blocks: nothing else belongs to them.
       Figure::reduce4(Figure::first(V::load(row)), Figure::first(V::load(row + kLanes)),
                       Figure::first(V::load(row + 2 * kLanes)),
-                      Figure::first(V::load(row + 3 * kLanes)), four);
-      for (float x : four) Figure::take(x, out++);
+                      Figure::first(V::load(row + 3 * kLanes)), out);
+      out += 4;
       row += 4 * kLanes;
       count -= 4 * kLanes;
       continue;

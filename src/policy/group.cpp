@@ -2,36 +2,37 @@
 
 namespace kvsift {
 
+namespace {
+
+void join(const HeadState &head, const float *rows, std::uint64_t stride, std::uint32_t count, const float *factors,
+          float *out) {
+  const Settings &s = head.settings();
+  const ArrayKernels &k = head.k().array;
+  const auto join_rows = s.c.grouping == KVSIFT_GROUP_MEAN ? k.mean : k.largest;
+  join_rows(rows, stride, s.group, factors, out, count);
+}
+
+}  // namespace
+
 ScoreKind reduce_group(const HeadState &head, ScoreKind kind, std::uint32_t count, float *scores, std::uint64_t stride) {
   const Settings &s = head.settings();
   if (s.c.grouping == KVSIFT_GROUP_QUERY_HEAD) return kind;
   const Kernels &k = head.k();
-  for (std::uint32_t g = 0; kind == ScoreKind::kLog && g < s.group; ++g) {
+  float factors[KVSIFT_MAX_GROUP];
+  for (std::uint32_t g = 0; g < s.group; ++g) {
+    factors[g] = 1.0f;
+    if (kind != ScoreKind::kLog) continue;
     float *row = scores + g * stride;
-    const float sum = k.attention.softmax(row, count, k.array.max(row, count));
-    k.array.axpby(1.0f / sum, row, 0.0f, row, count);
+    factors[g] = 1.0f / k.attention.softmax(row, count, k.array.max(row, count));
   }
-  reduce_rows(head, scores, stride, count, scores);
+  join(head, scores, stride, count, factors, scores);
   return ScoreKind::kShare;
 }
 
 void reduce_rows(const HeadState &head, const float *rows, std::uint64_t stride, std::uint32_t count, float *out) {
-  const Settings &s = head.settings();
-  const Kernels &k = head.k();
-  if (out != rows) {
-    for (std::uint32_t i = 0; i < count; ++i) out[i] = rows[i];
-  }
-  for (std::uint32_t g = 1; g < s.group; ++g) {
-    const float *row = rows + g * stride;
-    if (s.c.grouping == KVSIFT_GROUP_MEAN) {
-      k.array.axpby(1.0f, out, 1.0f, row, count);
-      continue;
-    }
-    for (std::uint32_t i = 0; i < count; ++i) out[i] = row[i] > out[i] ? row[i] : out[i];
-  }
-  if (s.c.grouping == KVSIFT_GROUP_MEAN) {
-    k.array.axpby(1.0f / static_cast<float>(s.group), out, 0.0f, out, count);
-  }
+  float factors[KVSIFT_MAX_GROUP];
+  for (float &factor : factors) factor = 1.0f;
+  join(head, rows, stride, count, factors, out);
 }
 
 }  // namespace kvsift

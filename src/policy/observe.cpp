@@ -65,8 +65,7 @@ void observe_pooled(const HeadState &head, const PooledRows &rows) {
   }
   for (std::uint32_t g = 0; g < s.group; ++g) {
     float *peak = room.scores + g * room.stride;
-    k.shift(rows.block_max + g * rows.stride, -rows.log_sum_exp[g], peak, blocks);
-    k.exp(peak, peak, blocks);
+    k.exp(rows.block_max + g * rows.stride, rows.log_sum_exp[g], peak, blocks);
     if (rows.block_mass == nullptr) continue;
     float *mass = room.spare + g * room.stride;
     for (std::uint32_t i = 0; i < blocks; ++i) mass[i] = rows.block_mass[g * rows.stride + i];

@@ -218,8 +218,9 @@ static void *work(void *argument) {
       kvsift_cache cache = {.struct_size = sizeof cache, .tokens = tokens, .keys = rows_of(w, w->keys, layer, 0),
                             .values = rows_of(w, w->values, layer, 0)};
       kvsift_selection s = {.struct_size = sizeof s};
-      kvsift_observation o = {.struct_size = sizeof o, .block_stride = blocks, .block_max = me->block_max,
-                              .block_mass = me->mass_needed ? me->block_mass : NULL, .log_sum_exp = me->lse};
+      kvsift_observation o = {.struct_size = sizeof o, .block_stride = blocks, .log_sum_exp = me->lse,
+                              .block_max = me->mass_needed ? NULL : me->block_max,
+                              .block_mass = me->mass_needed ? me->block_mass : NULL};
       touch_rows(&key, me->index * share, share), touch_rows(&value, me->index * share, share);
       const double start = wall_seconds();
       check(kvsift_observe_keys(policy, layer, &q, tokens - 1, 1, &key, &value), "keys", policy);

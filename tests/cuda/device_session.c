@@ -63,6 +63,9 @@ device_session *device_session_new(const kvsift_policy_config *config, const toy
   const kvsift_status status = kvsift_cuda_policy_create(&d->config, &d->arenas, gpu_stream(), &d->policy);
   expect(status == KVSIFT_OK, "create: %s", error.message);
   d->config.error = NULL;
+  kvsift_policy_info info = {.struct_size = sizeof info};
+  must_on(d, kvsift_cuda_policy_get_info(d->policy, &info));
+  d->needs = info.needs;
   d->queries = copy_rows(t->queries, t->layers);
   d->keys = copy_rows(t->keys, t->layers);
   d->values = copy_rows(t->values, t->layers);
@@ -156,6 +159,7 @@ void device_layer(device_session *d, uint32_t layer, uint32_t tokens, uint32_t a
   const kvsift_cache cache = device_cache(d, layer, tokens);
   kvsift_observation o = {.struct_size = sizeof o, .block_stride = d->block_stride, .block_max = d->block_max,
                           .block_mass = d->block_mass, .log_sum_exp = d->log_sum_exp};
+  if (!session_wants_max(d->needs, tokens)) o.block_max = NULL;
   give_keys(d, layer, tokens == 0 ? KVSIFT_CUDA_NEXT : at - 1, 1, at - 1);
   d->selection.struct_size = sizeof d->selection;
   must_on(d, kvsift_cuda_select_blocks(d->policy, layer, &q, &d->selection, gpu_stream()));
@@ -260,11 +264,11 @@ static void compare_layer(session *s, const session_answer *answer) {
   expect_same_floats(cpu->log_sum_exp, d->log_sum_exp, s->config.query_heads, "log-sum-exp", layer, tokens);
   for (uint32_t h = 0; h < s->config.query_heads; ++h) {
     const uint64_t at = (uint64_t)h * d->block_stride;
-    expect_same_floats(cpu->block_max + at, d->block_max + at, blocks, "block maximum", layer, tokens);
+    if (cpu->block_max != NULL) expect_same_floats(cpu->block_max + at, d->block_max + at, blocks, "block maximum", layer, tokens);
     expect_same_floats(cpu->block_mass + at, d->block_mass + at, blocks, "block mass", layer, tokens);
   }
   kvsift_observation o = *cpu;
-  o.block_max = d->block_max;
+  if (o.block_max != NULL) o.block_max = d->block_max;
   o.block_mass = d->block_mass;
   o.log_sum_exp = d->log_sum_exp;
   must_on(d, kvsift_cuda_observe_attention(d->policy, layer, &q, &o, gpu_stream()));

@@ -17,7 +17,7 @@ typedef struct device_session {
   kvsift_cuda_arenas arenas;
   device_rows *queries, *keys, *values, *paged_keys, *paged_values; /* [layers] */
   void *table;
-  uint32_t tokens, block_stride;
+  uint32_t tokens, needs, block_stride;
   uint32_t checked;    /* layers of steps that were compared, */
   uint64_t missed;     /*   their missed blocks */
   uint64_t weighted;   /*   and coreset tokens that stood for more than themselves */

@@ -47,6 +47,9 @@ session *session_new(const kvsift_policy_config *config, const toy *t) {
   status = kvsift_policy_create(&s->config, s->arena, s->arena_bytes, &s->policy);
   expect(status == KVSIFT_OK, "create: %s", error.message);
   s->config.error = NULL;
+  kvsift_policy_info info = {.struct_size = sizeof info};
+  must(s->policy, kvsift_policy_get_info(s->policy, &info));
+  s->needs = info.needs;
   make_room(s);
   return s;
 }
@@ -129,10 +132,20 @@ static void digest_coreset(session *s, const kvsift_selection *sel) {
 static void digest_observation(session *s, const kvsift_observation *o) {
   const uint32_t blocks = (o->tokens + s->config.block_tokens - 1) / s->config.block_tokens;
   for (uint32_t q = 0; q < s->config.query_heads; ++q) {
-    session_add(s, o->block_max + (uint64_t)q * o->block_stride, blocks * sizeof(float));
+    if (o->block_max != NULL) session_add(s, o->block_max + (uint64_t)q * o->block_stride, blocks * sizeof(float));
     session_add(s, o->block_mass + (uint64_t)q * o->block_stride, blocks * sizeof(float));
   }
   session_add(s, o->log_sum_exp, s->config.query_heads * sizeof(float));
+}
+
+bool session_wants_max(uint32_t needs, uint32_t tokens) {
+  return (needs & KVSIFT_NEEDS_MASS) == 0 || tokens % 2 == 0;
+}
+
+static kvsift_observation observation_to_fill(const session *s, uint32_t tokens) {
+  return (kvsift_observation){.struct_size = sizeof(kvsift_observation), .block_stride = s->block_stride,
+                              .block_max = session_wants_max(s->needs, tokens) ? s->block_max : NULL,
+                              .block_mass = s->block_mass, .log_sum_exp = s->log_sum_exp};
 }
 
 static void step_layer(session *s, uint32_t layer) {
@@ -141,8 +154,7 @@ static void step_layer(session *s, uint32_t layer) {
   kvsift_query q = session_query(s, layer, tokens, 1);
   const kvsift_cache cache = toy_cache(s->toy, layer, tokens);
   kvsift_selection sel = {.struct_size = sizeof sel};
-  kvsift_observation o = {.struct_size = sizeof o, .block_stride = s->block_stride, .block_max = s->block_max,
-                          .block_mass = s->block_mass, .log_sum_exp = s->log_sum_exp};
+  kvsift_observation o = observation_to_fill(s, tokens);
   if (!s->keys_given) session_keys(s, layer, 1);
   memset(s->out, 0xff, out_bytes);
   for (bool begun = false; next_heads(s, &q, &begun);) {

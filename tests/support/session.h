@@ -23,7 +23,7 @@ struct session {
   kvsift_policy *policy;
   void *arena;
   uint64_t arena_bytes;
-  uint32_t tokens;
+  uint32_t tokens, needs; /* of the method */
   uint64_t digest;      /* of every selection, output and observation */
   bool one_head_a_time; /* calls name one KV head each */
   bool keys_given;      /* the next step's keys were observed already */
@@ -51,6 +51,8 @@ session *session_fork(const session *s);
 session *session_reload(const session *s);
 
 void session_keys(session *s, uint32_t layer, uint32_t tokens);
+/* Whether a step's observation has block_max: every other has not, where the method asks for block_mass. */
+bool session_wants_max(uint32_t needs, uint32_t tokens);
 kvsift_query session_query(const session *s, uint32_t layer, uint32_t tokens, uint32_t rows);
 void session_add(session *s, const void *data, uint64_t bytes); /* to the digest */
 

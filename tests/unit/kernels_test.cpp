@@ -168,19 +168,48 @@ void test_blocks(void **) {
   }
 }
 
+void test_joined_rows(void **) {
+  Random random{5};
+  for (std::uint32_t n = 1; n < 100; n += 1 + n / 7) {
+    const std::uint32_t group = 1 + random.below(16), stride = n + random.below(20);
+    Buffer<float> rows(group * stride), mean(n), largest(n), got(n);
+    float factors[16];
+    fill(random, rows);
+    for (float &factor : factors) factor = random.below(3) == 0 ? 1.0f : 0.25f + random.uniform();
+    for (std::uint32_t i = 0; i < n; ++i) {
+      float sum = 0, most = -INFINITY;
+      for (std::uint32_t r = 0; r < group; ++r) {
+        const float x = rows.data[r * stride + i] * factors[r];
+        sum = r == 0 ? x : sum + x;
+        most = x > most ? x : most;
+      }
+      mean.data[i] = 1.0f / static_cast<float>(group) * sum;
+      largest.data[i] = most;
+    }
+    const auto check = [&](const Kernels &k, const char *level) {
+      k.array.mean(rows.data, stride, group, factors, got.data, n);
+      expect_same(got.data, mean.data, n, "mean", level, n);
+      k.array.largest(rows.data, stride, group, factors, got.data, n);
+      expect_same(got.data, largest.data, n, "largest", level, n);
+    };
+    check(reference(), "scalar");
+    for_levels(check);
+  }
+}
+
 void test_exp_log(void **) {
   constexpr std::uint32_t n = 1000003;
   Buffer<float> x(n), expected(n), got(n);
   double worst_exp = 0, worst_log = 0;
   for (std::uint32_t i = 0; i < n; ++i) x.data[i] = -86.8f + 175.5f * static_cast<float>(i) / n;
-  reference().array.exp(x.data, expected.data, n);
+  reference().array.exp(x.data, 0.0f, expected.data, n);
   for (std::uint32_t i = 0; i < n; ++i) {
     const double e = std::exp(static_cast<double>(x.data[i]));
     worst_exp = std::fmax(worst_exp, std::fabs(static_cast<double>(expected.data[i]) / e - 1.0));
     assert_true(exp1(x.data[i]) == expected.data[i]);
   }
   for_levels([&](const Kernels &k, const char *level) {
-    k.array.exp(x.data, got.data, n);
+    k.array.exp(x.data, 0.0f, got.data, n);
     expect_same(got.data, expected.data, n, "exp", level, 0);
   });
   for (std::uint32_t i = 0; i < n; ++i)
@@ -209,7 +238,7 @@ void test_exp_log_edges(void **) {
   const float l[] = {-inf, -inf, -inf, 0.0f, inf, -inf};
   float out[8];
   const auto check = [&](const Kernels &k, const char *) {
-    k.array.exp(x, out, 8);
+    k.array.exp(x, 0.0f, out, 8);
     for (int i = 0; i < 7; ++i) assert_true(out[i] == e[i]);
     assert_true(std::isnan(out[7]));
     k.array.log(y, out, 6);
@@ -245,8 +274,8 @@ void test_counts(void **) {
           x.data[i] = right;
         }
       }
-      k.array.shift(x.data, -0.1f, shifted.data, n);
-      for (std::uint32_t i = 0; i < n; ++i) assert_true(shifted.data[i] == x.data[i] - 0.1f);
+      k.array.exp(x.data, 0.1f, shifted.data, n);
+      for (std::uint32_t i = 0; i < n; ++i) assert_true(shifted.data[i] == exp1(x.data[i] - 0.1f));
     }
   };
   check(reference(), "scalar");
@@ -257,7 +286,7 @@ void test_counts(void **) {
 
 int main() {
   const CMUnitTest tests[] = {cmocka_unit_test(test_rows_kernels), cmocka_unit_test(test_softmax),
-                              cmocka_unit_test(test_blocks), cmocka_unit_test(test_exp_log),
+                              cmocka_unit_test(test_blocks), cmocka_unit_test(test_joined_rows), cmocka_unit_test(test_exp_log),
                               cmocka_unit_test(test_exp_log_edges), cmocka_unit_test(test_counts)};
   return cmocka_run_group_tests(tests, nullptr, nullptr);
 }
