@@ -25,7 +25,7 @@ extern "C" kvsift_status kvsift_policy_config_init(kvsift_policy_config *config,
   config->method = method;
   config->block_tokens = 16;
   config->page_tokens = 16;
-  config->moments_type = KVSIFT_F16;
+  config->moments_type = KVSIFT_I8;
   config->window = 32;
   config->pool_kernel = 5;
   config->pooling = KVSIFT_POOL_AVG;

@@ -25,8 +25,8 @@ static const char *const help[] = {
     "  --tail NAME          what stands for the rest: none, moments (mean and variance of each\n"
     "                       page), balance (a weighted coreset)     (default: moments with\n"
     "                       page-stats, else the method's)\n"
-    "  --moments TYPE       how each page's mean and variance are kept: f16, or i8 in half the bytes\n"
-    "                       (default: f16)\n",
+    "  --moments TYPE       how each page's mean and variance are kept: i8, or f16 in twice the bytes\n"
+    "                       (default: i8)\n",
     "  --grouping NAME      one choice for each query-head, or for each KV head by mean or max\n"
     "                       (default: mean with page-stats, else the method's)\n"
     "  --block N            tokens a block\n"

@@ -32,13 +32,13 @@ typedef struct variant {
   kvsift_method method;
   uint32_t tail, period, oracle;
   float decay;
-  uint32_t int8;
+  uint32_t halves; /* moments in float16 */
 } variant;
 
 static const variant kVariants[] = {
     {"oracle blocks + moments", KVSIFT_METHOD_PAGE_STATS, KVSIFT_TAIL_MOMENTS, 0, 1, 0, 0},
     {"page-stats + moments", KVSIFT_METHOD_PAGE_STATS, KVSIFT_TAIL_MOMENTS, 0, 0, 0, 0},
-    {"page-stats + int8 moments", KVSIFT_METHOD_PAGE_STATS, KVSIFT_TAIL_MOMENTS, 0, 0, 0, 1},
+    {"page-stats + float16 moments", KVSIFT_METHOD_PAGE_STATS, KVSIFT_TAIL_MOMENTS, 0, 0, 0, 1},
     {"quest + moments", KVSIFT_METHOD_QUEST, KVSIFT_TAIL_MOMENTS, 0, 0, 0, 0},
     {"attention-predictor + moments", KVSIFT_METHOD_ATTENTION_PREDICTOR, KVSIFT_TAIL_MOMENTS, 5, 0, 0, 0},
     {"oracle blocks", KVSIFT_METHOD_PAGE_STATS, KVSIFT_TAIL_NONE, 0, 1, 0, 0},
@@ -100,7 +100,7 @@ static kvsift_policy *make_policy(const trace *t, const variant *v, uint32_t bud
   c.layers = 1, c.query_heads = QUERY_HEADS, c.kv_heads = KV_HEADS, c.head_dim = DIM;
   c.max_tokens = t->tokens, c.dense_layers = 0, c.block_tokens = BLOCK, c.budget_tokens = budget;
   c.sink_tokens = SINK, c.local_tokens = LOCAL, c.tail = v->tail, c.error = &error;
-  if (v->int8) c.moments_type = KVSIFT_I8;
+  c.moments_type = v->halves ? KVSIFT_F16 : KVSIFT_I8;
   c.calibration_period = v->period, c.calibration_dense = 0, c.ema_decay = v->decay;
   if (v->method == KVSIFT_METHOD_SNAPKV || v->method == KVSIFT_METHOD_UNIFORM) c.block_tokens = 1;
   uint64_t bytes = 0, alignment = 0;
