@@ -141,6 +141,8 @@ Attended result_of(const Job &job, std::uint32_t kv_head, float *out, kvsift_obs
   result.block_stride = o->block_stride;
   result.block_tokens = s.c.block_tokens;
   result.blocks = blocks_of(job.query->tokens, s.c.block_tokens);
+  // The scores that the selection was made of are spent. Dense layers have no unit, but scratch.
+  result.chunk_max = HeadState{const_cast<Policy *>(job.p), nullptr, job.layer, kv_head}.scratch().scores;
   return result;
 }
 

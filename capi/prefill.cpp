@@ -16,19 +16,21 @@ static void observe_last_rows(const HeadState &state, const Prefill &job, std::u
   float queries[KVSIFT_MAX_GROUP * KVSIFT_MAX_HEAD_DIM];
   float log_sum_exp[KVSIFT_MAX_GROUP];
   const Scratch room = row_room(state);
+  const bool masses = (s.needs & KVSIFT_NEEDS_MASS) != 0;
   for (std::uint32_t row = job.rows - rows; row < job.rows; ++row) {
     const std::uint32_t tokens = job.tokens - job.rows + row + 1;
     prefill_queries(job, row, queries);
     const Head head{job.kernels, queries, job.group, job.dim, job.scale, job.keys, job.values};
     Attended result{};
     result.log_sum_exp = log_sum_exp;
-    result.block_max = room.scores;
-    result.block_mass = room.spare;
+    result.block_max = masses ? nullptr : room.scores;
+    result.block_mass = masses ? room.spare : nullptr;
+    result.chunk_max = room.scores;
     result.block_stride = room.stride;
     result.block_tokens = s.c.block_tokens;
     result.blocks = blocks_of(tokens, s.c.block_tokens);
     attend_row(head, tokens, result);
-    observe_pooled(state, PooledRows{tokens, true, true, room.scores, room.spare, log_sum_exp, room.stride});
+    observe_pooled(state, PooledRows{tokens, true, true, result.block_max, result.block_mass, log_sum_exp, room.stride});
   }
 }
 

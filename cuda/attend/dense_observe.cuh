@@ -33,17 +33,18 @@ struct DenseBlocks {
 // Logits are still logits.
 template <int Tiles>
 __device__ inline void put_maxima(const DenseBlocks<Tiles> &blocks) {
-  const std::uint32_t heads = blocks.chunk.heads();
+  const std::uint32_t heads = blocks.chunk.heads(), own = lane_of_warp();
+  if (own < heads) blocks.carry(own)->block = blocks.carried || blocks.size == 1 ? blocks.low : 0xffffffffu;
+  if (blocks.chunk.plan.args.block_max == nullptr) return __syncwarp();
   for (std::uint32_t n = lane_of_warp(); n < blocks.count * heads; n += kWarpThreads) {
     const std::uint32_t k = n % blocks.count, h = n / blocks.count;
     const float *logits = blocks.logits(h);
     float max = -infinity();
     for (std::uint32_t t = blocks.begin(k); t < blocks.end(k); ++t) max = logits[4 * t] > max ? logits[4 * t] : max;
-    if (k == 0) blocks.carry(h)->block = blocks.carried ? blocks.low : 0xffffffffu;
     if (k == 0 && blocks.carried) {
       blocks.carry(h)->max = max;
     } else {
-      blocks.chunk.plan.put_max(h, blocks.low + k, max);
+      blocks.row(blocks.chunk.plan.args.block_max, h)[blocks.low + k] = max;
     }
   }
   __syncwarp();
@@ -53,7 +54,7 @@ __device__ inline void put_maxima(const DenseBlocks<Tiles> &blocks) {
 template <int Tiles>
 __device__ inline void put_masses(const DenseBlocks<Tiles> &blocks) {
   const AttendPlan &plan = blocks.chunk.plan;
-  if (plan.args.block_mass == nullptr || plan.head.settings().c.block_tokens == 1) return;
+  if (plan.args.block_mass == nullptr) return;
   const std::uint32_t heads = blocks.chunk.heads();
   for (std::uint32_t n = lane_of_warp(); n < blocks.count * heads; n += kWarpThreads) {
     const std::uint32_t k = n % blocks.count, h = n / blocks.count;
@@ -61,7 +62,7 @@ __device__ inline void put_masses(const DenseBlocks<Tiles> &blocks) {
     float max = blocks.chunk.max[0][0];
 #pragma unroll
     for (int i = 1; i < 4 * Tiles; ++i) max = h == static_cast<std::uint32_t>(i) ? blocks.chunk.max[i / 4][i % 4] : max;
-    const float share = max + log1(sum);
+    const float share = plan.keeps_weights() ? sum : max + log1(sum);
     if (k == 0 && blocks.carried) {
       blocks.carry(h)->log_mass = share;
     } else {

@@ -109,6 +109,20 @@ __device__ inline float log_add(float a, float b) {
   return larger + log1(exp1(a - larger) + exp1(b - larger));
 }
 
+// Shares of single tokens; a chunk's carry names its first.
+__device__ inline void finish_weights(const AttendPlan &plan, std::uint32_t g, float log_sum) {
+  float *mass = plan.args.block_mass + plan.query_head(g) * plan.args.block_stride;
+  const std::uint32_t chunks = plan.kept_chunks(plan.list_of_query(g));
+  for (std::uint32_t c = 0; c < chunks; ++c) {
+    const std::uint64_t place = plan.place(g, c);
+    const std::uint32_t end = c + 1 < chunks ? plan.carry(plan.place(g, c + 1))->block : plan.step.tokens;
+    const float share = exp1(plan.sums(place)[0] - log_sum);
+    for (std::uint32_t t = plan.carry(place)->block + threadIdx.x; t < end; t += kMergeThreads) {
+      mass[t] = __fmaf_rn(share, mass[t], 0.0f * mass[t]);
+    }
+  }
+}
+
 // Joins the blocks that two chunks share, and makes shares of masses.
 __device__ inline void finish_blocks(const AttendPlan &plan, std::uint32_t g, float log_sum) {
   const AttendArgs &args = plan.args;
@@ -119,12 +133,13 @@ __device__ inline void finish_blocks(const AttendPlan &plan, std::uint32_t g, fl
   const std::uint32_t chunks = plan.kept_chunks(plan.list_of_query(g));
   for (std::uint32_t c = threadIdx.x; c < chunks; c += kMergeThreads) {
     const Carry carry = *plan.carry(plan.place(g, c));
-    if (carry.block == 0xffffffffu) continue;
+    if (carry.block == 0xffffffffu || size == 1) continue;
     if (max != nullptr && carry.max > max[carry.block]) max[carry.block] = carry.max;
-    if (mass == nullptr || size == 1) continue;
+    if (mass == nullptr) continue;
     const float own = mass[carry.block];
     mass[carry.block] = own > -infinity() ? log_add(own, carry.log_mass) : carry.log_mass;
   }
+  if (plan.keeps_weights()) return finish_weights(plan, g, log_sum);
   __syncthreads();
   const std::uint32_t blocks = blocks_of(plan.step.tokens, size);
   for (std::uint32_t b = threadIdx.x; b < blocks && mass != nullptr; b += kMergeThreads) {

@@ -49,15 +49,16 @@ __device__ inline ChunkBlocks begin_blocks(const AttendPlan &plan, const ChunkSh
   for (std::uint32_t h = 0; h < heads; ++h) {
     for (std::uint32_t b = low + i; b < high; b += kAttendThreads) {
       if (plan.args.block_max != nullptr) work.row(plan.args.block_max, h)[b] = -infinity();
-      if (plan.args.block_mass != nullptr) work.row(plan.args.block_mass, h)[b] = -infinity();
+      if (plan.args.block_mass != nullptr) work.row(plan.args.block_mass, h)[b] = size == 1 ? 0.0f : -infinity();
     }
-    if (i == 0) plan.carry(plan.place(first_query + h, slot))->block = work.carried ? before : 0xffffffffu;
+    if (i == 0) plan.carry(plan.place(first_query + h, slot))->block = size == 1 ? chunk.tokens[0] : work.carried ? before : 0xffffffffu;
   }
   __syncthreads();
   return work;
 }
 
 __device__ inline void put_maxima(const ChunkBlocks &work, const float *logits) {
+  if (work.plan.args.block_max == nullptr) return;
   for (std::uint32_t i = threadIdx.x; i < work.blocks.count * work.heads; i += kAttendThreads) {
     const std::uint32_t k = i % work.blocks.count, h = i / work.blocks.count;
     const float *row = logits + h * kChunk;
@@ -66,7 +67,7 @@ __device__ inline void put_maxima(const ChunkBlocks &work, const float *logits) 
     if (k == 0 && work.carried) {
       work.plan.carry(work.plan.place(work.first_query + h, work.slot))->max = max;
     } else {
-      work.plan.put_max(work.first_query + h, work.number(k), max);
+      work.row(work.plan.args.block_max, h)[work.number(k)] = max;
     }
   }
 }
@@ -84,9 +85,9 @@ __device__ inline float run_sum(const float *row, std::uint32_t count) {
   return tree16(lane);
 }
 
-// Logarithms of shares of exp(block_max ...): `weights` are softened.
+// `weights` are softened.
 __device__ inline void put_masses(const ChunkBlocks &work, const float *weights) {
-  if (work.plan.args.block_mass == nullptr || work.plan.head.settings().c.block_tokens == 1) return;
+  if (work.plan.args.block_mass == nullptr) return;
   for (std::uint32_t i = threadIdx.x; i < work.blocks.count * work.heads; i += kAttendThreads) {
     const std::uint32_t k = i % work.blocks.count, h = i / work.blocks.count;
     const std::uint32_t end = work.blocks.first[k + 1];
@@ -97,7 +98,7 @@ __device__ inline void put_masses(const ChunkBlocks &work, const float *weights)
       sum = sum + run_sum<1>(weights + h * kChunk + t, run);
       t += run;
     }
-    const float share = work.chunk.max[h] + log1(sum);
+    const float share = work.plan.keeps_weights() ? sum : work.chunk.max[h] + log1(sum);
     if (k == 0 && work.carried) {
       work.plan.carry(work.plan.place(work.first_query + h, work.slot))->log_mass = share;
     } else {

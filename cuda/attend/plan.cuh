@@ -61,12 +61,8 @@ struct AttendPlan {
     return in_image<Carry>(head.image, head.image.room.carries) + place;
   }
   __device__ std::uint64_t query_head(std::uint32_t g) const { return std::uint64_t{head.kv_head} * head.settings().group + g; }
-  // A block's largest logit, which is all there is to a block of one token.
-  __device__ void put_max(std::uint32_t g, std::uint32_t block, float max) const {
-    const std::uint64_t at = query_head(g) * args.block_stride + block;
-    if (args.block_max != nullptr) args.block_max[at] = max;
-    if (args.block_mass != nullptr && head.settings().c.block_tokens == 1) args.block_mass[at] = max;
-  }
+  // While chunks come in, block_mass holds logarithms of block sums, of single tokens their weights in their chunk.
+  __device__ bool keeps_weights() const { return head.settings().c.block_tokens == 1 && args.block_mass != nullptr; }
 };
 
 __device__ inline AttendPlan plan_of(const AttendArgs &args, const DeviceHead &head) {

@@ -233,7 +233,10 @@ __device__ void pool_block(const PrefillArgs &args, std::uint32_t item, std::uin
   }
   const float log_sum = args.room.log_sums[index];
   *peak = exp1(largest - log_sum);
-  *mass = size == 1 ? *peak : exp1(sum - log_sum);
+  *mass = exp1(sum - log_sum);
+  if (size > 1) return;
+  const float chunk_max = args.room.chunk_max[index * args.room.chunks + begin / kChunk];
+  *mass = exp1(largest - chunk_max) * exp1(chunk_max - log_sum);
 }
 
 // One step of reduce_rows of policy/group.h.

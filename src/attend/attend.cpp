@@ -32,6 +32,7 @@ Attended members(const Head &head, const Attended &result, std::uint32_t g) {
   part.log_sum_exp = member(result.log_sum_exp, g);
   part.block_max = member(result.block_max, g * result.block_stride);
   part.block_mass = member(result.block_mass, g * result.block_stride);
+  part.chunk_max = member(result.chunk_max, std::uint64_t{g} * result.chunks());
   return part;
 }
 
@@ -40,21 +41,21 @@ Attended members(const Head &head, const Attended &result, std::uint32_t g) {
 void add_kept(const Head &head, const List &list, const Attended &result, const Next &after,
               std::uint32_t first, ChunkWork *work, Running *running) {
   Chunk chunks[2], coming;
-  begin_observation(head, result);
+  begin_observation(head, result, list);
   const bool values = result.out != nullptr;
   KeptWalk walk(list.ranges, list.count);
   work->begin();
   walk.next(&chunks[0]);
   if (first == 0) ask_for_chunk(head.keys, head.dim, chunks[0]);
-  for (std::uint32_t c = 0; chunks[c].size > 0; c ^= 1) {
-    const Chunk &chunk = chunks[c], &next = chunks[c ^ 1];
-    const bool last = !walk.next(&chunks[c ^ 1]);
+  for (std::uint32_t c = 0; chunks[c % 2].size > 0; ++c) {
+    const Chunk &chunk = chunks[c % 2], &next = chunks[(c + 1) % 2];
+    const bool last = !walk.next(&chunks[(c + 1) % 2]);
     if (last) KeptWalk(after.list.ranges, after.list.count).next(&coming);
     const Coming next_keys{last ? after.keys : head.keys, last ? coming : next};
     work->dot(head, chunk, values ? Coming{head.values, chunk} : next_keys);
     observe_logits(head, result, chunk, work->logits);
     work->soften(head, chunk.size);
-    observe_weights(head, result, chunk, work->logits, work->max);
+    observe_weights(head, result, chunk, c, work->logits, work->max);
     if (values) work->weigh(head, chunk, next_keys);
     running->merge(head, *work, values, first);
   }
@@ -76,7 +77,8 @@ void attend_part(const Head &head, const Lists &lists, const Tail &tail, const A
   add_tail(head, lists, tail, &work, &running);
   float log_sums[kHeads];
   running.finish(head, result.out, log_sums);
-  finish_masses(head, result, log_sums);
+  for (std::uint32_t g = 0; g < head.group; g += sharing)
+    finish_masses(members(head, g, sharing), members(head, result, g), lists.list(g), log_sums + g);
   if (result.log_sum_exp == nullptr) return;
   for (std::uint32_t g = 0; g < head.group; ++g) result.log_sum_exp[g] = log_sums[g];
 }

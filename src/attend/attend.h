@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "attend/chunk.h"
 #include "attend/moments.h"
 #include "core/view.h"
 #include "kernels/kernels.h"
@@ -70,6 +71,9 @@ struct Attended {
   std::uint64_t block_stride;
   std::uint32_t block_tokens;
   std::uint32_t blocks;  // entries of block_max and block_mass to fill
+  float *chunk_max;  // room where block_mass of single tokens is wanted: [group][chunks()]
+
+  std::uint32_t chunks() const { return (blocks + kChunk - 1) / kChunk; }
 };
 
 // What is attended to after this, so that its first rows are on their way by then; an empty list: nothing.

@@ -92,7 +92,7 @@ void take_chunk(const Job &job, std::uint32_t begin, std::uint32_t count, Work *
     float *rows = work->logits + q * kChunk;
     observe_logits(job.heads[h], job.results[h], chunk, rows);
     soften_rows(*one.kernels, rows, one.group, count, work->chunk_max + q, work->chunk_sum + q);
-    observe_weights(job.heads[h], job.results[h], chunk, rows, work->chunk_max + q);
+    observe_weights(job.heads[h], job.results[h], chunk, begin / kChunk, rows, work->chunk_max + q);
   }
   std::memset(work->acc, 0, sizeof(float) * job.queries(job.count) * dim16);
   by_tiles(job, begin, count, values_of, keys_of, begin + count,
@@ -115,8 +115,8 @@ void merge(const Job &job, Work *work) {
   }
 }
 
-void begin_head(const Head &head, const Attended &result, float *max, float *sum) {
-  begin_observation(head, result);
+void begin_head(const Head &head, const Attended &result, const List &list, float *max, float *sum) {
+  begin_observation(head, result, list);
   std::memset(result.out, 0, sizeof(float) * head.group * head.dim);
   for (std::uint32_t g = 0; g < head.group; ++g) {
     max[g] = -__builtin_inff();
@@ -124,7 +124,8 @@ void begin_head(const Head &head, const Attended &result, float *max, float *sum
   }
 }
 
-void finish_head(const Head &head, const Attended &result, const float *max, const float *sum) {
+void finish_head(const Head &head, const Attended &result, const List &list, const float *max,
+                 const float *sum) {
   float log_sums[KVSIFT_MAX_GROUP];
   for (std::uint32_t g = 0; g < head.group; ++g) {
     log_sums[g] = log_sum_exp(max[g], sum[g]);
@@ -132,7 +133,7 @@ void finish_head(const Head &head, const Attended &result, const float *max, con
     const float inverse = sum[g] > 0.0f ? 1.0f / sum[g] : 0.0f;
     for (std::uint32_t c = 0; c < head.dim; ++c) result.out[g * head.dim + c] *= inverse;
   }
-  finish_masses(head, result, log_sums);
+  finish_masses(head, result, list, log_sums);
 }
 
 }  // namespace
@@ -145,15 +146,17 @@ bool side_by_side(const kvsift_cache &cache) {
 void attend_together(const Head *heads, const Attended *results, std::uint32_t count,
                      std::uint32_t tokens) {
   const Job job{heads, results, count, tokens};
+  const kvsift_range everything{0, tokens};
+  const List list{&everything, 1};
   Work work;
   for (std::uint32_t h = 0; h < count; ++h)
-    begin_head(heads[h], results[h], work.max + job.queries(h), work.sum + job.queries(h));
+    begin_head(heads[h], results[h], list, work.max + job.queries(h), work.sum + job.queries(h));
   for (std::uint32_t begin = 0; begin < tokens; begin += kChunk) {
     take_chunk(job, begin, tokens - begin < kChunk ? tokens - begin : kChunk, &work);
     merge(job, &work);
   }
   for (std::uint32_t h = 0; h < count; ++h)
-    finish_head(heads[h], results[h], work.max + job.queries(h), work.sum + job.queries(h));
+    finish_head(heads[h], results[h], list, work.max + job.queries(h), work.sum + job.queries(h));
 }
 
 }  // namespace kvsift

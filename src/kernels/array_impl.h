@@ -56,16 +56,31 @@ std::uint32_t places_above(const float *x, std::size_t n, float bound, std::uint
   return count;
 }
 
+// A sum with NaN in it is NaN. (One of infinities may be: then the answer is no, and may be wrong.)
 template <class V>
 bool array_within(const float *x, std::size_t n, float low, float high) {
-  constexpr std::uint32_t kAll = (1u << kLanes) - 1;
-  const V least = V::broadcast(low), bound = V::broadcast(high);
-  std::uint32_t fit = kAll;
-  for (std::size_t i = 0; i < n; i += kLanes) {
-    const V u = n - i < kLanes ? load_filled<V>(x + i, n - i, low) : V::load(x + i);
-    fit &= less_bits(u, bound) & ~less_bits(u, least);
-  }
-  return fit == kAll;
+  constexpr std::size_t kChains = 4;
+  V most[kChains], least[kChains], sum[kChains];
+  each<kChains>([&](std::uint32_t k) {
+    most[k] = V::broadcast(low);
+    least[k] = V::broadcast(__builtin_inff());
+    sum[k] = V::zero();
+  });
+  const auto take = [&](std::uint32_t k, V u) {
+    most[k] = max(u, most[k]);
+    least[k] = min(u, least[k]);
+    sum[k] = add(sum[k], u);
+  };
+  std::size_t i = 0;
+  for (; i + kChains * kLanes <= n; i += kChains * kLanes)
+    each<kChains>([&](std::uint32_t k) { take(k, V::load(x + i + k * kLanes)); });
+  for (; i + kLanes <= n; i += kLanes) take(0, V::load(x + i));
+  if (i < n) take(0, load_filled<V>(x + i, n - i, low));
+  const V all = add(add(sum[0], sum[1]), add(sum[2], sum[3]));
+  const V top = max(max(most[0], most[1]), max(most[2], most[3]));
+  const V bottom = min(min(least[0], least[1]), min(least[2], least[3]));
+  const float total = reduce_add(all);
+  return total == total && reduce_max(top) < high && -reduce_max(sub(V::zero(), bottom)) >= low;
 }
 
 // y = f(x), element by element.

@@ -167,15 +167,16 @@ struct Case {
 
 // Results of one attention, in buffers that end at unreadable memory.
 struct Results {
-  Buffer<float> out, log_sums, block_max, block_mass;
+  Buffer<float> out, log_sums, block_max, block_mass, chunk_max;
   Attended to;
   explicit Results(const Case &c)
       : out(c.shape.group * c.shape.dim),
         log_sums(c.shape.group),
         block_max(c.shape.group * c.blocks),
         block_mass(c.shape.group * c.blocks),
+        chunk_max(c.shape.group * ((c.blocks + kChunk - 1) / kChunk)),
         to{out.data, log_sums.data,        block_max.data, block_mass.data,
-           c.blocks, c.shape.block_tokens, c.blocks} {}
+           c.blocks, c.shape.block_tokens, c.blocks, chunk_max.data} {}
   bool same(const Results &b, bool with_out = true) const {
     return (!with_out || same_bits(out.data, b.out.data, out.count * 4)) &&
            same_bits(log_sums.data, b.log_sums.data, log_sums.count * 4) &&
