@@ -52,10 +52,9 @@ void take_chunk(const Prefill &job, Block *block, std::uint32_t item, std::uint3
   work->soften(head, run.count);
   work->weigh(head, chunk, Coming{head.keys, none});
   const std::uint32_t dim16 = padded_dim(job.dim);
-  for (std::uint32_t i = 0; i < count; ++i) {
-    merge_chunk(*job.kernels, job.dim, &block->max[item + i], &block->sum[item + i],
-                out_of(job, *block, item + i), work->max[i], work->sum[i], work->acc + i * dim16);
-  }
+  merge_chunk(*job.kernels, RowSums{block->max + item, block->sum + item, work->max, work->sum, count},
+              job.dim, [&](std::uint32_t i) { return out_of(job, *block, item + i); },
+              [&](std::uint32_t i) { return work->acc + i * dim16; });
 }
 
 // One chunk of keys for all rows of the block: together where they see all of it, row by row where

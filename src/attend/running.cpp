@@ -129,14 +129,20 @@ void ChunkWork::clear_values(const Head &head) {
   std::memset(acc, 0, sizeof(float) * head.group * padded_dim(head.dim));
 }
 
-void merge_chunk(const Kernels &kernels, std::uint32_t dim, float *max, float *sum, float *acc,
-                 float chunk_max, float chunk_sum, const float *chunk_acc) {
-  if (chunk_sum == 0.0f) return;
-  const float larger = *max > chunk_max ? *max : chunk_max;
-  const float a = exp1(*max - larger), b = exp1(chunk_max - larger);
-  *sum = __builtin_fmaf(a, *sum, b * chunk_sum);
-  *max = larger;
-  if (acc != nullptr) kernels.array.axpby(a, acc, b, chunk_acc, dim);
+void join_sums(const Kernels &kernels, const RowSums &sums, float *factors) {
+  float *own = factors, *coming = factors + sums.count;
+  float larger[kRows];
+  for (std::uint32_t i = 0; i < sums.count; ++i) {
+    const bool empty = sums.chunk_sum[i] == 0.0f;
+    larger[i] = empty || sums.max[i] > sums.chunk_max[i] ? sums.max[i] : sums.chunk_max[i];
+    own[i] = empty ? 0.0f : sums.max[i] - larger[i];
+    coming[i] = empty ? -__builtin_inff() : sums.chunk_max[i] - larger[i];
+  }
+  kernels.array.exp(factors, 0.0f, factors, 2 * sums.count);
+  for (std::uint32_t i = 0; i < sums.count; ++i) {
+    sums.sum[i] = __builtin_fmaf(own[i], sums.sum[i], coming[i] * sums.chunk_sum[i]);
+    sums.max[i] = larger[i];
+  }
 }
 
 float log_sum_exp(float max, float sum) { return sum > 0.0f ? max + log1(sum) : -__builtin_inff(); }
@@ -156,11 +162,9 @@ void Running::start(const Head &head) {
 
 void Running::merge(const Head &head, const ChunkWork &work, bool values, std::uint32_t first) {
   const std::uint32_t dim16 = padded_dim(head.dim);
-  for (std::uint32_t g = 0; g < head.group; ++g) {
-    const std::uint32_t own = first + g;
-    merge_chunk(*head.kernels, dim16, &max[own], &sum[own], values ? acc + own * dim16 : nullptr,
-                work.max[g], work.sum[g], work.acc + g * dim16);
-  }
+  merge_chunk(*head.kernels, RowSums{max + first, sum + first, work.max, work.sum, head.group}, dim16,
+              [&](std::uint32_t g) { return values ? acc + (first + g) * dim16 : nullptr; },
+              [&](std::uint32_t g) { return work.acc + g * dim16; });
 }
 
 void Running::finish(const Head &head, float *out, float *log_sums) const {

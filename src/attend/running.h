@@ -50,9 +50,30 @@ struct ChunkWork {
 void soften_rows(const Kernels &kernels, float *rows, std::uint32_t group, std::uint32_t count,
                  float *max, float *sum);
 
-// acc (dim elements) joined by chunk_acc, each relative to its maximum; nothing where chunk_sum is 0.
-void merge_chunk(const Kernels &kernels, std::uint32_t dim, float *max, float *sum, float *acc,
-                 float chunk_max, float chunk_sum, const float *chunk_acc);
+// Sums of `count` rows so far, at most kRows, and of a chunk of them, each relative to its maximum.
+constexpr std::uint32_t kRows = 32;
+struct RowSums {
+  float *max, *sum;
+  const float *chunk_max, *chunk_sum;
+  std::uint32_t count;
+};
+
+// factors: [2 * count], what the sums so far and those of the chunk are to be multiplied with.
+void join_sums(const Kernels &kernels, const RowSums &sums, float *factors);
+
+// The chunk's sums join the others, and so do its values: acc_of(row) by chunk_acc_of(row), `dim`
+// elements each; null: none. Nothing changes where a chunk's sum is 0.
+template <class Acc, class ChunkAcc>
+void merge_chunk(const Kernels &kernels, const RowSums &sums, std::uint32_t dim, Acc acc_of,
+                 ChunkAcc chunk_acc_of) {
+  float own[2 * kRows], *coming = own + sums.count;
+  join_sums(kernels, sums, own);
+  for (std::uint32_t row = 0; row < sums.count; ++row) {
+    float *acc = acc_of(row);
+    if (acc == nullptr || sums.chunk_sum[row] == 0.0f) continue;
+    kernels.array.axpby(own[row], acc, coming[row], chunk_acc_of(row), dim);
+  }
+}
 
 float log_sum_exp(float max, float sum);
 

@@ -3,7 +3,6 @@
 #include <cstring>
 
 #include "attend/observe.h"
-#include "attend/running.h"
 
 namespace kvsift {
 
@@ -108,11 +107,10 @@ void take_chunk(const Job &job, std::uint32_t begin, std::uint32_t count, Work *
 // Outputs grow in place.
 void merge(const Job &job, Work *work) {
   const Head &one = job.heads[0];
-  for (std::uint32_t q = 0; q < job.queries(job.count); ++q) {
-    float *out = job.results[q / one.group].out + q % one.group * one.dim;
-    merge_chunk(*one.kernels, one.dim, &work->max[q], &work->sum[q], out, work->chunk_max[q],
-                work->chunk_sum[q], work->acc + q * padded_dim(one.dim));
-  }
+  const RowSums sums{work->max, work->sum, work->chunk_max, work->chunk_sum, job.queries(job.count)};
+  merge_chunk(*one.kernels, sums, one.dim,
+              [&](std::uint32_t q) { return job.results[q / one.group].out + q % one.group * one.dim; },
+              [&](std::uint32_t q) { return work->acc + q * padded_dim(one.dim); });
 }
 
 void begin_head(const Head &head, const Attended &result, const List &list, float *max, float *sum) {

@@ -4,12 +4,12 @@
 
 #include <cstdint>
 
-#include "attend/attend.h"
+#include "attend/running.h"
 
 namespace kvsift {
 
 // At a time: so many query heads, of whole KV heads, with so many elements in all.
-constexpr std::uint32_t kTogetherQueries = 32, kTogetherFloats = 4096;
+constexpr std::uint32_t kTogetherQueries = kRows, kTogetherFloats = 4096;
 
 // KV heads of `group` query heads that go together; at least one.
 inline std::uint32_t heads_together(std::uint32_t group, std::uint32_t dim) {
