@@ -9,8 +9,8 @@ type Observation struct {
 	Tokens      uint32 // cache length of the step
 	Full        bool   // everything was attended
 	BlockStride uint32
-	BlockMax    []float32 // [query heads][BlockStride]
-	BlockMass   []float32 // the same, nil where the method does not need it
+	BlockMax    []float32 // [query heads][BlockStride]; may be nil beside BlockMass where the method needs masses
+	BlockMass   []float32 // the same, nil where the method does not need it (Info().Needs, NeedsMass)
 	LogSumExp   []float32 // [query heads]
 	Rows        []float32 // [query heads][RowStride] softmax rows; nil: block form
 	RowStride   int
@@ -24,8 +24,10 @@ func (o *Observation) check(queryHeads uint32) error {
 		return checkLength("observation: Rows", len(o.Rows), int(queryHeads)*o.RowStride)
 	}
 	wanted := int(queryHeads) * int(o.BlockStride)
-	if err := checkLength("observation: BlockMax", len(o.BlockMax), wanted); err != nil {
-		return err
+	if o.BlockMax != nil || o.BlockMass == nil {
+		if err := checkLength("observation: BlockMax", len(o.BlockMax), wanted); err != nil {
+			return err
+		}
 	}
 	if o.BlockMass != nil {
 		if err := checkLength("observation: BlockMass", len(o.BlockMass), wanted); err != nil {

@@ -114,6 +114,8 @@ func TestWrongArguments(t *testing.T) {
 	observation := toy.observation()
 	observation.BlockMax = observation.BlockMax[1:]
 	refused(t, selection.Attend(&query, &cache, toy.out, &observation), ErrInvalidArgument, "BlockMax has 4095")
+	observation.BlockMax, observation.BlockMass = nil, nil
+	refused(t, selection.Attend(&query, &cache, toy.out, &observation), ErrInvalidArgument, "BlockMax has 0")
 	refused(t, policy.ObserveAttention(0, Heads{}, nil), ErrInvalidArgument, "observation is nil")
 	refused(t, policy.ObserveAttention(0, Heads{}, &Observation{Tokens: 8, Rows: toy.max, RowStride: 4}),
 		ErrInvalidArgument, "RowStride is 4")

@@ -80,6 +80,13 @@ func (t *toy) prompt(policy *Policy) error {
 func (t *toy) step(policy *Policy, at int) error {
 	keys, values := toyRows(t.keys, at), toyRows(t.values, at)
 	query, cache, observation := t.query(at+1, 1), t.cache(at+1), t.observation()
+	info, err := policy.Info()
+	if err != nil {
+		return err
+	}
+	if info.Needs&NeedsMass != 0 && at%2 == 1 {
+		observation.BlockMax = nil
+	}
 	for layer := uint32(0); layer < 2; layer++ {
 		if err := policy.ObserveKeys(layer, Heads{}, uint32(at), 1, &keys, &values); err != nil {
 			return err

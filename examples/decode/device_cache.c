@@ -47,11 +47,11 @@ static bool take_rows(device_cache *d, const cache *c, failure *why) {
   d->out = gpu_take(d->gpu, heads);
   kvsift_observation *o = &d->observation;
   *o = (kvsift_observation){.struct_size = sizeof *o, .block_stride = (uint32_t)blocks};
-  o->block_max = gpu_take(d->gpu, entries);
-  o->block_mass = gpu_take(d->gpu, entries);
+  /* A method learns from masses or from maxima. */
+  float **learnt = (d->needs & KVSIFT_NEEDS_MASS) != 0 ? &o->block_mass : &o->block_max;
+  *learnt = gpu_take(d->gpu, entries);
   o->log_sum_exp = gpu_take(d->gpu, p->query_heads * sizeof(float));
-  bool done =
-      d->keys && d->values && d->query && d->out && o->block_max && o->block_mass && o->log_sum_exp;
+  bool done = d->keys && d->values && d->query && d->out && *learnt && o->log_sum_exp;
   if (c->type == KVSIFT_I8) {
     d->key_scales = gpu_take(d->gpu, d->rows * sizeof(float));
     d->value_scales = gpu_take(d->gpu, d->rows * sizeof(float));

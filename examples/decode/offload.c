@@ -118,7 +118,6 @@ static bool decode_layer(offload *o, const attention_input *in, float *out, fail
   kvsift_cache slots = {.struct_size = sizeof slots};
   kvsift_observation seen = o->sift.observation;
   bool feeds_back = (o->sift.info.needs & KVSIFT_NEEDS_ATTENTION) != 0;
-  if ((o->sift.info.needs & KVSIFT_NEEDS_MASS) == 0) seen.block_mass = NULL;
   if (!add_rows(o, in, (o->sift.info.needs & KVSIFT_NEEDS_KEYS) != 0, why)) return false;
   kvsift_policy *policy = o->sift.policy;
   kvsift_status status = kvsift_select_blocks(policy, in->layer, &query, &kept);

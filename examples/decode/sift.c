@@ -11,12 +11,12 @@ static bool lend_buffers(sift *out, failure *why) {
   uint32_t blocks = (c->max_tokens + c->block_tokens - 1) / c->block_tokens;
   out->observation =
       (kvsift_observation){.struct_size = sizeof out->observation, .block_stride = blocks};
-  out->observation.block_max = memory_take((uint64_t)c->query_heads * blocks, sizeof(float));
-  out->observation.block_mass = memory_take((uint64_t)c->query_heads * blocks, sizeof(float));
+  /* A method learns from masses or from maxima. */
+  bool masses = (out->info.needs & KVSIFT_NEEDS_MASS) != 0;
+  float **rows = masses ? &out->observation.block_mass : &out->observation.block_max;
+  *rows = memory_take((uint64_t)c->query_heads * blocks, sizeof(float));
   out->observation.log_sum_exp = memory_take(c->query_heads, sizeof(float));
-  if (out->observation.block_max && out->observation.block_mass && out->observation.log_sum_exp) {
-    return true;
-  }
+  if (*rows && out->observation.log_sum_exp) return true;
   return fail(why, "no memory for the observations of %" PRIu32 " blocks", blocks);
 }
 
@@ -136,7 +136,6 @@ static kvsift_status decode_heads(layer_work *work, const kvsift_query *query,
   uint32_t index = work->input->layer;
   bool feeds_back = (with->info.needs & KVSIFT_NEEDS_ATTENTION) != 0;
   kvsift_observation observation = with->observation;
-  if ((with->info.needs & KVSIFT_NEEDS_MASS) == 0) observation.block_mass = NULL;
   kvsift_status status = kvsift_select_blocks(with->policy, index, query, selection);
   if (status == KVSIFT_OK) {
     status = kvsift_attend(with->policy, index, query, layer, selection, work->out,

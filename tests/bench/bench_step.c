@@ -5,7 +5,8 @@
  *                [--dense off|TOKENS]
  *
  * The cache's rows lie head by head (a head's tokens follow each other) or token by token (a token's heads do).
- * Layers rotate so that no cache holds what a step reads. Prints JSON: microseconds a layer, ratios within this run. */
+ * Layers rotate so that no cache holds what a step reads. Full attention is measured again after each method, which is
+ * compared with what it was before and after. Prints JSON: microseconds a layer, ratios within this run. */
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -18,13 +19,13 @@
 #include "peak.h"
 #include "spin.h"
 
-enum { QUERY_HEADS = 32, KV_HEADS = 8, DIM = 128, BLOCK = 16, MAX_THREADS = 8, STEPS_MOST = 64 };
+enum { QUERY_HEADS = 32, KV_HEADS = 8, DIM = 128, BLOCK = 16, MAX_THREADS = 8 };
 static const size_t kTokenBytes = (size_t)KV_HEADS * DIM * 2;
 static const double kRotated = 256e6; /* bytes of cache over all layers, beyond any last-level cache here */
 
 typedef struct world {
   uint32_t tokens, layers, threads, dense_tokens;
-  uint32_t steps, taken; /* there is room for, and are taken in one measurement */
+  uint32_t steps; /* of one measurement */
   int by_token;
   uint16_t *keys, *values; /* [layer][KV head][token][DIM], or by token: [layer][token][KV head][DIM] */
   float *queries;          /* [step][query head][DIM] */
@@ -103,7 +104,7 @@ static uint16_t random_half(uint64_t *state) {
 
 static void make_world(world *w, uint32_t tokens, uint32_t threads, uint32_t steps, int by_token) {
   const double layer_bytes = 2.0 * (double)kTokenBytes * tokens;
-  w->tokens = tokens, w->threads = threads, w->steps = w->taken = steps, w->by_token = by_token;
+  w->tokens = tokens, w->threads = threads, w->steps = steps, w->by_token = by_token;
   w->layers = (uint32_t)ceil(kRotated / layer_bytes);
   const size_t elements = (size_t)w->layers * (tokens + steps) * KV_HEADS * DIM;
   w->keys = take(elements * 2), w->values = take(elements * 2);
@@ -209,7 +210,7 @@ static void *work(void *argument) {
   const world *w = me->w;
   kvsift_policy *policy = me->policy;
   const uint32_t share = KV_HEADS / w->threads, blocks = (w->tokens + w->steps + me->block - 1) / me->block;
-  for (uint32_t step = 0; step < w->taken; ++step) {
+  for (uint32_t step = 0; step < w->steps; ++step) {
     const uint32_t tokens = w->tokens + step + 1;
     for (uint32_t layer = 0; layer < w->layers; ++layer) {
       kvsift_query q = {.struct_size = sizeof q, .tokens = tokens, .rows = 1, .first_kv_head = me->index * share, .kv_heads = share};
@@ -264,7 +265,7 @@ static int measure(const world *w, const variant *v, uint32_t budget, timing *ou
   for (uint32_t i = 1; i < w->threads; ++i) pthread_join(threads[i], NULL);
   kvsift_stats stats = {.struct_size = sizeof stats};
   check(kvsift_get_stats(policy, &stats), "stats", policy);
-  const double calls = (double)w->taken * w->layers;
+  const double calls = (double)w->steps * w->layers;
   *out = workers[0].sum;
   out->select /= calls, out->attend /= calls, out->observe /= calls, out->total /= calls;
   out->state_bytes = info.arena_bytes / w->layers;
@@ -314,14 +315,14 @@ static double read_bandwidth(uint32_t threads) {
 
 static int first_record = 1;
 
-static void report(const world *w, const variant *v, uint32_t budget, const timing *t, const timing *full) {
+static void report(const world *w, const variant *v, uint32_t budget, const timing *t, double full) {
   printf("%s\n  {\"tokens\": %u, \"budget\": %u, \"threads\": %u, \"method\": \"%s\", \"select_us\": %.1f, \"attend_us\": %.1f, "
          "\"observe_us\": %.1f, \"total_us\": %.1f, \"times_faster_than_full\": %.2f, \"state_bytes\": %llu, "
          "\"state_bytes_touched\": %.0f, \"cache_bytes_read\": %.0f}",
          first_record ? "" : ",", w->tokens, budget, w->threads, v->label, t->select * 1e6, t->attend * 1e6, t->observe * 1e6,
-         t->total * 1e6, full->total / t->total, (unsigned long long)t->state_bytes, t->touched, t->cache_read);
+         t->total * 1e6, full / t->total, (unsigned long long)t->state_bytes, t->touched, t->cache_read);
   fprintf(stderr, "%7u tokens, budget %4u, %u threads, %-40s select %8.1f attend %8.1f observe %7.1f us, %6.2f x full\n",
-          w->tokens, budget, w->threads, v->label, t->select * 1e6, t->attend * 1e6, t->observe * 1e6, full->total / t->total);
+          w->tokens, budget, w->threads, v->label, t->select * 1e6, t->attend * 1e6, t->observe * 1e6, full / t->total);
   first_record = 0;
 }
 
@@ -333,11 +334,10 @@ typedef struct options {
 
 static void run(uint32_t tokens, uint32_t budget, uint32_t threads, const options *o, double bandwidth, double flops) {
   world w;
-  const uint32_t steps = tokens >= 65536 ? 8 : tokens >= 16384 ? 16 : STEPS_MOST / 2;
+  const uint32_t steps = tokens >= 65536 ? 8 : tokens >= 16384 ? 16 : 32;
   make_world(&w, tokens, threads, o->steps > 0 ? o->steps : steps, o->by_token);
   timing full = {0};
   w.dense_tokens = o->dense_tokens;
-  w.taken = w.steps < STEPS_MOST / 2 ? w.steps : STEPS_MOST / 2;
   measure(&w, &kVariants[0], budget, &full);
   measure(&w, &kVariants[0], budget, &full);
   const double bytes = (double)tokens * kTokenBytes * 2, work_done = (double)tokens * QUERY_HEADS * DIM * 4;
@@ -347,11 +347,12 @@ static void run(uint32_t tokens, uint32_t budget, uint32_t threads, const option
   fprintf(stderr, "%7u tokens, %u threads, full: %.1f us, %.0f%% of the roofline\n", tokens, threads, full.total * 1e6,
           100 * bound / full.attend);
   first_record = 0;
-  w.taken = w.steps;
   for (size_t i = 1; i < sizeof kVariants / sizeof kVariants[0]; ++i) {
-    timing t = {0};
+    timing t = {0}, then = full;
     if (o->only != NULL && strstr(kVariants[i].label, o->only) == NULL) continue;
-    if (measure(&w, &kVariants[i], budget, &t)) report(&w, &kVariants[i], budget, &t, &full);
+    const int done = measure(&w, &kVariants[i], budget, &t);
+    measure(&w, &kVariants[0], budget, &full);
+    if (done) report(&w, &kVariants[i], budget, &t, (then.total + full.total) / 2);
   }
   free_world(&w);
 }

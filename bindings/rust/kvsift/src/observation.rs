@@ -8,7 +8,7 @@ use crate::error::{check_length, Error, Result};
 /// Buffers for the block form, which [`Selection::attend`](crate::Selection::attend) fills.
 pub struct Observation<'a> {
     pub(crate) raw: sys::kvsift_observation,
-    max_length: usize,
+    max_length: Option<usize>,
     mass_length: Option<usize>,
     sum_length: usize,
     rows_length: Option<usize>,
@@ -24,12 +24,30 @@ impl<'a> Observation<'a> {
         block_mass: Option<&'a mut [f32]>,
         log_sum_exp: &'a mut [f32],
     ) -> Observation<'a> {
-        let mut o = Observation::empty(0);
-        o.raw.block_stride = block_stride;
-        o.max_length = block_max.len();
+        let mut o = Observation::sums(block_stride, log_sum_exp);
+        o.max_length = Some(block_max.len());
         o.raw.block_max = block_max.as_mut_ptr();
         o.mass_length = block_mass.as_ref().map(|m| m.len());
         o.raw.block_mass = block_mass.map_or(core::ptr::null_mut(), |m| m.as_mut_ptr());
+        o
+    }
+
+    /// The same without `block_max`, for methods that ask for masses ([`Info`](crate::Info)`.needs`): they learn from nothing
+    /// else.
+    pub fn masses(
+        block_stride: u32,
+        block_mass: &'a mut [f32],
+        log_sum_exp: &'a mut [f32],
+    ) -> Observation<'a> {
+        let mut o = Observation::sums(block_stride, log_sum_exp);
+        o.mass_length = Some(block_mass.len());
+        o.raw.block_mass = block_mass.as_mut_ptr();
+        o
+    }
+
+    fn sums(block_stride: u32, log_sum_exp: &'a mut [f32]) -> Observation<'a> {
+        let mut o = Observation::empty(0);
+        o.raw.block_stride = block_stride;
         o.sum_length = log_sum_exp.len();
         o.raw.log_sum_exp = log_sum_exp.as_mut_ptr();
         o
@@ -69,7 +87,7 @@ impl<'a> Observation<'a> {
         raw.tokens = tokens;
         Observation {
             raw,
-            max_length: 0,
+            max_length: None,
             mass_length: None,
             sum_length: 0,
             rows_length: None,
@@ -80,7 +98,9 @@ impl<'a> Observation<'a> {
     /// With pointers to where the buffers of all heads would begin, if these are those of the query heads from `first` on.
     pub(crate) fn at_head(&self, first: usize) -> sys::kvsift_observation {
         let mut raw = self.raw;
-        raw.block_max = raw.block_max.wrapping_sub(first * raw.block_stride as usize);
+        if !raw.block_max.is_null() {
+            raw.block_max = raw.block_max.wrapping_sub(first * raw.block_stride as usize);
+        }
         if !raw.block_mass.is_null() {
             raw.block_mass = raw.block_mass.wrapping_sub(first * raw.block_stride as usize);
         }
@@ -114,7 +134,9 @@ impl<'a> Observation<'a> {
             return check_length("observation rows", length, heads.saturating_mul(stride));
         }
         let wanted = heads.saturating_mul(self.raw.block_stride as usize);
-        check_length("observation block_max", self.max_length, wanted)?;
+        if let Some(length) = self.max_length {
+            check_length("observation block_max", length, wanted)?;
+        }
         if let Some(length) = self.mass_length {
             check_length("observation block_mass", length, wanted)?;
         }

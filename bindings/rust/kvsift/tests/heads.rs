@@ -78,6 +78,7 @@ fn step(policy: &mut Policy<'_>, toy: &Toy, at: usize, width: u32) -> Vec<Step> 
     let (keys, values) = (Toy::rows(&toy.keys, at), Toy::rows(&toy.values, at));
     let (query, cache) = (toy.query(at + 1, 1), toy.cache(at + 1));
     let heads = width as usize * GROUP;
+    let masses = policy.info().unwrap().needs & kvsift::sys::KVSIFT_NEEDS_MASS != 0 && at % 2 == 1;
     let mut layers = vec![Step::new(); SHAPE.layers as usize];
     for (layer, step) in layers.iter_mut().enumerate() {
         let parts = policy.heads_mut(layer as u32, width).unwrap();
@@ -89,7 +90,10 @@ fn step(policy: &mut Policy<'_>, toy: &Toy, at: usize, width: u32) -> Vec<Step> 
             for ((((mut part, out), max), mass), sums) in parts.zip(out).zip(max).zip(mass).zip(sums) {
                 threads.spawn(move || {
                     part.observe_keys(at as u32, 1, &keys, Some(&values)).unwrap();
-                    let mut observation = Observation::blocks(BLOCKS as u32, max, Some(mass), sums);
+                    let mut observation = match masses {
+                        true => Observation::masses(BLOCKS as u32, mass, sums),
+                        false => Observation::blocks(BLOCKS as u32, max, Some(mass), sums),
+                    };
                     let kept = part.select_blocks(&query).unwrap();
                     assert!(kept.lists().all(|list| !kept.ranges(list).unwrap().is_empty()));
                     assert!(kept.ranges(kept.lists().end).is_none() && kept.blocks(99).is_none());

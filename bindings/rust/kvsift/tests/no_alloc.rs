@@ -41,7 +41,7 @@ fn a_step_allocates_nothing() {
     )
     .unwrap();
     let (rows, queries) = (random(1, 512 * 16), random(2, 2 * 16));
-    let (mut max, mut mass, mut sums) = ([0f32; 2 * 512], [0f32; 2 * 512], [0f32; 2]);
+    let (mut mass, mut sums) = ([0f32; 2 * 512], [0f32; 2]);
     let mut out = [0f32; 2 * 16];
     let view = View::f32(&rows, 16, 0);
     let before = calls();
@@ -49,7 +49,7 @@ fn a_step_allocates_nothing() {
         let new = View::f32(&rows[(tokens as usize - 1) * 16..], 16, 0);
         policy.observe_keys(0, Heads::ALL, tokens - 1, 1, &new, Some(&new)).unwrap();
         let query = Query::new(tokens, View::f32(&queries, 0, 16));
-        let mut observation = Observation::blocks(512, &mut max, Some(&mut mass), &mut sums);
+        let mut observation = Observation::masses(512, &mut mass, &mut sums);
         let kept = policy.select_blocks(0, &query).unwrap();
         kept.attend(&query, &Cache::new(tokens, view, view), &mut out, Some(&mut observation)).unwrap();
         policy.observe_attention(0, Heads::ALL, &observation).unwrap();
