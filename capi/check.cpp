@@ -127,10 +127,10 @@ static Rows query_rows(const Policy *policy, const kvsift_query &query, std::uin
 
 kvsift_status check_block_buffers(const Policy *policy, const kvsift_observation &o, std::uint32_t blocks) {
   const bool masses = (policy->s.needs & KVSIFT_NEEDS_MASS) != 0;
-  const char *missing = o.log_sum_exp == nullptr                ? "log_sum_exp"
-                        : masses && o.block_mass == nullptr     ? "block_mass"
-                        : !masses && o.block_max == nullptr     ? "block_max"
-                                                                : nullptr;
+  const char *missing = nullptr;
+  if (!masses && o.block_max == nullptr) missing = "block_max";
+  if (masses && o.block_mass == nullptr) missing = "block_mass";
+  if (o.log_sum_exp == nullptr) missing = "log_sum_exp";
   if (missing != nullptr) {
     return fail_in(policy, KVSIFT_INVALID_ARGUMENT, "observation->", missing, " is null, this method needs it");
   }

@@ -145,7 +145,7 @@ static inline kvsift_status go_attend(go_policy *p, uint32_t layer, const uint8_
   const kvsift_query query = go_query(p, queries, scales);
   const kvsift_cache cache = go_cache(&p->cache, keys, key_scales, values, value_scales, table);
   kvsift_observation *o = &p->observation;
-  if (max == NULL) return kvsift_attend(p->handle, layer, &query, &cache, &p->selection, out, NULL);
+  if (log_sum_exp == NULL) return kvsift_attend(p->handle, layer, &query, &cache, &p->selection, out, NULL);
   o->block_max = max;
   o->block_mass = mass;
   o->log_sum_exp = log_sum_exp;

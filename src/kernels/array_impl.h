@@ -56,7 +56,7 @@ std::uint32_t places_above(const float *x, std::size_t n, float bound, std::uint
   return count;
 }
 
-// A sum with NaN in it is NaN. (One of infinities may be: then the answer is no, and may be wrong.)
+// Largest and least may miss a NaN; a sum does not.
 template <class V>
 bool array_within(const float *x, std::size_t n, float low, float high) {
   constexpr std::size_t kChains = 4;

@@ -18,8 +18,8 @@ struct ArrayKernels {
   // first + i for each of them, ascending; returns how many.
   std::uint32_t (*places_above)(const float *x, std::size_t n, float bound, std::uint32_t first,
                                 std::uint32_t *out);
-  // Whether low <= x < high for each of them; NaN is not. low < high. Where x holds infinities or
-  // sums to one, false may be wrong.
+  // Whether low <= x < high for each of them; NaN is not. low < high. A false may be wrong where x
+  // holds infinities of both signs, or large numbers of both whose sums overflow.
   bool (*within)(const float *x, std::size_t n, float low, float high);
   // y = a * y + b * x
   void (*axpby)(float a, float *y, float b, const float *x, std::size_t n);
