@@ -21,13 +21,13 @@ Crossover crossover_of(const Config &c) {
     case KVSIFT_METHOD_STREAMING: return {16, 0};  // its lists are alike, and read as one
     case KVSIFT_METHOD_SNAPKV:
     case KVSIFT_METHOD_PYRAMIDKV:
-    case KVSIFT_METHOD_UNIFORM: return {28, 8};
+    case KVSIFT_METHOD_UNIFORM: return {24, 13};
     case KVSIFT_METHOD_BALANCE: return {24, 0};
     case KVSIFT_METHOD_ATTENTION_PREDICTOR:
-      if (c.history_floor > 0 && c.predict_period > 1 && c.predictor_arithmetic == KVSIFT_I8) return {32, 12};
+      if (c.history_floor > 0 && c.predict_period > 1 && c.predictor_arithmetic == KVSIFT_I8) return {28, 14};
       if (c.history_floor > 0 || c.predict_period > 1) return {40, 48};
       return {kMost, 0};
-    default: return {32, 16};
+    default: return {24, 16};
   }
 }
 
@@ -36,14 +36,14 @@ Crossover scattered(const Config &c, Crossover x) {
   if (c.block_tokens >= 4 || c.method == KVSIFT_METHOD_STREAMING) return x;
   const bool once = c.method == KVSIFT_METHOD_SNAPKV || c.method == KVSIFT_METHOD_PYRAMIDKV ||
                     c.method == KVSIFT_METHOD_UNIFORM;
-  return once ? Crossover{x.shared + 16, x.more + 16} : Crossover{kMost, 0};
+  return once ? Crossover{x.shared + 8, x.more + 16} : Crossover{kMost, 0};
 }
 
 std::uint32_t sixteenths_of(const Config &c) {
   const Crossover x = scattered(c, crossover_of(c));
   const std::uint32_t lists = c.grouping == KVSIFT_GROUP_QUERY_HEAD ? c.query_heads / c.kv_heads : 1;
   std::uint32_t sum = x.shared + x.more * (lists - 1);
-  if (c.tail == KVSIFT_TAIL_MOMENTS) sum += 8;
+  if (c.tail == KVSIFT_TAIL_MOMENTS) sum += 3 * lists;
   if (c.tail == KVSIFT_TAIL_BALANCE) sum += 16;
   return sum < kMost ? sum : kMost;
 }

@@ -101,11 +101,11 @@ static void test_automatic(void **state) {
 static void test_grouping(void **state) {
   (void)state;
   kvsift_policy_config c = config_of(KVSIFT_METHOD_QUEST);
-  const record apart = run(&c, 3 * BUDGET);
+  const record apart = run(&c, 2 * BUDGET);
   c.grouping = KVSIFT_GROUP_MEAN;
-  const record shared = run(&c, 3 * BUDGET);
-  expect(apart.everything[3 * BUDGET] && !shared.everything[3 * BUDGET], "%u and %u at %u tokens",
-         apart.everything[3 * BUDGET], shared.everything[3 * BUDGET], 3 * BUDGET);
+  const record shared = run(&c, 2 * BUDGET);
+  expect(apart.everything[2 * BUDGET] && !shared.everything[2 * BUDGET], "%u and %u at %u tokens",
+         apart.everything[2 * BUDGET], shared.everything[2 * BUDGET], 2 * BUDGET);
 }
 
 /* The first sparse step chooses as if every row before it had been a calibration. */
