@@ -45,13 +45,15 @@ __device__ inline ChunkBlocks begin_blocks(const AttendPlan &plan, const ChunkSh
   const std::uint32_t before = follows ? chunk.before / size : 0;
   const std::uint32_t low = follows ? before + 1 : 0;
   const std::uint32_t high = last ? blocks_of(plan.step.tokens, size) : chunk.tokens[count - 1] / size + 1;
+  // A single token has no part in another chunk: its carry names the chunk's first.
   ChunkBlocks work{plan, chunk, *shared, first_query, heads, slot, follows && chunk.tokens[0] / size == before};
+  const std::uint32_t joint = work.carried ? before : 0xffffffffu;
   for (std::uint32_t h = 0; h < heads; ++h) {
     for (std::uint32_t b = low + i; b < high; b += kAttendThreads) {
       if (plan.args.block_max != nullptr) work.row(plan.args.block_max, h)[b] = -infinity();
       if (plan.args.block_mass != nullptr) work.row(plan.args.block_mass, h)[b] = size == 1 ? 0.0f : -infinity();
     }
-    if (i == 0) plan.carry(plan.place(first_query + h, slot))->block = size == 1 ? chunk.tokens[0] : work.carried ? before : 0xffffffffu;
+    if (i == 0) plan.carry(plan.place(first_query + h, slot))->block = size == 1 ? chunk.tokens[0] : joint;
   }
   __syncthreads();
   return work;

@@ -213,9 +213,9 @@ bool rows_finite(const Rows &rows, std::uint32_t count, std::uint32_t dim) {
 
 template <class V>
 constexpr ArrayKernels array_kernels = {
-    array_max<V>, array_sum<V>,     count_above<V>,     places_above<V>, array_within<V>,  array_axpby<V>, array_mean<V>, array_largest<V>,
-    array_exp<V>, array_log<V>,     array_to_half<V>,   array_from_half<V>, array_to_int8<V>, widen_rows<V>,
-    rows_finite<V>};
+    array_max<V>,     array_sum<V>,  count_above<V>,   places_above<V>,    array_within<V>,
+    array_axpby<V>,   array_mean<V>, array_largest<V>, array_exp<V>,       array_log<V>,
+    array_to_half<V>, array_from_half<V>, array_to_int8<V>, widen_rows<V>, rows_finite<V>};
 
 }  // namespace
 }  // namespace kvsift
