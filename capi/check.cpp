@@ -139,6 +139,18 @@ kvsift_status check_block_buffers(const Policy *policy, const kvsift_observation
                  " is needed");
 }
 
+kvsift_status check_row_order(const Policy *policy, std::uint32_t layer, const char *name, std::uint32_t tokens,
+                              HeadSpan span) {
+  for (std::uint32_t i = span.begin; i < span.end; ++i) {
+    const std::uint32_t rows = policy->unit(layer - policy->s.c.dense_layers, i)->rows_seen;
+    const std::uint32_t seen = rows > policy->tokens ? rows : policy->tokens;
+    if (tokens > seen) continue;
+    return fail_in(policy, KVSIFT_OUT_OF_ORDER, name, " is ", tokens, ", KV head ", i, " of layer ", layer, " has rows up to ",
+                   seen);
+  }
+  return KVSIFT_OK;
+}
+
 kvsift_status check_query(const Policy *policy, const kvsift_query *query, HeadSpan span) {
   if (query == nullptr) return fail_in(policy, KVSIFT_INVALID_ARGUMENT, "query is null");
   if (kvsift_status s = check_view(policy, "query->view", query->view)) return s;

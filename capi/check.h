@@ -41,6 +41,9 @@ kvsift_status check_finite(const Policy *policy, const kvsift_cache &cache, std:
                            std::uint32_t end);
 // The block form's buffers, as far as the method asks for them.
 kvsift_status check_block_buffers(const Policy *policy, const kvsift_observation &o, std::uint32_t blocks);
+// Whether a row of attention at cache length `tokens`, given as `name`, is new to each head.
+kvsift_status check_row_order(const Policy *policy, std::uint32_t layer, const char *name, std::uint32_t tokens,
+                              HeadSpan span);
 // Queries are read with their rows: view, row count, finite values are checked.
 kvsift_status check_query(const Policy *policy, const kvsift_query *query, HeadSpan span);
 

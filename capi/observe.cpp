@@ -76,12 +76,7 @@ extern "C" kvsift_status kvsift_observe_attention(kvsift_policy *policy, uint32_
   }
   if (layer < p->s.c.dense_layers) return KVSIFT_OK;
   if (kvsift_status s = o.rows == nullptr ? check_block_form(p, o, span) : check_row_form(p, o, span)) return s;
-  for (std::uint32_t i = span.begin; i < span.end; ++i) {
-    const Unit *unit = head_of(p, layer, i).unit;
-    if (o.tokens > p->tokens && o.tokens > unit->rows_seen) continue;
-    return fail_in(p, KVSIFT_OUT_OF_ORDER, "observation->tokens is ", o.tokens, ", KV head ", i, " of layer ", layer,
-                   " has rows up to ", unit->rows_seen > p->tokens ? unit->rows_seen : p->tokens);
-  }
+  if (kvsift_status s = check_row_order(p, layer, "observation->tokens", o.tokens, span)) return s;
   for (std::uint32_t i = span.begin; i < span.end; ++i) {
     const HeadState head = head_of(p, layer, i);
     const bool prompt = head.unit->selected_for != o.tokens;

@@ -25,7 +25,7 @@ static void observe_last_rows(const HeadState &state, const Prefill &job, std::u
     result.log_sum_exp = log_sum_exp;
     result.block_max = masses ? nullptr : room.scores;
     result.block_mass = masses ? room.spare : nullptr;
-    result.chunk_max = room.scores;
+    result.chunk_max = room.choice;
     result.block_stride = room.stride;
     result.block_tokens = s.c.block_tokens;
     result.blocks = blocks_of(tokens, s.c.block_tokens);

@@ -37,7 +37,7 @@ int main(void) {
   kvsift_observe_keys(policy, 0, NULL, TOKENS - 1, 1, &cache.keys, &cache.values); /* ... and the new token */
   cache.keys.data = keys, cache.values.data = values;
   if (kvsift_select_blocks(policy, 0, &query, &kept) != KVSIFT_OK ||
-      kvsift_attend(policy, 0, &query, &cache, &kept, &out[0][0], NULL) != KVSIFT_OK ||
+      kvsift_decode_attend(policy, 0, &query, &cache, &kept, &out[0][0]) != KVSIFT_OK ||
       kvsift_advance(policy, 1) != KVSIFT_OK) return puts(kvsift_last_error(policy)), 1;
   for (uint32_t list = 0; list < kept.lists; list++) {
     printf("list %u reads", list);

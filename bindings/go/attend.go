@@ -96,6 +96,19 @@ func (s *Selection) Attend(query *Query, cache *Cache, out []float32, observatio
 	return err
 }
 
+// DecodeAttend is Attend, and the method learns from what it saw (as by ObserveAttention): faster, and no buffers to lend.
+// Where it fails nothing was learnt.
+func (s *Selection) DecodeAttend(query *Query, cache *Cache, out []float32) error {
+	at, done, err := s.enterAttend(query, cache, out)
+	if err != nil {
+		return err
+	}
+	defer s.leaveAttend(done)
+	p := s.policy
+	return p.check(C.go_decode_attend(p.c, C.uint32_t(s.layer), query.View.rows(), query.View.rowScales(), at.keys,
+		at.keyScales, at.values, at.valueScales, at.table, floats(out)))
+}
+
 // AttendTail is the tail alone, to be merged with the output of an engine's own kernel (MergeAttention).
 func (s *Selection) AttendTail(query *Query, cache *Cache, out, logSumExp []float32) error {
 	at, done, err := s.enterAttend(query, cache, out)

@@ -40,7 +40,7 @@ func Example() {
 	out := make([]float32, heads*dim)
 	kept, err := policy.Select(0, &query)
 	check(err)
-	check(kept.Attend(&query, &cache, out, nil))
+	check(kept.DecodeAttend(&query, &cache, out))
 	ranges, err := kept.AppendRanges(nil, 0)
 	check(err)
 	check(policy.Advance(1))

@@ -49,6 +49,7 @@ func TestNilAndClosedHandles(t *testing.T) {
 		refused(t, rangesErr, ErrClosed, "closed")
 		refused(t, coresetErr, ErrClosed, "closed")
 		refused(t, s.Attend(&query, &cache, toy.out, nil), ErrClosed, "closed")
+		refused(t, s.DecodeAttend(&query, &cache, toy.out), ErrClosed, "closed")
 	}
 	var store *Store
 	var stream *Stream
@@ -100,6 +101,7 @@ func TestWrongArguments(t *testing.T) {
 	_, err = first.AppendRanges(nil, 0)
 	refused(t, err, ErrStale, "earlier")
 	refused(t, first.Attend(&query, &cache, toy.out, nil), ErrStale, "earlier")
+	refused(t, first.DecodeAttend(&query, &cache, toy.out), ErrStale, "earlier")
 	_, err = selection.AppendRanges(nil, 99)
 	refused(t, err, ErrInvalidArgument, "list is 99")
 	_, err = selection.AppendBlocks(nil, -1)
@@ -128,6 +130,8 @@ func TestWrongArguments(t *testing.T) {
 	table = NewBlockTable([]int32{0}, 0, 256)
 	refused(t, selection.Attend(&query, &paged, toy.out, nil), ErrInvalidArgument, "block table has 1 entries")
 	must(t, selection.Attend(&query, &cache, toy.out, nil))
+	refused(t, selection.DecodeAttend(&query, nil, toy.out), ErrInvalidArgument, "cache is nil")
+	must(t, selection.DecodeAttend(&query, &cache, toy.out))
 	_, err = MergeAttention(toy.out[:4], 0, toy.out[:5], 0)
 	refused(t, err, ErrInvalidArgument, "b has 5")
 }

@@ -154,6 +154,14 @@ static inline kvsift_status go_attend(go_policy *p, uint32_t layer, const uint8_
   return status;
 }
 
+static inline kvsift_status go_decode_attend(go_policy *p, uint32_t layer, const uint8_t *queries, const float *scales,
+                                             const uint8_t *keys, const float *key_scales, const uint8_t *values,
+                                             const float *value_scales, const int32_t *table, float *out) {
+  const kvsift_query query = go_query(p, queries, scales);
+  const kvsift_cache cache = go_cache(&p->cache, keys, key_scales, values, value_scales, table);
+  return kvsift_decode_attend(p->handle, layer, &query, &cache, &p->selection, out);
+}
+
 static inline kvsift_status go_attend_tail(go_policy *p, uint32_t layer, const uint8_t *queries, const float *scales,
                                            const uint8_t *keys, const float *key_scales, const uint8_t *values,
                                            const float *value_scales, const int32_t *table, float *out,

@@ -29,8 +29,16 @@ func TestEveryMethodStepsForksAndRestores(t *testing.T) {
 		restored, err := NewPolicy(&config)
 		must(t, err)
 		must(t, restored.SnapshotLoad(bytes[:written]))
+		atOnce, err := policy.Fork()
+		must(t, err)
 		must(t, toy.step(policy, toyPrompt+4))
 		wanted := append([]float32(nil), toy.out...)
+		must(t, toy.stepAtOnce(atOnce, toyPrompt+4))
+		sameBits(t, method.String(), toy.out, wanted)
+		must(t, toy.step(policy, toyPrompt+5))
+		next := append([]float32(nil), toy.out...)
+		must(t, toy.stepAtOnce(atOnce, toyPrompt+5))
+		sameBits(t, method.String(), toy.out, next)
 		for _, other := range []*Policy{fork, restored} {
 			must(t, toy.step(other, toyPrompt+4))
 			sameBits(t, method.String(), toy.out, wanted)
@@ -46,7 +54,7 @@ func TestEveryMethodStepsForksAndRestores(t *testing.T) {
 			t.Fatalf("%v: %+v", method, info)
 		}
 		must(t, policy.Reset())
-		for _, p := range []*Policy{policy, fork, restored} {
+		for _, p := range []*Policy{policy, fork, atOnce, restored} {
 			must(t, p.Close())
 		}
 	}
@@ -73,10 +81,12 @@ func TestNothingIsAllocated(t *testing.T) {
 	at := toyPrompt
 	var failed error
 	count := testing.AllocsPerRun(100, func() {
-		if err := toy.step(policy, at); err != nil {
-			failed = err
+		for _, step := range []func(*Policy, int) error{toy.step, toy.stepAtOnce} {
+			if err := step(policy, at); err != nil {
+				failed = err
+			}
+			at++
 		}
-		at++
 	})
 	must(t, failed)
 	if count != 0 {

@@ -76,6 +76,25 @@ func (t *toy) prompt(policy *Policy) error {
 	return policy.Advance(toyPrompt)
 }
 
+// The same, learnt from at once.
+func (t *toy) stepAtOnce(policy *Policy, at int) error {
+	keys, values := toyRows(t.keys, at), toyRows(t.values, at)
+	query, cache := t.query(at+1, 1), t.cache(at+1)
+	for layer := uint32(0); layer < 2; layer++ {
+		if err := policy.ObserveKeys(layer, Heads{}, uint32(at), 1, &keys, &values); err != nil {
+			return err
+		}
+		selection, err := policy.Select(layer, &query)
+		if err != nil {
+			return err
+		}
+		if err := selection.DecodeAttend(&query, &cache, t.out); err != nil {
+			return err
+		}
+	}
+	return policy.Advance(1)
+}
+
 // One decode step. The last layer's output is left in t.out.
 func (t *toy) step(policy *Policy, at int) error {
 	keys, values := toyRows(t.keys, at), toyRows(t.values, at)

@@ -116,18 +116,11 @@ static bool decode_layer(offload *o, const attention_input *in, float *out, fail
                                  .head_stride = in->model->head_dim * sizeof(float)}};
   kvsift_selection kept = {.struct_size = sizeof kept};
   kvsift_cache slots = {.struct_size = sizeof slots};
-  kvsift_observation seen = o->sift.observation;
-  bool feeds_back = (o->sift.info.needs & KVSIFT_NEEDS_ATTENTION) != 0;
   if (!add_rows(o, in, (o->sift.info.needs & KVSIFT_NEEDS_KEYS) != 0, why)) return false;
   kvsift_policy *policy = o->sift.policy;
   kvsift_status status = kvsift_select_blocks(policy, in->layer, &query, &kept);
   if (status == KVSIFT_OK) status = kvsift_store_resolve(o->store, in->layer, &kept, &slots);
-  if (status == KVSIFT_OK) {
-    status = kvsift_attend(policy, in->layer, &query, &slots, &kept, out, feeds_back ? &seen : NULL);
-  }
-  if (status == KVSIFT_OK && feeds_back) {
-    status = kvsift_observe_attention(policy, in->layer, NULL, &seen);
-  }
+  if (status == KVSIFT_OK) status = kvsift_decode_attend(policy, in->layer, &query, &slots, &kept, out);
   return status == KVSIFT_OK ? look_ahead(o, in, why) : refuse(o, why);
 }
 

@@ -6,20 +6,6 @@
 
 #include "memory.h"
 
-static bool lend_buffers(sift *out, failure *why) {
-  const kvsift_policy_config *c = &out->config;
-  uint32_t blocks = (c->max_tokens + c->block_tokens - 1) / c->block_tokens;
-  out->observation =
-      (kvsift_observation){.struct_size = sizeof out->observation, .block_stride = blocks};
-  /* A method learns from masses or from maxima. */
-  bool masses = (out->info.needs & KVSIFT_NEEDS_MASS) != 0;
-  float **rows = masses ? &out->observation.block_mass : &out->observation.block_max;
-  *rows = memory_take((uint64_t)c->query_heads * blocks, sizeof(float));
-  out->observation.log_sum_exp = memory_take(c->query_heads, sizeof(float));
-  if (*rows && out->observation.log_sum_exp) return true;
-  return fail(why, "no memory for the observations of %" PRIu32 " blocks", blocks);
-}
-
 static bool take_arena(sift *out, failure *why) {
   kvsift_error error = {0};
   uint64_t alignment;
@@ -51,7 +37,7 @@ static bool learn_needs(sift *out, failure *why) {
 bool sift_create(sift *out, const kvsift_policy_config *config, failure *why) {
   memset(out, 0, sizeof *out);
   out->config = *config;
-  if (create(out, why) && learn_needs(out, why) && lend_buffers(out, why)) return true;
+  if (create(out, why) && learn_needs(out, why)) return true;
   sift_release(out);
   return false;
 }
@@ -63,7 +49,7 @@ bool sift_fork(const sift *from, sift *out, failure *why) {
   if (done && kvsift_fork(from->policy, out->arena, out->arena_bytes, &out->policy) != KVSIFT_OK) {
     done = fail(why, "%s", kvsift_last_error(from->policy));
   }
-  if (done && learn_needs(out, why) && lend_buffers(out, why)) return true;
+  if (done && learn_needs(out, why)) return true;
   sift_release(out);
   return false;
 }
@@ -71,9 +57,6 @@ bool sift_fork(const sift *from, sift *out, failure *why) {
 void sift_release(sift *out) {
   if (out->policy != NULL) kvsift_policy_destroy(out->policy);
   memory_give(out->arena);
-  memory_give(out->observation.block_max);
-  memory_give(out->observation.block_mass);
-  memory_give(out->observation.log_sum_exp);
   memset(out, 0, sizeof *out);
 }
 
@@ -134,17 +117,9 @@ static kvsift_status decode_heads(layer_work *work, const kvsift_query *query,
                                   const kvsift_cache *layer, kvsift_selection *selection) {
   sift *with = work->with;
   uint32_t index = work->input->layer;
-  bool feeds_back = (with->info.needs & KVSIFT_NEEDS_ATTENTION) != 0;
-  kvsift_observation observation = with->observation;
   kvsift_status status = kvsift_select_blocks(with->policy, index, query, selection);
-  if (status == KVSIFT_OK) {
-    status = kvsift_attend(with->policy, index, query, layer, selection, work->out,
-                           feeds_back ? &observation : NULL);
-  }
-  if (status == KVSIFT_OK && feeds_back) {
-    status = kvsift_observe_attention(with->policy, index, query, &observation);
-  }
-  return status;
+  if (status != KVSIFT_OK) return status;
+  return kvsift_decode_attend(with->policy, index, query, layer, selection, work->out);
 }
 
 /* Rows of a prompt's part that the policy must attend to: all where the output is wanted, else

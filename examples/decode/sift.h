@@ -20,7 +20,6 @@ typedef struct sift {
   void *arena;
   uint64_t arena_bytes;
   kvsift_policy_info info;
-  kvsift_observation observation; /* buffers of one step */
   sift_listener listener;
   uint64_t keys_read, values_read; /* rows of the cache that decode steps read */
 } sift;

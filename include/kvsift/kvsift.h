@@ -263,7 +263,8 @@ typedef struct kvsift_policy_config {
                                    weights are rounded to bf16 and whose sums are float32. BF16 is for tensor cores: CPUs
                                    give the same bits for it on every level, and gain nothing by it */
   uint32_t predictor_plain;     /* 1: recompute the whole network each step (the reference) */
-  uint32_t verify_blocks;       /* AttentionPredictor: late check by page statistics adds up to this many; 0: off */
+  uint32_t verify_blocks;       /* AttentionPredictor, EMA: late check by page statistics adds up to this many; 0: off. Methods
+                                   that evict cannot take blocks back */
   uint32_t balance_form;        /* BalanceKV, as method or tail: KVSIFT_BALANCE_* of <kvsift/balance.h>, 0 is the published
                                    practical form. GRADED compresses the prompt by what its last `window` queries attended
                                    to: kvsift_prefill_attend must be called, after the keys; what comes later, and a prompt
@@ -365,6 +366,13 @@ kvsift_status kvsift_attend_tail(const kvsift_policy *policy, uint32_t layer, co
 
 /* Merges partial attention (b into a): a = (a e^la + b e^lb) / (e^la + e^lb), la = log(e^la + e^lb). */
 kvsift_status kvsift_merge_attention(uint32_t head_dim, float *a, float *la, const float *b, float lb);
+
+/* kvsift_attend, and the method learns from what it saw (as by kvsift_observe_attention) while that is still near: faster, and
+ * no buffers to lend. For the policy's own selection of this step; on a calibration step the share of attention that the choice
+ * would have kept is counted too (kvsift_stats). A call that fails has learnt nothing. Statuses: those of kvsift_attend, and
+ * OUT_OF_ORDER without a selection for this length or with a row of it observed before. */
+kvsift_status kvsift_decode_attend(kvsift_policy *policy, uint32_t layer, const kvsift_query *query,
+                                   const kvsift_cache *cache, const kvsift_selection *selection, float *out);
 
 /* Feeds a step's attention back. `heads` names the range (null: all). During a prompt, an engine with its own prefill
  * kernel passes the full rows of the last info.prefill_rows queries, oldest first. */

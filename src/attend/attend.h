@@ -60,6 +60,15 @@ struct Tail {
   std::uint32_t coreset_count;
 };
 
+// Shares of single tokens as one row of the whole group, whose heads have one list, at most
+// kHeads of them.
+struct JoinedShares {
+  float *row;      // [blocks]; null: not wanted
+  float *weights;  // room: [kept tokens], a chunk after the other, each [group][its tokens]
+  bool largest;    // of the group, else the mean
+  const float *sums;  // [blocks] that the row will be added to, asked for on the way; may be null
+};
+
 // Where results go; any pointer but `out` may be null.
 struct Attended {
   float *out;          // [group][dim], null: not wanted
@@ -71,10 +80,13 @@ struct Attended {
   std::uint64_t block_stride;
   std::uint32_t block_tokens;
   std::uint32_t blocks;  // entries of block_max and block_mass to fill
-  float *chunk_max;  // room where block_mass of single tokens is wanted: [group][chunks()]
+  JoinedShares joined;  // in place of block_mass
+  float *chunk_max;  // room where shares of single tokens are wanted: [group][chunks()]
 
   std::uint32_t chunks() const { return (blocks + kChunk - 1) / kChunk; }
 };
+
+constexpr std::uint32_t kHeads = 8;  // query heads worked on at a time
 
 // What is attended to after this, so that its first rows are on their way by then; an empty list: nothing.
 struct Next {

@@ -1,9 +1,7 @@
 #include "attend/observe.h"
 
-#include <cstring>
-
 #include "attend/running.h"
-#include "kernels/one.h"
+#include "attend/shares.h"
 
 namespace kvsift {
 
@@ -46,52 +44,15 @@ void log_sums(const Head &head, const Chunk &chunk, const Touched &touched,
   head.kernels->array.log(sums, sums, head.group * touched.count);
 }
 
-bool is_everything(const List &list, std::uint32_t tokens) {
-  return list.count == 1 && list.ranges[0].begin == 0 && list.ranges[0].end == tokens;
-}
-
-bool keeps_weights(const Attended &result) {
-  return result.block_tokens == 1 && result.block_mass != nullptr;
-}
-
-void keep_weights(const Head &head, const Attended &result, const Chunk &chunk,
-                  std::uint32_t number, const float *rows, const float *max) {
-  for (std::uint32_t g = 0; g < head.group; ++g) {
-    const float *row = rows + g * kChunk;
-    result.chunk_max[g * result.chunks() + number] = max[g];
-    for (std::uint32_t r = 0; r < chunk.runs; row += chunk.run[r].count, ++r)
-      std::memcpy(result.block_mass + g * result.block_stride + chunk.run[r].first, row,
-                  chunk.run[r].count * sizeof(float));
-  }
-}
-
-// A chunk's weights are relative to its maximum.
-void finish_weights(const Head &head, const Attended &result, const List &list,
-                    const float *log_sums) {
-  KeptWalk walk(list.ranges, list.count);
-  Chunk chunk;
-  for (std::uint32_t c = 0; walk.next(&chunk); ++c) {
-    for (std::uint32_t g = 0; g < head.group; ++g) {
-      const float share = exp1(result.chunk_max[g * result.chunks() + c] - log_sums[g]);
-      for (std::uint32_t r = 0; r < chunk.runs; ++r) {
-        float *mass = result.block_mass + g * result.block_stride + chunk.run[r].first;
-        head.kernels->array.axpby(share, mass, 0.0f, mass, chunk.run[r].count);
-      }
-    }
-  }
-}
-
 }  // namespace
 
 void begin_observation(const Head &head, const Attended &result, const List &list) {
   const float least = -__builtin_inff();
-  const bool single = keeps_weights(result), whole = single && is_everything(list, result.blocks);
-  for (std::uint32_t g = 0; g < head.group; ++g) {
-    if (result.block_max != nullptr)
-      fill(result.block_max + g * result.block_stride, result.blocks, least);
-    if (result.block_mass != nullptr && !whole)
-      fill(result.block_mass + g * result.block_stride, result.blocks, single ? 0.0f : least);
-  }
+  for (std::uint32_t g = 0; g < head.group && result.block_max != nullptr; ++g)
+    fill(result.block_max + g * result.block_stride, result.blocks, least);
+  if (wants_shares(result)) return begin_shares(head, result, list);
+  for (std::uint32_t g = 0; g < head.group && result.block_mass != nullptr; ++g)
+    fill(result.block_mass + g * result.block_stride, result.blocks, least);
 }
 
 void observe_logits(const Head &head, const Attended &result, const Chunk &chunk,
@@ -111,7 +72,7 @@ void observe_logits(const Head &head, const Attended &result, const Chunk &chunk
 
 void observe_weights(const Head &head, const Attended &result, const Chunk &chunk,
                      std::uint32_t number, const float *rows, const float *max) {
-  if (keeps_weights(result)) return keep_weights(head, result, chunk, number, rows, max);
+  if (wants_shares(result)) return keep_weights(head, result, chunk, number, rows, max);
   if (result.block_mass == nullptr) return;
   const std::uint32_t size = result.block_tokens;
   const Touched touched(chunk, size);
@@ -135,8 +96,8 @@ void observe_weights(const Head &head, const Attended &result, const Chunk &chun
 
 void finish_masses(const Head &head, const Attended &result, const List &list,
                    const float *log_sums) {
+  if (wants_shares(result)) return finish_shares(head, result, list, log_sums);
   if (result.block_mass == nullptr) return;
-  if (keeps_weights(result)) return finish_weights(head, result, list, log_sums);
   for (std::uint32_t g = 0; g < head.group; ++g) {
     float *mass = result.block_mass + g * result.block_stride;
     if (log_sums[g] > -__builtin_inff()) {

@@ -9,8 +9,6 @@
 
 namespace kvsift {
 
-constexpr std::uint32_t kHeads = 8;  // query heads worked on at a time
-
 // Rows that the pass after this one reads, asked for on the way; the chunk may be empty.
 struct Coming {
   const HeadRows &rows;

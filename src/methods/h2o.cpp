@@ -61,6 +61,7 @@ constexpr Method kH2o = [] {
   m.prefill_rows = prefill_rows;
   m.layout = layout;
   m.observe = observe;
+  m.sums = received;
   m.score = score;
   m.kind = ScoreKind::kShare;
   m.evict = evict;

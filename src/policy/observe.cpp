@@ -27,24 +27,30 @@ void count_recovery(const HeadState &head, std::uint32_t tokens, const float *ma
   }
 }
 
-// `peak`, which may be null, lies in the row room; `mass`, likewise, anywhere.
-void pass_on(const HeadState &head, const float *peak, const float *mass, std::uint64_t stride, std::uint32_t tokens,
-             bool full, bool prompt) {
-  const Settings &s = head.settings();
-  const Method &method = *method_of(s.c.method);
-  const std::uint32_t blocks = blocks_of(tokens, s.c.block_tokens);
-  if (s.c.grouping != KVSIFT_GROUP_QUERY_HEAD) {
-    const Scratch room = head.scratch();
-    if (peak != nullptr) reduce_rows(head, peak, stride, blocks, room.scores);
-    if (mass != nullptr) reduce_rows(head, mass, stride, blocks, room.spare);
-    if (mass != nullptr) mass = room.spare;
-  }
-  if (full && !prompt && mass != nullptr) count_recovery(head, tokens, mass, stride);
-  const bool first_of_chunk = prompt && head.unit->rows_seen <= head.policy->tokens;
+// The lists' rows from the query heads', in the row room, where the peaks are already.
+Row join_rows(const HeadState &head, Row row) {
+  if (head.settings().c.grouping == KVSIFT_GROUP_QUERY_HEAD) return row;
+  const Scratch room = head.scratch();
+  if (row.peak != nullptr) reduce_rows(head, row.peak, row.stride, row.blocks, room.scores);
+  if (row.mass != nullptr) reduce_rows(head, row.mass, row.stride, row.blocks, room.spare);
+  if (row.mass != nullptr) row.mass = room.spare;
+  return row;
+}
+
+void learn(const HeadState &head, const Row &row) {
+  const Method &method = *method_of(head.settings().c.method);
+  if (row.full && !row.prompt && row.mass != nullptr) count_recovery(head, row.tokens, row.mass, row.stride);
+  const bool first_of_chunk = row.prompt && head.unit->rows_seen <= head.policy->tokens;
   if (first_of_chunk && method.begin_chunk != nullptr) method.begin_chunk(head);
-  if (!prompt) remember(head, tokens - 1);
-  if (method.observe != nullptr) method.observe(head, Row{tokens, blocks, full, prompt, peak, mass, stride});
-  head.unit->rows_seen = tokens;
+  if (!row.prompt) remember(head, row.tokens - 1);
+  if (method.observe != nullptr) method.observe(head, row);
+  head.unit->rows_seen = row.tokens;
+}
+
+Row own_row(const HeadState &head, const OwnRows &rows) {
+  const Scratch room = head.scratch();
+  return Row{rows.tokens, blocks_of(rows.tokens, head.settings().c.block_tokens), rows.full, false,
+             rows.peaks ? room.scores : nullptr, rows.masses ? room.spare : nullptr, room.stride};
 }
 
 }  // namespace
@@ -54,6 +60,18 @@ Scratch row_room(const HeadState &head) {
   return head.scratch();
 }
 
+void join_own_rows(const HeadState &head, const OwnRows &rows, const float *log_sum_exp) {
+  const Scratch room = row_room(head);
+  const Row row = own_row(head, rows);
+  for (std::uint32_t g = 0; g < head.settings().group && rows.peaks; ++g) {
+    float *peak = room.scores + g * room.stride;
+    head.k().array.exp(peak, log_sum_exp[g], peak, row.blocks);
+  }
+  if (!rows.joined) join_rows(head, row);
+}
+
+void learn_own_rows(const HeadState &head, const OwnRows &rows) { learn(head, own_row(head, rows)); }
+
 void observe_pooled(const HeadState &head, const PooledRows &rows) {
   const Settings &s = head.settings();
   const ArrayKernels &k = head.k().array;
@@ -61,7 +79,7 @@ void observe_pooled(const HeadState &head, const PooledRows &rows) {
   const std::uint32_t blocks = blocks_of(rows.tokens, s.c.block_tokens);
   // Methods that learn from masses have no use for peaks.
   if ((s.needs & KVSIFT_NEEDS_MASS) != 0) {
-    return pass_on(head, nullptr, rows.block_mass, rows.stride, rows.tokens, rows.full, rows.prompt);
+    return learn(head, join_rows(head, Row{rows.tokens, blocks, rows.full, rows.prompt, nullptr, rows.block_mass, rows.stride}));
   }
   for (std::uint32_t g = 0; g < s.group; ++g) {
     float *peak = room.scores + g * room.stride;
@@ -71,7 +89,7 @@ void observe_pooled(const HeadState &head, const PooledRows &rows) {
     for (std::uint32_t i = 0; i < blocks; ++i) mass[i] = rows.block_mass[g * rows.stride + i];
   }
   const float *mass = rows.block_mass == nullptr ? nullptr : room.spare;
-  pass_on(head, room.scores, mass, room.stride, rows.tokens, rows.full, rows.prompt);
+  learn(head, join_rows(head, Row{rows.tokens, blocks, rows.full, rows.prompt, room.scores, mass, room.stride}));
 }
 
 void observe_rows(const HeadState &head, const float *rows, std::uint64_t stride, std::uint32_t tokens, bool full,
@@ -93,7 +111,7 @@ void observe_rows(const HeadState &head, const float *rows, std::uint64_t stride
       room.spare[g * room.stride + i] = mass;
     }
   }
-  pass_on(head, room.scores, room.spare, room.stride, tokens, full, prompt);
+  learn(head, join_rows(head, Row{tokens, blocks, full, prompt, room.scores, room.spare, room.stride}));
 }
 
 }  // namespace kvsift

@@ -8,6 +8,18 @@ namespace kvsift {
 // Where rows are pooled: peaks to the scratch's scores, masses to its spare rows. What lay there is void.
 Scratch row_room(const HeadState &head);
 
+// Rows of a decode step in the head's own row room. The method learns from them in two halves, so that a call on many heads
+// can fail between them with nothing learnt.
+struct OwnRows {
+  std::uint32_t tokens;
+  bool full;
+  bool peaks, masses;  // which of the two lie there
+  bool joined;         // already
+};
+// First half, right after attention: logits become shares, query heads' rows those of their lists.
+void join_own_rows(const HeadState &head, const OwnRows &rows, const float *log_sum_exp);
+void learn_own_rows(const HeadState &head, const OwnRows &rows);
+
 // Pooled rows of the group's query heads, as kvsift_attend and the prefill give them.
 struct PooledRows {
   std::uint32_t tokens;

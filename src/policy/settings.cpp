@@ -143,6 +143,10 @@ kvsift_status settle(const Config &config, Settings *settings) {
   if (method->check != nullptr) {
     if (kvsift_status s = method->check(config, config.error)) return s;
   }
+  if (config.verify_blocks > 0 && method->evicts) {
+    return fail(config.error, KVSIFT_INVALID_ARGUMENT, "config.verify_blocks is ", config.verify_blocks, ", but what ",
+                method->name, " leaves out is gone");
+  }
   if (config.verify_blocks > 0 && config.block_tokens != config.page_tokens) {
     return fail(config.error, KVSIFT_INVALID_ARGUMENT, "config.verify_blocks needs block_tokens ", config.block_tokens,
                 " equal to page_tokens ", config.page_tokens);

@@ -44,6 +44,7 @@ static void work(session *s, session *copy, void *snapshot, uint64_t bytes) {
   kvsift_stats stats = {.struct_size = sizeof stats};
   session_prompt(s, 120);
   for (uint32_t round = 0; round < 30; ++round) {
+    s->at_once = round % 2 == 1;
     session_steps(s, 10);
     session_truncate(s, s->tokens - 2);
     must(s->policy, kvsift_fork(s->policy, copy->arena, copy->arena_bytes, &copy->policy));

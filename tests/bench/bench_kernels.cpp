@@ -127,7 +127,7 @@ void bench_attention(Bench &bench, const Cache &cache, const float *queries) {
     const Head head{bench.k, queries, kGroup, kDim, 0.088388f, keys, values};
     const kvsift_range all{0, cache.tokens};
     const std::uint32_t one = 1;
-    Attended result{out, log_sums, nullptr, nullptr, blocks, 16, blocks, nullptr};
+    Attended result{out, log_sums, nullptr, nullptr, blocks, 16, blocks, JoinedShares{}, nullptr};
     if (observe) {
       result.block_max = block_max;
       result.block_mass = block_mass;

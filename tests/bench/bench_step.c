@@ -2,8 +2,9 @@
  * 8 KV heads, head dimension 128, float16 cache).
  *
  *     bench_step [--quick] [--tokens 32768] [--budget 1024] [--threads 1] [--steps 16] [--method NAME] [--layout head|token]
- *                [--dense off|TOKENS]
+ *                [--dense off|TOKENS] [--learn at-once|apart]
  *
+ * Methods learn while they attend (kvsift_decode_attend), or apart, by kvsift_attend and kvsift_observe_attention.
  * The cache's rows lie head by head (a head's tokens follow each other) or token by token (a token's heads do).
  * Layers rotate so that no cache holds what a step reads. Full attention is measured again after each method, which is
  * compared with what it was before and after. Prints JSON: microseconds a layer, ratios within this run. */
@@ -26,7 +27,7 @@ static const double kRotated = 256e6; /* bytes of cache over all layers, beyond 
 typedef struct world {
   uint32_t tokens, layers, threads, dense_tokens;
   uint32_t steps; /* of one measurement */
-  int by_token;
+  int by_token, apart;
   uint16_t *keys, *values; /* [layer][KV head][token][DIM], or by token: [layer][token][KV head][DIM] */
   float *queries;          /* [step][query head][DIM] */
 } world;
@@ -227,9 +228,13 @@ static void *work(void *argument) {
       check(kvsift_observe_keys(policy, layer, &q, tokens - 1, 1, &key, &value), "keys", policy);
       check(kvsift_select_blocks(policy, layer, &q, &s), "select", policy);
       const double selected = wall_seconds();
-      check(kvsift_attend(policy, layer, &q, &cache, &s, me->out, me->rows_needed ? &o : NULL), "attend", policy);
+      if (w->apart) {
+        check(kvsift_attend(policy, layer, &q, &cache, &s, me->out, me->rows_needed ? &o : NULL), "attend", policy);
+      } else {
+        check(kvsift_decode_attend(policy, layer, &q, &cache, &s, me->out), "attend", policy);
+      }
       const double attended = wall_seconds();
-      if (me->rows_needed) check(kvsift_observe_attention(policy, layer, &q, &o), "observe", policy);
+      if (w->apart && me->rows_needed) check(kvsift_observe_attention(policy, layer, &q, &o), "observe", policy);
       const double observed = wall_seconds();
       spin_barrier_wait(me->barrier);
       me->sum.select += selected - start, me->sum.attend += attended - selected, me->sum.observe += observed - attended;
@@ -328,7 +333,7 @@ static void report(const world *w, const variant *v, uint32_t budget, const timi
 
 typedef struct options {
   uint32_t tokens, budget, threads, steps, dense_tokens;
-  int by_token;
+  int by_token, apart;
   const char *only;
 } options;
 
@@ -337,7 +342,7 @@ static void run(uint32_t tokens, uint32_t budget, uint32_t threads, const option
   const uint32_t steps = tokens >= 65536 ? 8 : tokens >= 16384 ? 16 : 32;
   make_world(&w, tokens, threads, o->steps > 0 ? o->steps : steps, o->by_token);
   timing full = {0};
-  w.dense_tokens = o->dense_tokens;
+  w.dense_tokens = o->dense_tokens, w.apart = o->apart;
   measure(&w, &kVariants[0], budget, &full);
   measure(&w, &kVariants[0], budget, &full);
   const double bytes = (double)tokens * kTokenBytes * 2, work_done = (double)tokens * QUERY_HEADS * DIM * 4;
@@ -384,14 +389,15 @@ int main(int argc, char **argv) {
     if (strcmp(argv[i], "--steps") == 0) o.steps = (uint32_t)atoi(value);
     if (strcmp(argv[i], "--dense") == 0) o.dense_tokens = strcmp(value, "off") == 0 ? KVSIFT_DENSE_OFF : (uint32_t)atoi(value);
     if (strcmp(argv[i], "--layout") == 0) o.by_token = strcmp(value, "token") == 0;
+    if (strcmp(argv[i], "--learn") == 0) o.apart = strcmp(value, "apart") == 0;
     if (strcmp(argv[i], "--method") == 0) o.only = value;
   }
   kvsift_build_info info = {.struct_size = sizeof info};
   kvsift_get_build_info(&info);
   const double flops = bench_peak_flops();
   const double bandwidth[2] = {read_bandwidth(1), read_bandwidth(2)};
-  printf("{\"level\": \"%s\", \"multiply_add_flops\": %.3g, \"read_bytes_per_second\": [%.3g, %.3g], \"layout\": \"%s\", \"results\": [", info.level,
-         flops, bandwidth[0], bandwidth[1], o.by_token ? "token" : "head");
+  printf("{\"level\": \"%s\", \"multiply_add_flops\": %.3g, \"read_bytes_per_second\": [%.3g, %.3g], \"layout\": \"%s\", \"learn\": \"%s\", \"results\": [",
+         info.level, flops, bandwidth[0], bandwidth[1], o.by_token ? "token" : "head", o.apart ? "apart" : "at once");
   fprintf(stderr, "%s: %.0f Gflop/s a core, %.1f and %.1f GB/s with one and two threads\n", info.level, flops * 1e-9,
           bandwidth[0] * 1e-9, bandwidth[1] * 1e-9);
   run_all(&o, bandwidth, flops);

@@ -243,11 +243,44 @@ static void test_reset(void **state) {
   each_subject(15, reset_property);
 }
 
+static void *saved(session *s, uint64_t *bytes) {
+  must(s->policy, kvsift_snapshot_size(s->policy, bytes));
+  void *buffer = malloc(*bytes);
+  must(s->policy, kvsift_snapshot_save(s->policy, buffer, *bytes, bytes));
+  return buffer;
+}
+
+/* Learning while attending leaves the state that feeding the attention back does. */
+static void at_once_property(subject *x) {
+  session *apart = session_new(&x->config, x->toy), *at_once = session_new(&x->config, x->toy);
+  apart->blind = at_once->at_once = true;
+  at_once->one_head_a_time = random_below(&x->random, 3) == 0;
+  session_prompt(apart, x->prompt);
+  session_prompt(at_once, x->prompt);
+  session_steps(apart, x->steps);
+  session_steps(at_once, x->steps);
+  expect_same(apart, at_once, "learning while attending");
+  if ((apart->needs & KVSIFT_NEEDS_ATTENTION) != 0) {
+    uint64_t bytes, other_bytes;
+    void *state = saved(apart, &bytes), *other = saved(at_once, &other_bytes);
+    expect(bytes == other_bytes && memcmp(state, other, bytes) == 0, "learning while attending leaves another state");
+    free(state);
+    free(other);
+  }
+  session_free(apart);
+  session_free(at_once);
+}
+
+static void test_at_once(void **state) {
+  (void)state;
+  each_subject(60, at_once_property);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_lists),    cmocka_unit_test(test_identity),         cmocka_unit_test(test_fork),
       cmocka_unit_test(test_snapshot), cmocka_unit_test(test_truncate),         cmocka_unit_test(test_refused_truncate),
-      cmocka_unit_test(test_reset),    cmocka_unit_test(test_into_prompt),
+      cmocka_unit_test(test_reset),    cmocka_unit_test(test_into_prompt),     cmocka_unit_test(test_at_once),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -50,8 +50,12 @@ static void work_step(share *x) {
   q.kv_heads = x->heads;
   x->status = keys_of(s, x->layer, &q, 1);
   if (x->status == KVSIFT_OK) x->status = kvsift_select_blocks(s->policy, x->layer, &q, &sel);
-  if (x->status == KVSIFT_OK) x->status = kvsift_attend(s->policy, x->layer, &q, &cache, &sel, s->out, &o);
-  if (x->status == KVSIFT_OK) x->status = kvsift_observe_attention(s->policy, x->layer, &q, &o);
+  if (x->status == KVSIFT_OK && s->at_once) {
+    x->status = kvsift_decode_attend(s->policy, x->layer, &q, &cache, &sel, s->out);
+  } else {
+    if (x->status == KVSIFT_OK) x->status = kvsift_attend(s->policy, x->layer, &q, &cache, &sel, s->out, &o);
+    if (x->status == KVSIFT_OK) x->status = kvsift_observe_attention(s->policy, x->layer, &q, &o);
+  }
   if (x->status == KVSIFT_OK && s->config.method == KVSIFT_METHOD_ATTENTION_PREDICTOR) {
     x->status = kvsift_predict_next(s->policy, x->layer, &q);
   }
@@ -85,8 +89,9 @@ static void run_layer(session *s, uint32_t layer, uint32_t prompt, uint32_t thre
   session_add(s, out, 4ull * (prompt > 0 ? prompt : 1) * s->config.query_heads * s->config.head_dim);
 }
 
-static session *run(const subject *x, uint32_t threads) {
+static session *run(const subject *x, uint32_t threads, bool at_once) {
   session *s = session_new(&x->config, x->toy);
+  s->at_once = at_once;
   for (uint32_t layer = 0; layer < x->config.layers && x->prompt > 0; ++layer) run_layer(s, layer, x->prompt, threads);
   must(s->policy, kvsift_advance(s->policy, x->prompt));
   s->tokens += x->prompt;
@@ -100,10 +105,13 @@ static session *run(const subject *x, uint32_t threads) {
 
 static void threads_property(subject *x) {
   if (x->config.kv_heads < THREADS) return;
-  session *one = run(x, 1), *many = run(x, THREADS);
-  expect_same(one, many, "split over threads");
+  session *one = run(x, 1, false);
+  for (int at_once = 0; at_once < 2; ++at_once) {
+    session *many = run(x, THREADS, at_once != 0);
+    expect_same(one, many, at_once != 0 ? "split over threads that learn while they attend" : "split over threads");
+    session_free(many);
+  }
   session_free(one);
-  session_free(many);
 }
 
 static void test_threads(void **state) {

@@ -176,7 +176,7 @@ struct Results {
         block_mass(c.shape.group * c.blocks),
         chunk_max(c.shape.group * ((c.blocks + kChunk - 1) / kChunk)),
         to{out.data, log_sums.data,        block_max.data, block_mass.data,
-           c.blocks, c.shape.block_tokens, c.blocks, chunk_max.data} {}
+           c.blocks, c.shape.block_tokens, c.blocks, JoinedShares{}, chunk_max.data} {}
   bool same(const Results &b, bool with_out = true) const {
     return (!with_out || same_bits(out.data, b.out.data, out.count * 4)) &&
            same_bits(log_sums.data, b.log_sums.data, log_sums.count * 4) &&

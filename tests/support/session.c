@@ -148,26 +148,35 @@ static kvsift_observation observation_to_fill(const session *s, uint32_t tokens)
                               .block_mass = s->block_mass, .log_sum_exp = s->log_sum_exp};
 }
 
+/* Attention of a step into s->out, and an observation where none is learnt from on the way. */
+static void attend(session *s, uint32_t layer, kvsift_selection *sel, kvsift_observation *o) {
+  kvsift_query q = session_query(s, layer, s->tokens + 1, 1);
+  const kvsift_cache cache = toy_cache(s->toy, layer, s->tokens + 1);
+  memset(s->out, 0xff, 4ull * s->config.query_heads * s->config.head_dim);
+  for (bool begun = false; next_heads(s, &q, &begun);) {
+    must(s->policy, kvsift_select_blocks(s->policy, layer, &q, sel));
+    if (s->at_once) {
+      must(s->policy, kvsift_decode_attend(s->policy, layer, &q, &cache, sel, s->out));
+    } else {
+      must(s->policy, kvsift_attend(s->policy, layer, &q, &cache, sel, s->out, o));
+    }
+  }
+}
+
 static void step_layer(session *s, uint32_t layer) {
   const uint32_t tokens = s->tokens + 1;
-  const uint64_t out_bytes = 4ull * s->config.query_heads * s->config.head_dim;
   kvsift_query q = session_query(s, layer, tokens, 1);
-  const kvsift_cache cache = toy_cache(s->toy, layer, tokens);
   kvsift_selection sel = {.struct_size = sizeof sel};
   kvsift_observation o = observation_to_fill(s, tokens);
   if (!s->keys_given) session_keys(s, layer, 1);
-  memset(s->out, 0xff, out_bytes);
-  for (bool begun = false; next_heads(s, &q, &begun);) {
-    must(s->policy, kvsift_select_blocks(s->policy, layer, &q, &sel));
-    must(s->policy, kvsift_attend(s->policy, layer, &q, &cache, &sel, s->out, &o));
-  }
+  attend(s, layer, &sel, &o);
   digest_lists(s, &sel);
   digest_coreset(s, &sel);
-  digest_observation(s, &o);
-  session_add(s, s->out, out_bytes);
-  const session_answer answer = {layer, tokens, &sel, s->out, &o};
+  if (!s->at_once && !s->blind) digest_observation(s, &o);
+  session_add(s, s->out, 4ull * s->config.query_heads * s->config.head_dim);
+  const session_answer answer = {layer, tokens, &sel, s->out, s->at_once ? NULL : &o};
   if (s->look != NULL) s->look(s, &answer);
-  for (bool begun = false; next_heads(s, &q, &begun);) {
+  for (bool begun = false; !s->at_once && next_heads(s, &q, &begun);) {
     must(s->policy, kvsift_observe_attention(s->policy, layer, &q, &o));
   }
 }

@@ -13,7 +13,7 @@ typedef struct session_answer {
   uint32_t layer, tokens;
   const kvsift_selection *selection;
   const float *out;                      /* [query heads][dim] */
-  const kvsift_observation *observation;
+  const kvsift_observation *observation; /* null where steps are learnt from at once */
 } session_answer;
 
 typedef struct session session;
@@ -27,6 +27,8 @@ struct session {
   uint64_t digest;      /* of every selection, output and observation */
   bool one_head_a_time; /* calls name one KV head each */
   bool keys_given;      /* the next step's keys were observed already */
+  bool at_once;         /* steps go through kvsift_decode_attend: no observations, neither in the digest nor to look at */
+  bool blind;           /* observations do not enter the digest */
   /* Called after each layer of a decode step; may be null. */
   void (*look)(session *s, const session_answer *answer);
   /* Called after each layer of a prompt chunk, whose output is in prompt_out; may be null. */

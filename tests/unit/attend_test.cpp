@@ -111,6 +111,36 @@ void test_oracle(void **) {
   }
 }
 
+// Shares of single tokens joined on the way are those of the query heads, joined afterwards.
+void test_joined(void **) {
+  Random random{16};
+  for (std::uint32_t round = 0; round < 120; ++round) {
+    Shape shape = random_shape(random);
+    shape.block_tokens = 1;
+    shape.per_query_head = false;
+    shape.group = 1 + random.below(kHeads);
+    const Case k(random, shape);
+    const Results apart(k), got(k);
+    Buffer<float> row(k.blocks), expected(k.blocks), weights(shape.group * k.blocks), sums(k.blocks);
+    float ones[kHeads];
+    for (float &one : ones) one = 1.0f;
+    attend(k.head(reference()), k.lists(), k.tail, apart.to);
+    Attended joined = got.to;
+    joined.block_mass = nullptr;
+    joined.joined = JoinedShares{row.data, weights.data, round % 2 != 0, round % 3 == 0 ? nullptr : sums.data};
+    const auto join = joined.joined.largest ? reference().array.largest : reference().array.mean;
+    join(apart.block_mass.data, k.blocks, shape.group, ones, expected.data, k.blocks);
+    const auto check = [&](const Kernels &level, const char *) {
+      std::memset(row.data, 0xff, row.count * sizeof(float));
+      attend(k.head(level), k.lists(), k.tail, joined);
+      assert_true(same_bits(row.data, expected.data, row.count * sizeof(float)));
+      assert_true(same_bits(got.out.data, apart.out.data, got.out.count * sizeof(float)));
+    };
+    check(reference(), "scalar");
+    for_levels(check);
+  }
+}
+
 // Everything, however it is put, is one and the same thing, and needs no tail.
 void test_everything(void **) {
   Random random{12};
@@ -215,7 +245,7 @@ void test_prefill(void **) {
 }  // namespace
 
 int main() {
-  const CMUnitTest tests[] = {cmocka_unit_test(test_oracle), cmocka_unit_test(test_everything),
+  const CMUnitTest tests[] = {cmocka_unit_test(test_oracle), cmocka_unit_test(test_joined), cmocka_unit_test(test_everything),
                               cmocka_unit_test(test_own_lists), cmocka_unit_test(test_tail),
                               cmocka_unit_test(test_prefill)};
   return cmocka_run_group_tests(tests, nullptr, nullptr);

@@ -55,6 +55,8 @@ static const number numbers[] = {
     BAD(PAGE_STATS, page_tokens, 0),
     BAD(PAGE_STATS, page_tokens, 257),
     BAD(PAGE_STATS, page_tokens, 32),
+    BAD(H2O, verify_blocks, 2),
+    BAD(STREAMING, verify_blocks, 1),
     BAD(EMA, budget_tokens, 0),
     BAD(EMA, budget_tokens, 127),
     BAD(EMA, budget_tokens, KVSIFT_MAX_TOKENS + 1),

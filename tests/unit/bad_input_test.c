@@ -213,20 +213,27 @@ static void test_select(void **state) {
   }
 }
 
+static bool at_once; /* through kvsift_decode_attend */
+
+static kvsift_status attend_to(mistake_room *m, uint32_t layer, const kvsift_query *q, const kvsift_cache *cache,
+                               const kvsift_selection *sel, float *out, kvsift_observation *o) {
+  if (at_once) return kvsift_decode_attend(m->p, layer, q, cache, sel, out);
+  return kvsift_attend(m->p, layer, q, cache, sel, out, o);
+}
 static kvsift_status attend(mistake_room *m, const kvsift_query *q, const kvsift_cache *cache,
                             const kvsift_selection *sel, kvsift_observation *o) {
-  return kvsift_attend(m->p, m->layer, q, cache, sel, m->out, o);
+  return attend_to(m, m->layer, q, cache, sel, m->out, o);
 }
 
 CALL(attend_layer) {
-  return kvsift_attend(m->p, 5, &m->query, &m->cache, &m->selection, m->out, &m->observation);
+  return attend_to(m, 5, &m->query, &m->cache, &m->selection, m->out, &m->observation);
 }
 CALL(attend_no_out) {
-  return kvsift_attend(m->p, m->layer, &m->query, &m->cache, &m->selection, NULL, &m->observation);
+  return attend_to(m, m->layer, &m->query, &m->cache, &m->selection, NULL, &m->observation);
 }
 CALL(attend_out_inside) {
   float *out = (float *)((char *)m->s->arena + m->s->arena_bytes - 64);
-  return kvsift_attend(m->p, m->layer, &m->query, &m->cache, &m->selection, out, NULL);
+  return attend_to(m, m->layer, &m->query, &m->cache, &m->selection, out, NULL);
 }
 CALL(attend_no_query) { return attend(m, NULL, &m->cache, &m->selection, NULL); }
 CALL(attend_no_cache) { return attend(m, &m->query, NULL, &m->selection, NULL); }
@@ -288,6 +295,9 @@ static const mistake attending[] = {
     {"attend, null ranges", attend_selection_ranges, KVSIFT_INVALID_ARGUMENT, "ranges"},
     {"attend, null counts", attend_selection_counts, KVSIFT_INVALID_ARGUMENT, "range_counts"},
     {"attend, range stride", attend_range_stride, KVSIFT_INVALID_ARGUMENT, "range_counts[0] is"},
+};
+
+static const mistake observing[] = {
     {"attend, observation's size", attend_observation_size, KVSIFT_INVALID_STRUCT_SIZE, "observation->struct_size is 1"},
     {"attend, null block_max", attend_observation_max, KVSIFT_INVALID_ARGUMENT, "block_max"},
     {"attend, null log_sum_exp", attend_observation_sum, KVSIFT_INVALID_ARGUMENT, "log_sum_exp"},
@@ -338,44 +348,86 @@ static void check_ranges(mistake_room *m) {
   }
 }
 
-static void test_attend(void **state) {
-  (void)state;
+static void check_attend(bool learns) {
   const kvsift_policy_config c = config_of(KVSIFT_METHOD_EMA);
   mistake_room m;
+  at_once = learns;
   mistakes_begin(&m, &c, paged, ATTENDED);
   check_all(&m, attending, COUNT(attending));
+  if (!learns) check_all(&m, observing, COUNT(observing));
   check_queries(&m, attend_with);
   check_caches(&m);
   check_ranges(&m);
   mistakes_end(&m);
 }
 
-/* The newest row is looked at; an older one that went bad shows in the attention of those that kept it. */
-static void test_attend_not_finite(void **state) {
+static void test_attend(void **state) {
   (void)state;
+  check_attend(false);
+  check_attend(true);
+}
+
+/* An element of the newest row, key or value, goes bad. */
+static void check_newest(mistake_room *m, float *rows, uint32_t i) {
   static const float bad[] = {NAN, INFINITY, -INFINITY};
+  const size_t row = 2 * 16;
+  kvsift_cache cache = m->cache;
+  kvsift_view *view = i < row ? &cache.keys : &cache.values;
+  memcpy(rows, view->data, m->tokens * row * sizeof(float));
+  rows[(m->tokens - 1) * row + i % row] = bad[i % 3];
+  view->data = rows;
+  cases_name("attend, element %zu of the newest %s is %g", i % row, i < row ? "key" : "value", (double)bad[i % 3]);
+  mistakes_check(m, attend(m, &m->query, &cache, &m->selection, NULL), KVSIFT_NOT_FINITE,
+                 i < row ? "cache->keys" : "cache->values");
+}
+
+/* The newest row is looked at; an older one that went bad shows in the attention of those that kept it. In KV head 1 that is
+ * after KV head 0 was attended to, which must not have learnt from it. */
+static void check_not_finite(bool learns) {
   const kvsift_policy_config c = config_of(KVSIFT_METHOD_EMA);
   mistake_room m;
+  at_once = learns;
   mistakes_begin(&m, &c, plain, ATTENDED);
   const size_t row = 2 * 16, bytes = m.tokens * row * sizeof(float);
   float *rows = malloc(bytes);
-  for (uint32_t i = 0; i < 2 * row; ++i) {
+  for (uint32_t i = 0; i < 2 * row; ++i) check_newest(&m, rows, i);
+  for (uint32_t head = 0; head < 2; ++head) {
     kvsift_cache cache = m.cache;
-    kvsift_view *view = i < row ? &cache.keys : &cache.values;
-    memcpy(rows, view->data, bytes);
-    rows[(m.tokens - 1) * row + i % row] = bad[i % 3];
-    view->data = rows;
-    cases_name("attend, element %zu of the newest %s is %g", i % row, i < row ? "key" : "value", (double)bad[i % 3]);
+    memcpy(rows, cache.keys.data, bytes);
+    rows[3 + 16 * head] = NAN;
+    cache.keys.data = rows;
+    cases_name("attend, the first key of KV head %u has a NaN", head);
     mistakes_check(&m, attend(&m, &m.query, &cache, &m.selection, NULL), KVSIFT_NOT_FINITE,
-                   i < row ? "cache->keys" : "cache->values");
+                   head == 0 ? "cache|query head 0" : "cache|query head 2");
   }
-  kvsift_cache cache = m.cache;
-  memcpy(rows, cache.keys.data, bytes);
-  rows[3] = NAN;
-  cache.keys.data = rows;
-  cases_name("attend, the first key has a NaN");
-  mistakes_check(&m, attend(&m, &m.query, &cache, &m.selection, NULL), KVSIFT_NOT_FINITE, "cache|query head 0");
   free(rows);
+  mistakes_end(&m);
+}
+
+static void test_attend_not_finite(void **state) {
+  (void)state;
+  check_not_finite(false);
+  check_not_finite(true);
+}
+
+/* What is learnt from must have been chosen for, and only once. */
+static void test_decode_attend_order(void **state) {
+  (void)state;
+  const kvsift_policy_config c = config_of(KVSIFT_METHOD_H2O);
+  mistake_room m;
+  at_once = true;
+  mistakes_begin(&m, &c, plain, KEYS_SEEN);
+  session *copy = session_fork(m.s);
+  must(copy->policy, kvsift_select_blocks(copy->policy, m.layer, &m.query, &m.selection));
+  cases_name("decode_attend before select");
+  mistakes_check(&m, attend(&m, &m.query, &m.cache, &m.selection, NULL), KVSIFT_OUT_OF_ORDER,
+                 "query->tokens is 65|has a selection for 64|kvsift_select_blocks comes first");
+  cases_name("decode_attend twice");
+  must(copy->policy, kvsift_decode_attend(copy->policy, m.layer, &m.query, &m.cache, &m.selection, m.out));
+  expect(kvsift_decode_attend(copy->policy, m.layer, &m.query, &m.cache, &m.selection, m.out) == KVSIFT_OUT_OF_ORDER, "twice");
+  expect(strstr(kvsift_last_error(copy->policy), "query->tokens is 65, KV head 0 of layer 1 has rows up to 65") != NULL, "%s",
+         kvsift_last_error(copy->policy));
+  session_free(copy);
   mistakes_end(&m);
 }
 
@@ -385,6 +437,7 @@ int main(void) {
       cmocka_unit_test(test_select),
       cmocka_unit_test(test_attend),
       cmocka_unit_test(test_attend_not_finite),
+      cmocka_unit_test(test_decode_attend_order),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

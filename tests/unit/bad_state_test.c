@@ -316,6 +316,7 @@ static void check_dead(mistake_room *m, kvsift_policy *p) {
       kvsift_observe_keys(p, m->layer, NULL, m->s->tokens, 1, &m->keys, &m->values),
       kvsift_select_blocks(p, m->layer, &m->query, &m->selection),
       kvsift_attend(p, m->layer, &m->query, &m->cache, &m->selection, m->out, NULL),
+      kvsift_decode_attend(p, m->layer, &m->query, &m->cache, &m->selection, m->out),
       kvsift_attend_tail(p, m->layer, &m->query, &m->cache, &m->selection, m->out, m->log_sum_exp),
       kvsift_observe_attention(p, m->layer, NULL, &m->observation),
       kvsift_advance(p, 1),

@@ -334,6 +334,16 @@ extern "C" {
     ) -> kvsift_status;
 }
 extern "C" {
+    pub fn kvsift_decode_attend(
+        policy: *mut kvsift_policy,
+        layer: u32,
+        query: *const kvsift_query,
+        cache: *const kvsift_cache,
+        selection: *const kvsift_selection,
+        out: *mut f32,
+    ) -> kvsift_status;
+}
+extern "C" {
     pub fn kvsift_observe_attention(
         policy: *mut kvsift_policy,
         layer: u32,

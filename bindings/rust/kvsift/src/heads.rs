@@ -31,7 +31,7 @@ use crate::view::View;
 ///     for (mut part, out) in policy.heads_mut(0, 1)?.zip(out.chunks_mut(2 * 16)) {
 ///         threads.spawn(move || {
 ///             part.observe_keys(0, 64, &rows, Some(&rows)).unwrap();
-///             part.select_blocks(&query).unwrap().attend(&query, &Cache::new(64, rows, rows), out, None).unwrap();
+///             part.select_blocks(&query).unwrap().decode_attend(&query, &Cache::new(64, rows, rows), out).unwrap();
 ///         });
 ///     }
 ///     Ok::<(), kvsift::Error>(())
@@ -204,6 +204,14 @@ impl HeadsSelection<'_> {
         let mut raw = observation.at_head(heads.start);
         let code = self.inner.attend_at(&query, cache, out, &mut raw);
         observation.take_step(&raw);
+        self.part.check(code)
+    }
+
+    /// As [`Selection::decode_attend`]. `out`: `[the part's query heads][head_dim]`.
+    pub fn decode_attend(&mut self, query: &Query<'_>, cache: &Cache<'_>, out: &mut [f32]) -> Result<()> {
+        let query = query.heads(self.part.heads);
+        let out = self.check_step(&query, cache, out)?;
+        let code = self.inner.decode_attend_at(&query, cache, out);
         self.part.check(code)
     }
 

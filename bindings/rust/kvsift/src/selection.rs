@@ -133,6 +133,29 @@ impl<'p> Selection<'p> {
         unsafe { sys::kvsift_attend(policy, self.layer, &query.raw, &cache.raw, lists, out, observation) }
     }
 
+    /// As [`Selection::attend`], and the method learns from what it saw (as by [`Policy::observe_attention`]): faster, and
+    /// no buffers to lend. Where it fails nothing was learnt.
+    #[inline]
+    pub fn decode_attend(&mut self, query: &Query<'_>, cache: &Cache<'_>, out: &mut [f32]) -> Result<()> {
+        let policy = self.policy;
+        policy.check_query(query)?;
+        policy.check_cache(cache)?;
+        policy.check_out(out, 1)?;
+        policy.check_status(self.decode_attend_at(query, cache, out.as_mut_ptr()))
+    }
+
+    #[inline]
+    pub(crate) fn decode_attend_at(
+        &mut self,
+        query: &Query<'_>,
+        cache: &Cache<'_>,
+        out: *mut f32,
+    ) -> sys::kvsift_status {
+        let (policy, lists) = (self.policy.raw(), &self.raw);
+        // SAFETY: as in `attend_at`; the policy is borrowed by this selection alone, as far as the query's heads go.
+        unsafe { sys::kvsift_decode_attend(policy, self.layer, &query.raw, &cache.raw, lists, out) }
+    }
+
     /// The tail alone, to be merged with the output of an engine's own kernel ([`merge_attention`](crate::merge_attention)).
     pub fn attend_tail(
         &self,

@@ -72,6 +72,20 @@ fn step(policy: &mut Policy<'_>, toy: &Toy, at: usize) -> Vec<f32> {
     out
 }
 
+/// The same, learnt from at once.
+fn step_at_once(policy: &mut Policy<'_>, toy: &Toy, at: usize) -> Vec<f32> {
+    let mut out = vec![0f32; 2 * 4 * DIM];
+    let (keys, values) = (Toy::view(&toy.keys, at), Toy::view(&toy.values, at));
+    let query = toy.query(at + 1, 1);
+    for (layer, part) in out.chunks_mut(4 * DIM).enumerate() {
+        policy.observe_keys(layer as u32, Heads::ALL, at as u32, 1, &keys, Some(&values)).unwrap();
+        let mut selection = policy.select_blocks(layer as u32, &query).unwrap();
+        selection.decode_attend(&query, &toy.cache(at + 1), part).unwrap();
+    }
+    policy.advance(1).unwrap();
+    out
+}
+
 #[test]
 fn every_method_steps_forks_and_restores() {
     let toy = Toy::new();
@@ -97,7 +111,10 @@ fn every_method_steps_forks_and_restores() {
         let written = policy.snapshot_save(&mut bytes).unwrap();
         let mut restored = Policy::new(&config).unwrap();
         restored.snapshot_load(&bytes[..written]).unwrap();
+        let mut at_once = policy.fork().unwrap();
         let wanted = step(&mut policy, &toy, PROMPT + 4);
+        assert_eq!(step_at_once(&mut at_once, &toy, PROMPT + 4), wanted, "{}", method.name());
+        assert_eq!(step_at_once(&mut at_once, &toy, PROMPT + 5), step(&mut policy, &toy, PROMPT + 5));
         assert!(wanted.iter().all(|x| x.is_finite()));
         assert_eq!(step(&mut fork, &toy, PROMPT + 4), wanted, "{}", method.name());
         assert_eq!(step(&mut restored, &toy, PROMPT + 4), wanted, "{}", method.name());
