@@ -37,6 +37,7 @@ kvsift_policy_config random_config(Random &random, kvsift_method method) {
   // All that was not evicted may not be enough, by rounding.
   if (method == KVSIFT_METHOD_H2O && random.below(2) == 0) c.target_mass = 1.0f;
   c.verify_blocks = random.below(3) == 0 ? 0 : 1 + random.below(random.below(3) == 0 ? 2000 : 8);
+  if (method == KVSIFT_METHOD_H2O) c.verify_blocks = 0;
   c.moments_type = random.below(2) == 0 ? KVSIFT_F16 : KVSIFT_I8;
   c.tail = random.below(2) == 0 ? KVSIFT_TAIL_MOMENTS : KVSIFT_TAIL_NONE;
   return c;
@@ -140,8 +141,8 @@ void run_case(std::uint32_t seed, kvsift_method method) {
 
 void choices_are_the_cpus(void **) {
   for (const kvsift_method method : {KVSIFT_METHOD_EMA, KVSIFT_METHOD_H2O, KVSIFT_METHOD_PAGE_STATS}) {
-    // Most of H2O's cases have no evicted block that counts.
-    const std::uint32_t cases = method == KVSIFT_METHOD_H2O ? 200 : 60;
+    // Of H2O's cases few have an evicted block that counts, of EMA's few a missed one.
+    const std::uint32_t cases = method == KVSIFT_METHOD_PAGE_STATS ? 60 : 200;
     for (std::uint32_t seed = 0; seed < cases; ++seed) run_case(seed, method);
   }
   print_message("%llu blocks missed, %llu lists shorter than the budget\n", static_cast<unsigned long long>(missed_blocks),
