@@ -36,8 +36,8 @@ Attended members(const Head &head, const Attended &result, std::uint32_t g) {
   return part;
 }
 
-// The kept tokens of one list, for the query heads from `first` on of `running`. Without values the
-// keys of the next chunk are what comes next.
+// The kept tokens of one list, for the query heads from `first` on of `running`. Keys are asked for a
+// chunk's worth of rows ahead, `after`'s where this list's end: a list's last chunk may be short.
 void add_kept(const Head &head, const List &list, const Attended &result, const Next &after,
               std::uint32_t first, ChunkWork *work, Running *running) {
   Chunk chunks[2], coming;
@@ -46,12 +46,15 @@ void add_kept(const Head &head, const List &list, const Attended &result, const 
   KeptWalk walk(list.ranges, list.count);
   work->begin();
   walk.next(&chunks[0]);
+  std::uint32_t asked = 0;  // of `coming`
   if (first == 0) ask_for_chunk(head.keys, head.dim, chunks[0]);
   for (std::uint32_t c = 0; chunks[c % 2].size > 0; ++c) {
     const Chunk &chunk = chunks[c % 2], &next = chunks[(c + 1) % 2];
     const bool last = !walk.next(&chunks[(c + 1) % 2]);
-    if (last) KeptWalk(after.list.ranges, after.list.count).next(&coming);
-    const Coming next_keys{last ? after.keys : head.keys, last ? coming : next};
+    if (next.size < chunk.size) KeptWalk(after.list.ranges, after.list.count).next(&coming);
+    const Coming next_keys = last ? Coming{after.keys, coming, asked}
+                                  : Coming{head.keys, next, 0, &after.keys, &coming};
+    asked = chunk.size - next.size;
     work->dot(head, chunk, values ? Coming{head.values, chunk} : next_keys);
     observe_logits(head, result, chunk, work->logits);
     work->soften(head, chunk.size);

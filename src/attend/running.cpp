@@ -12,37 +12,69 @@ namespace {
 // Hands out the rows that come next, as many as were worked on.
 class ComingWalk {
  public:
-  ComingWalk(const Coming &coming, std::uint32_t dim) : coming_(coming), dim_(dim) {}
+  ComingWalk(const Coming &coming, std::uint32_t dim)
+      : rows_(&coming.rows), chunk_(&coming.chunk), then_(coming), dim_(dim), left_(chunk_->size) {
+    for (std::uint32_t skipped = coming.asked, n; skipped > 0 && left_ > 0; skipped -= n) {
+      n = skipped;
+      stretch(&n);
+    }
+    go_on();
+  }
+
+  // How many rows are best taken at a time: what is asked for at once is too much where it is more
+  // than a few.
+  std::uint32_t piece() const {
+    if (left_ == 0) return kChunk;
+    const std::uint32_t n = chunk_->run[run_].count - done_, few = n < kFew ? kFew : n;
+    return few < left_ ? few : left_;
+  }
 
   // `count` rows, or what is left of them: the first that lie at one stride, to be asked for on the
   // way; the others are asked for at once.
   Ahead take(std::uint32_t count) {
-    const Ahead first = stretch(count);
-    for (std::uint32_t taken = first.count; taken < count;) {
-      const Ahead more = stretch(count - taken);
-      if (more.count == 0) break;
-      for (std::uint32_t i = 0; i < more.count; ++i) ask_for(more, i);
-      taken += more.count;
+    std::uint32_t n = count;
+    const Ahead first = stretch(&n);
+    for (std::uint32_t taken = n; taken < count && left_ > 0; taken += n) {
+      n = count - taken;
+      const Ahead more = stretch(&n);
+      for (std::uint32_t i = 0; i < n; ++i) ask_for(more, i);
     }
+    go_on();
     return first;
   }
 
  private:
-  Ahead stretch(std::uint32_t count) {
-    if (run_ == coming_.chunk.runs) return Ahead{};
-    const Run run = coming_.chunk.run[run_];
-    if (count > run.count - done_) count = run.count - done_;
-    const Rows rows = coming_.rows.stretch(run.first + done_, &count);
-    done_ += count;
+  // At most *count rows; *count becomes how many they are.
+  Ahead stretch(std::uint32_t *count) {
+    if (left_ == 0) *count = 0;
+    if (left_ == 0) return Ahead{};
+    const Run run = chunk_->run[run_];
+    if (*count > run.count - done_) *count = run.count - done_;
+    const Rows rows = rows_->stretch(run.first + done_, count);
+    done_ += *count;
+    left_ -= *count;
     if (done_ == run.count) {
       ++run_;
       done_ = 0;
     }
-    return Ahead{rows, count, dim_ * element_bytes(rows.type)};
+    return Ahead{rows, *count, dim_ * element_bytes(rows.type)};
   }
 
-  const Coming &coming_;
-  std::uint32_t dim_, run_ = 0, done_ = 0;
+  void go_on() {
+    if (left_ > 0 || then_.then_chunk == nullptr) return;
+    rows_ = then_.then_rows;
+    chunk_ = then_.then_chunk;
+    then_.then_chunk = nullptr;
+    left_ = chunk_->size;
+    run_ = done_ = 0;
+  }
+
+  static constexpr std::uint32_t kFew = 16;
+
+  const HeadRows *rows_;
+  const Chunk *chunk_;
+  Coming then_;
+  std::uint32_t dim_, left_, run_ = 0, done_ = 0;
 };
 
 }  // namespace
@@ -85,7 +117,7 @@ void ChunkWork::dot(const Head &head, const Chunk &chunk, const Coming &coming) 
   for (std::uint32_t r = 0; r < chunk.runs; ++r) {
     const Run run = chunk.run[r];
     for (std::uint32_t done = 0, n; done < run.count; done += n, out += n) {
-      n = run.count - done;
+      n = run.count - done < walk.piece() ? run.count - done : walk.piece();
       const Rows rows = head.keys.stretch(run.first + done, &n);
       k.dot_rows_ahead(head.queries, head.group, rows, n, head.dim, head.scale, out, kChunk, walk.take(n));
     }
@@ -106,7 +138,7 @@ void ChunkWork::weigh(const Head &head, const Chunk &chunk, const Coming &coming
   for (std::uint32_t r = 0; r < chunk.runs; ++r) {
     const Run run = chunk.run[r];
     for (std::uint32_t done = 0, n; done < run.count; done += n, weights += n) {
-      n = run.count - done;
+      n = run.count - done < walk.piece() ? run.count - done : walk.piece();
       const Rows rows = head.values.stretch(run.first + done, &n);
       k.weighted_sum_ahead(weights, kChunk, head.group, rows, n, head.dim, acc, walk.take(n));
     }

@@ -9,10 +9,14 @@
 
 namespace kvsift {
 
-// Rows that the pass after this one reads, asked for on the way; the chunk may be empty.
+// Rows that the passes after this one read, asked for on the way, one for each row worked on; chunks
+// may be empty.
 struct Coming {
   const HeadRows &rows;
   const Chunk &chunk;
+  std::uint32_t asked = 0;  // of the chunk's rows, before
+  const HeadRows *then_rows = nullptr;  // what follows when the chunk is through
+  const Chunk *then_chunk = nullptr;
 };
 
 // Asks for a chunk that no pass before it could.
