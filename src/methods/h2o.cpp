@@ -40,13 +40,10 @@ std::uint32_t score(const HeadState &head, const QueryRows &, std::uint32_t bloc
 
 void evict(const HeadState &head, std::uint32_t list, std::uint32_t blocks, const std::uint32_t *kept, std::uint32_t count) {
   float *row = received(head, list);
-  std::uint32_t next = 0;
-  for (std::uint32_t i = 0; i < blocks; ++i) {
-    if (next < count && kept[next] == i) {
-      ++next;
-    } else {
-      row[i] = -INFINITY;
-    }
+  for (std::uint32_t i = 0, begin = 0; i <= count; ++i) {
+    const std::uint32_t end = i < count ? kept[i] : blocks;
+    for (; begin < end; ++begin) row[begin] = -INFINITY;
+    ++begin;
   }
 }
 

@@ -36,7 +36,8 @@ Crossover scattered(const Config &c, Crossover x) {
   if (c.block_tokens >= 4 || c.method == KVSIFT_METHOD_STREAMING) return x;
   const bool once = c.method == KVSIFT_METHOD_SNAPKV || c.method == KVSIFT_METHOD_PYRAMIDKV ||
                     c.method == KVSIFT_METHOD_UNIFORM;
-  return once ? Crossover{x.shared + 8, x.more + 16} : Crossover{kMost, 0};
+  if (once) return {x.shared + 8, x.more + 16};
+  return c.method == KVSIFT_METHOD_H2O ? Crossover{56, 40} : Crossover{kMost, 0};
 }
 
 std::uint32_t sixteenths_of(const Config &c) {
