@@ -18,18 +18,24 @@ HeadState state_of(const AttendJob &job, std::uint32_t kv_head) {
   return dense ? HeadState{job.p, nullptr, job.layer, kv_head} : head_of(job.p, job.layer, kv_head);
 }
 
-// What the method learns from, and on calibration steps what the recovery is counted by.
-OwnRows own_rows(const AttendJob &job) {
-  const Settings &s = job.p->s;
-  const bool masses = (s.needs & KVSIFT_NEEDS_MASS) != 0, calibration = job.selection->calibration != 0;
-  const bool joined = masses && s.c.block_tokens == 1 && s.c.grouping != KVSIFT_GROUP_QUERY_HEAD && s.group <= kHeads;
-  return OwnRows{job.query->tokens, job.selection->everything != 0 || calibration, !masses, masses || calibration, joined};
+// Whether the recovery of a head's choice is counted, which takes masses: on calibration steps that made one.
+bool is_counted(const AttendJob &job, std::uint32_t kv_head) {
+  const kvsift_selection &s = *job.selection;
+  return s.calibration != 0 && s.block_counts != nullptr && s.block_counts[kv_head * job.p->s.lists] > 0;
 }
 
-// Rows in the head's own row room; methods that need masses have no late check, whose tail logits would lie there. `lent` is a head whose scores are free for weights that wait to be joined: one for many
-// heads stays in the nearest cache.
+// What the method learns from, and what the recovery is counted by.
+OwnRows own_rows(const AttendJob &job, std::uint32_t kv_head) {
+  const Settings &s = job.p->s;
+  const bool masses = (s.needs & KVSIFT_NEEDS_MASS) != 0, full = job.selection->everything != 0 || job.selection->calibration != 0;
+  const bool joined = masses && s.c.block_tokens == 1 && s.c.grouping != KVSIFT_GROUP_QUERY_HEAD && s.group <= kHeads;
+  return OwnRows{job.query->tokens, full, !masses, masses || is_counted(job, kv_head), joined};
+}
+
+// Rows in the head's own row room; methods that need masses have no late check, whose tail logits would lie there. `lent` is a
+// head whose scores are room for weights until they are joined: the same for many heads, it stays in a near cache.
 void place_own_rows(const AttendJob &job, std::uint32_t kv_head, std::uint32_t lent, Attended *result) {
-  const OwnRows rows = own_rows(job);
+  const OwnRows rows = own_rows(job, kv_head);
   const HeadState state = state_of(job, kv_head);
   const Scratch scratch = state.scratch();
   if (rows.joined) {
@@ -73,7 +79,7 @@ kvsift_status check_log_sums(const AttendJob &job, std::uint32_t kv_head, const 
 kvsift_status finish_head(const AttendJob &job, std::uint32_t kv_head, const float *log_sum_exp) {
   if (kvsift_status s = check_log_sums(job, kv_head, log_sum_exp)) return s;
   const std::uint32_t group = job.p->s.group;
-  if (job.rows_to == RowsTo::kScratch) join_own_rows(state_of(job, kv_head), own_rows(job), log_sum_exp);
+  if (job.rows_to == RowsTo::kScratch) join_own_rows(state_of(job, kv_head), own_rows(job, kv_head), log_sum_exp);
   if (job.rows_to != RowsTo::kCaller) return KVSIFT_OK;
   std::memcpy(job.observation->log_sum_exp + std::uint64_t{kv_head} * group, log_sum_exp, group * sizeof(float));
   return KVSIFT_OK;
@@ -165,10 +171,8 @@ kvsift_status check_observation(const Policy *p, const kvsift_observation *o, st
   return check_block_buffers(p, *o, blocks);
 }
 
-// Decode steps that the method learns from, or whose recovery is counted.
 bool is_learnt_from(const AttendJob &job) {
-  if (job.layer < job.p->s.c.dense_layers) return false;
-  return (job.p->s.needs & KVSIFT_NEEDS_ATTENTION) != 0 || job.selection->calibration != 0;
+  return job.layer >= job.p->s.c.dense_layers && (job.p->s.needs & KVSIFT_NEEDS_ATTENTION) != 0;
 }
 
 // The step was chosen for, and not learnt from yet.
@@ -212,7 +216,7 @@ extern "C" kvsift_status kvsift_decode_attend(kvsift_policy *policy, uint32_t la
   if (kvsift_status s = check_step(job, span)) return s;
   job.rows_to = RowsTo::kScratch;
   if (kvsift_status s = attend_span(job, span, out)) return s;
-  for (std::uint32_t head = span.begin; head < span.end; ++head) learn_own_rows(state_of(job, head), own_rows(job));
+  for (std::uint32_t head = span.begin; head < span.end; ++head) learn_own_rows(state_of(job, head), own_rows(job, head));
   return KVSIFT_OK;
 }
 
