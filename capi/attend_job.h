@@ -10,7 +10,7 @@ namespace kvsift {
 enum class RowsTo { kNowhere, kCaller, kScratch };
 
 struct AttendJob {
-  Policy *p;  // of which kvsift_attend changes but scratch
+  Policy *p;  // kvsift_attend changes nothing of it but scratch
   std::uint32_t layer;
   const kvsift_query *query;
   const kvsift_cache *cache;

@@ -76,8 +76,23 @@ func (t *toy) prompt(policy *Policy) error {
 	return policy.Advance(toyPrompt)
 }
 
+// One decode step. The last layer's output is left in t.out.
+func (t *toy) step(policy *Policy, at int) error {
+	observation := t.observation()
+	info, err := policy.Info()
+	if err != nil {
+		return err
+	}
+	if info.Needs&NeedsMass != 0 && at%2 == 1 {
+		observation.BlockMax = nil
+	}
+	return t.layers(policy, at, &observation)
+}
+
 // The same, learnt from at once.
-func (t *toy) stepAtOnce(policy *Policy, at int) error {
+func (t *toy) stepAtOnce(policy *Policy, at int) error { return t.layers(policy, at, nil) }
+
+func (t *toy) layers(policy *Policy, at int, observation *Observation) error {
 	keys, values := toyRows(t.keys, at), toyRows(t.values, at)
 	query, cache := t.query(at+1, 1), t.cache(at+1)
 	for layer := uint32(0); layer < 2; layer++ {
@@ -88,36 +103,12 @@ func (t *toy) stepAtOnce(policy *Policy, at int) error {
 		if err != nil {
 			return err
 		}
-		if err := selection.DecodeAttend(&query, &cache, t.out); err != nil {
-			return err
+		if observation == nil {
+			err = selection.DecodeAttend(&query, &cache, t.out)
+		} else if err = selection.Attend(&query, &cache, t.out, observation); err == nil {
+			err = policy.ObserveAttention(layer, Heads{}, observation)
 		}
-	}
-	return policy.Advance(1)
-}
-
-// One decode step. The last layer's output is left in t.out.
-func (t *toy) step(policy *Policy, at int) error {
-	keys, values := toyRows(t.keys, at), toyRows(t.values, at)
-	query, cache, observation := t.query(at+1, 1), t.cache(at+1), t.observation()
-	info, err := policy.Info()
-	if err != nil {
-		return err
-	}
-	if info.Needs&NeedsMass != 0 && at%2 == 1 {
-		observation.BlockMax = nil
-	}
-	for layer := uint32(0); layer < 2; layer++ {
-		if err := policy.ObserveKeys(layer, Heads{}, uint32(at), 1, &keys, &values); err != nil {
-			return err
-		}
-		selection, err := policy.Select(layer, &query)
 		if err != nil {
-			return err
-		}
-		if err := selection.Attend(&query, &cache, t.out, &observation); err != nil {
-			return err
-		}
-		if err := policy.ObserveAttention(layer, Heads{}, &observation); err != nil {
 			return err
 		}
 	}
