@@ -214,9 +214,13 @@ extern "C" kvsift_status kvsift_decode_attend(kvsift_policy *policy, uint32_t la
   if (kvsift_status s = check_attend(&job, out, &span)) return s;
   if (!is_learnt_from(job)) return attend_span(job, span, out);
   if (kvsift_status s = check_step(job, span)) return s;
-  job.rows_to = RowsTo::kScratch;
+  const bool learnt = is_learnt(job.p->s, query->tokens);
+  if (learnt) job.rows_to = RowsTo::kScratch;
   if (kvsift_status s = attend_span(job, span, out)) return s;
-  for (std::uint32_t head = span.begin; head < span.end; ++head) learn_own_rows(state_of(job, head), own_rows(job, head));
+  for (std::uint32_t i = span.begin; i < span.end; ++i) {
+    const HeadState head = state_of(job, i);
+    learnt ? learn_own_rows(head, own_rows(job, i)) : pass_over(head, query->tokens);
+  }
   return KVSIFT_OK;
 }
 

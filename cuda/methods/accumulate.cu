@@ -29,7 +29,7 @@ KVSIFT_KERNEL(accumulate, AccumulateArgs, 256) {
   const DeviceHead head = head_of(args.call);
   const Settings &s = args.call.image.s;
   const std::uint32_t tokens = tokens_of(args.call);
-  if (args.votes != 0 && args.rows.prompt == 0) return;
+  if (args.rows.prompt == 0 && (args.votes != 0 || tokens < s.learns_from)) return;
   const bool unseen = head.unit()->rows_seen <= progress_of(args.call.image)->tokens;
   const bool fresh = args.votes != 0 && (args.rows.first == kFirstUnlessSeen ? unseen : args.rows.first != 0);
   const std::uint32_t blocks = fresh ? s.max_blocks : blocks_of(tokens, s.c.block_tokens);

@@ -68,6 +68,7 @@ kvsift_status observe_predictor(const Launcher &to, const Call &call, std::uint3
   args.list_stride = rows.list_stride;
   args.rows = rows.rows;
   args.prompt = rows.prompt;
+  args.learns_from = call.image.s.learns_from;
   args.tokens = call.tokens;
   if (call.tokens == 0) {
     args.tokens = 1;

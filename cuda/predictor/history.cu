@@ -46,6 +46,7 @@ __device__ void count_rows(const HistoryAppendArgs &args, const History &h, std:
 KVSIFT_KERNEL(history_append, HistoryAppendArgs, 256) {
   const History h(args.histories, blockIdx.y);
   const std::uint32_t tokens = args.tokens + (args.tokens_now == nullptr ? 0 : *args.tokens_now);
+  if (args.prompt == 0 && tokens < args.learns_from) return;
   const std::uint32_t columns = blocks_after(args, tokens, args.rows - 1);
   for (std::uint32_t j = blockIdx.x * blockDim.x + threadIdx.x; j < columns; j += gridDim.x * blockDim.x) {
     append_column(args, h, tokens, j);

@@ -13,6 +13,7 @@ struct HistoryAppendArgs {
   std::uint32_t rows, tokens;
   const std::uint32_t *tokens_now;  // if not null: what `tokens` is to be added to
   std::uint32_t prompt;        // they are the prompt's
+  std::uint32_t learns_from;   // rows of decode steps over fewer tokens are passed over
 };
 
 // Takes back the rows of queries that saw more than `tokens` tokens.

@@ -198,7 +198,9 @@ enum { KVSIFT_TAIL_NONE = 0, KVSIFT_TAIL_MOMENTS = 1, KVSIFT_TAIL_BALANCE = 2 };
 enum { KVSIFT_POOL_AVG = 0, KVSIFT_POOL_MAX = 1 };
 
 /* kvsift_policy_config.dense_tokens. Up to that length methods learn from full rows and evict nothing; those that evict by
- * score drop what is beyond the budget at the first longer step, and those that decide on the prompt decide then. */
+ * score drop what is beyond the budget at the first longer step, and those that decide on the prompt decide then. Rows that
+ * are forgotten by that step are passed over: EMA keeps those that then still weigh 2^-24 (of ema_decay 0.8 the last 75), the
+ * predictor the last history_rows + predict_period - 1. */
 #define KVSIFT_DENSE_OFF 0xffffffffu
 
 /* SnapKV profiles that circulate, as window / kernel / pool. */

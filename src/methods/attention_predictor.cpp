@@ -117,6 +117,9 @@ kvsift_status check(const kvsift_policy_config &c, kvsift_error *error) {
 
 std::uint32_t prefill_rows(const Settings &s) { return s.c.history_rows; }
 
+// The window that is predicted from ends with one of the newest `predict_period` rows.
+std::uint32_t memory(const Settings &s) { return s.c.history_rows + s.c.predict_period - 1; }
+
 void layout(UnitLayout *layout, const Settings &s) {
   const std::uint32_t slots = slots_of(s);
   layout->method[kStates] = layout->lasting<PredictorState>(s.lists, "history states");
@@ -267,6 +270,7 @@ constexpr Method kAttentionPredictor = [] {
   m.layout = layout;
   m.reset = reset;
   m.observe = observe;
+  m.memory = memory;
   m.score = score;
   m.kind = ScoreKind::kShare;
   m.predict = predict;

@@ -20,6 +20,14 @@ void defaults(kvsift_policy_config *c) {
 
 std::uint32_t prefill_rows(const Settings &s) { return s.c.history_rows; }
 
+// Rows until one weighs less than 2^-24, by which a share of 1 is rounded.
+std::uint32_t memory(const Settings &s) {
+  double weight = 1;
+  std::uint32_t rows = 0;
+  for (; weight >= 0x1p-24 && rows < s.c.max_tokens; ++rows) weight *= static_cast<double>(s.c.ema_decay);
+  return rows;
+}
+
 void layout(UnitLayout *layout, const Settings &s) {
   layout->method[kAverage] = layout->step<float>(std::uint64_t{s.lists} * s.max_blocks, "average rows");
 }
@@ -48,6 +56,7 @@ constexpr Method kEma = [] {
   m.prefill_rows = prefill_rows;
   m.layout = layout;
   m.observe = observe;
+  m.memory = memory;
   m.score = score;
   m.kind = ScoreKind::kShare;
   return m;

@@ -53,6 +53,8 @@ struct Method {
   // A prompt chunk begins (rows of an earlier chunk no longer are the prompt's last); may be null.
   void (*begin_chunk)(const HeadState &head);
   void (*observe)(const HeadState &head, const Row &row);
+  // Of a decode step's row nothing is left so many rows later; null: something always is.
+  std::uint32_t (*memory)(const Settings &);
   // [blocks] that `observe` adds a list's row to, so that it can be asked for ahead; may be null.
   float *(*sums)(const HeadState &head, std::uint32_t list);
   // Ranking methods: scores[rows][stride] of all `blocks` blocks, one row for each query head where `needs` has the

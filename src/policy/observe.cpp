@@ -72,8 +72,14 @@ void join_own_rows(const HeadState &head, const OwnRows &rows, const float *log_
 
 void learn_own_rows(const HeadState &head, const OwnRows &rows) { learn(head, own_row(head, rows)); }
 
+void pass_over(const HeadState &head, std::uint32_t tokens) {
+  remember(head, tokens - 1);
+  head.unit->rows_seen = tokens;
+}
+
 void observe_pooled(const HeadState &head, const PooledRows &rows) {
   const Settings &s = head.settings();
+  if (!rows.prompt && !is_learnt(s, rows.tokens)) return pass_over(head, rows.tokens);
   const ArrayKernels &k = head.k().array;
   const Scratch room = row_room(head);
   const std::uint32_t blocks = blocks_of(rows.tokens, s.c.block_tokens);
@@ -95,6 +101,7 @@ void observe_pooled(const HeadState &head, const PooledRows &rows) {
 void observe_rows(const HeadState &head, const float *rows, std::uint64_t stride, std::uint32_t tokens, bool full,
                   bool prompt) {
   const Settings &s = head.settings();
+  if (!prompt && !is_learnt(s, tokens)) return pass_over(head, tokens);
   const Scratch room = row_room(head);
   const std::uint32_t size = s.c.block_tokens;
   const std::uint32_t blocks = blocks_of(tokens, size);

@@ -20,6 +20,11 @@ struct OwnRows {
 void join_own_rows(const HeadState &head, const OwnRows &rows, const float *log_sum_exp);
 void learn_own_rows(const HeadState &head, const OwnRows &rows);
 
+// Whether the row of a decode step over `tokens` will still count when the first choice is made.
+inline bool is_learnt(const Settings &s, std::uint32_t tokens) { return tokens >= s.learns_from; }
+// A row that will not has come.
+void pass_over(const HeadState &head, std::uint32_t tokens);
+
 // Pooled rows of the group's query heads, as kvsift_attend and the prefill give them.
 struct PooledRows {
   std::uint32_t tokens;

@@ -90,6 +90,15 @@ kvsift_status check_balance(const Config &c) {
   return check_real("balance_value_offset", c.balance_value_offset, 0, 1e6f, c.error);
 }
 
+// Before that, whatever a decode step's row adds is forgotten by the first step that leaves anything out.
+std::uint32_t learning_begins(const Settings &s, const Method &method) {
+  if (method.memory == nullptr) return 0;
+  if (s.c.budget_share >= 1) return UINT32_MAX;
+  const std::uint32_t dense = s.dense_tokens > s.c.budget_tokens ? s.dense_tokens : s.c.budget_tokens;
+  const std::uint32_t memory = method.memory(s);
+  return dense >= memory ? dense - memory + 1 : 0;
+}
+
 void derive(const Config &c, const Method &method, Settings *s) {
   s->c = c;
   s->c.error = nullptr;
@@ -121,6 +130,7 @@ void derive(const Config &c, const Method &method, Settings *s) {
   s->list_ranges = s->kept_blocks + 2;
   // Keeping methods keep every decoded token as well.
   s->list_blocks = method.keep != nullptr || method.exact_from != nullptr ? s->max_blocks : s->kept_blocks;
+  s->learns_from = learning_begins(*s, method);
 }
 
 }  // namespace

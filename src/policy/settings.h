@@ -25,6 +25,7 @@ struct Settings {
   std::uint32_t list_ranges;   // and ranges
   std::uint32_t needs;         // KVSIFT_NEEDS_*
   std::uint32_t dense_tokens;  // a cache of at most so many is attended to whole
+  std::uint32_t learns_from;   // rows of decode steps over fewer tokens are forgotten before a choice hangs on them
   bool page_moments;           // key mean and deviation are kept
   bool value_moments;          // and value means
   bool page_bounds;            // key minimum and maximum are kept

@@ -2,6 +2,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -122,6 +123,58 @@ static void test_learning(void **state) {
   }
 }
 
+enum { LONG = 150 };
+
+/* A saved policy that has gone from a short prompt to LONG tokens, with another row than usual at `odd` tokens. */
+static uint64_t state_after(const kvsift_policy_config *config, uint32_t odd) {
+  static float rows[4 * MOST];
+  kvsift_policy_config c = *config;
+  kvsift_error error = {0};
+  uint64_t bytes = 0;
+  c.error = &error;
+  expect(kvsift_policy_arena_size(&c, &bytes, NULL) == KVSIFT_OK, "%s", error.message);
+  void *arena = aligned_alloc(KVSIFT_ARENA_ALIGNMENT, (size_t)bytes);
+  kvsift_policy *policy = NULL;
+  expect(kvsift_policy_create(&c, arena, bytes, &policy) == KVSIFT_OK, "%s", error.message);
+  must(policy, kvsift_advance(policy, PROMPT));
+  for (uint32_t n = PROMPT + 1; n <= LONG; ++n) {
+    for (uint32_t i = 0; i < 4 * MOST; ++i) rows[i] = (float)((i + n + (n == odd) * 13) % 29) / 29;
+    const kvsift_observation seen = {.struct_size = sizeof seen, .tokens = n, .full = 1, .rows = rows, .row_stride = MOST};
+    for (uint32_t layer = 0; layer < c.layers; ++layer) {
+      const kvsift_query query = {.struct_size = sizeof query, .tokens = n};
+      kvsift_selection selection = {.struct_size = sizeof selection};
+      must(policy, kvsift_select_blocks(policy, layer, &query, &selection));
+      expect(selection.everything, "sparse at %u tokens", n);
+      must(policy, kvsift_observe_attention(policy, layer, NULL, &seen));
+    }
+    must(policy, kvsift_advance(policy, 1));
+  }
+  must(policy, kvsift_snapshot_size(policy, &bytes));
+  char *saved = malloc((size_t)bytes);
+  must(policy, kvsift_snapshot_save(policy, saved, bytes, &bytes));
+  const uint64_t print = hash(0, saved, (size_t)bytes);
+  free(saved);
+  free(arena);
+  return print;
+}
+
+/* Rows that are forgotten by the first sparse step are not looked at, and the first that is not is. */
+static void test_passing_over(void **state) {
+  (void)state;
+  kvsift_policy_config ema = config_of(KVSIFT_METHOD_EMA), predictor = config_of(KVSIFT_METHOD_ATTENTION_PREDICTOR);
+  ema.dense_tokens = predictor.dense_tokens = LONG;
+  ema.ema_decay = 0.75f;  /* 0.75^57 = 2^-23.7, 0.75^58 = 2^-24.1 */
+  predictor.predict_period = 3;
+  const struct { const kvsift_policy_config *config; uint32_t memory; } cases[] = {{&ema, 58}, {&predictor, 8 + 2}};
+  for (uint32_t i = 0; i < 2; ++i) {
+    const uint32_t first = LONG + 1 - cases[i].memory;
+    const uint64_t usual = state_after(cases[i].config, 0);
+    const char *name = kvsift_method_name(cases[i].config->method);
+    expect(state_after(cases[i].config, first - 1) == usual, "%s looks at the row of %u tokens", name, first - 1);
+    expect(state_after(cases[i].config, first) != usual, "%s does not look at the row of %u tokens", name, first);
+  }
+}
+
 /* What decides on the prompt decides the same, only later. */
 static void test_deciding_late(void **state) {
   (void)state;
@@ -161,7 +214,7 @@ static void test_no_prediction(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_explicit), cmocka_unit_test(test_automatic),     cmocka_unit_test(test_grouping),
-      cmocka_unit_test(test_learning), cmocka_unit_test(test_deciding_late), cmocka_unit_test(test_no_prediction),
+      cmocka_unit_test(test_learning), cmocka_unit_test(test_passing_over), cmocka_unit_test(test_deciding_late), cmocka_unit_test(test_no_prediction),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
