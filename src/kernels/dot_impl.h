@@ -1,32 +1,10 @@
 // Dot products of queries with rows: lane i adds elements i, i + 16, ... by fma, then the tree.
 #pragma once
 
-#include "kernels/places.h"
+#include "kernels/dot_pairs_impl.h"
 
 namespace kvsift {
 namespace {
-
-template <class Query>
-struct RowJob {
-  const Query *queries;
-  std::uint32_t dim, dim16;
-  float *logits;
-  std::size_t stride;
-  Ahead ahead;         // asked for while the rows are multiplied: with row i
-  std::uint32_t lead;  //   row i + lead
-};
-using DotJob = RowJob<float>;
-
-// Whether all of the rows that come with N rows from i can be asked for a line at a time; if not, those that come are asked
-// for here.
-template <std::uint32_t N, class Query>
-bool asks_by_lines(const RowJob<Query> &job, const Rows &rows, std::uint32_t i) {
-  const std::uint32_t first = i + job.lead;
-  const bool listed = rows.list != nullptr, ahead_listed = job.ahead.rows.list != nullptr;
-  if (first + N <= job.ahead.count && job.ahead.rows.type == rows.type && listed == ahead_listed) return true;
-  for (std::uint32_t n = 0; n < N; ++n) ask_for(job.ahead, first + n);
-  return false;
-}
 
 // sum[k][n] from accumulate(c, pieces), which fills the pieces that begin at element c. Where a
 // vector is two registers the halves are worked on one after the other, so that the accumulators
@@ -116,9 +94,22 @@ void dot_tokens(const DotJob &job, const Rows &rows, std::uint32_t group, std::u
   for (; q < group; ++q) dot_tile<V, At, T, 1, N, F>(job, rows, q, i);
 }
 
+// Rows in fours, and queries in fours but for the last; returns how many rows that were.
+template <class V, class At, class T>
+std::uint32_t dot_fours(const DotJob &job, const Rows &rows, std::uint32_t group, std::uint32_t count) {
+  const std::uint32_t whole = count / 4 * 4;
+  dot_pairs<V, At, T>(job, rows, group / kPairQueries * kPairQueries, whole);
+  for (std::uint32_t q = group / kPairQueries * kPairQueries; q < group; ++q)
+    for (std::uint32_t i = 0; i < whole; i += 4) dot_tile<V, At, T, 1, 4, Form::kWhole>(job, rows, q, i);
+  return whole;
+}
+
 template <class V, class At, class T, Form F>
 void dot_run(const DotJob &job, const Rows &rows, std::uint32_t group, std::uint32_t count) {
   std::uint32_t i = 0;
+  if constexpr (V::kPairs && F == Form::kWhole) {
+    if (goes_in_pairs(job, group)) i = dot_fours<V, At, T>(job, rows, group, count);
+  }
   for (; i + 4 <= count; i += 4) dot_tokens<V, At, T, 4, F>(job, rows, group, i);
   for (; i < count; ++i) dot_tokens<V, At, T, 1, F>(job, rows, group, i);
 }

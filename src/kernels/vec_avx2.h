@@ -67,6 +67,7 @@ struct Avx2 {
   static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 2, kDimTile = 1;
   using Piece = Avx2Half;
   static constexpr std::uint32_t kPieces = 2;
+  static constexpr bool kPairs = false;
   static constexpr std::uint32_t kConvColumns = 4, kConvHalves = 1;
   __m256 lo, hi;
 

@@ -88,6 +88,7 @@ struct Avx512 {
   static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 4, kDimTile = 4;
   using Piece = Avx512;
   static constexpr std::uint32_t kPieces = 1;
+  static constexpr bool kPairs = true;
   static constexpr std::uint32_t kConvColumns = 8, kConvHalves = 2;
   __m512 v;
 
@@ -107,6 +108,12 @@ struct Avx512 {
         _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))))};
   }
 };
+
+// Loaded once, where gcc would load it again for each use.
+inline __attribute__((always_inline)) Avx512 in_register(Avx512 a) {
+  __asm__("" : "+v"(a.v));
+  return a;
+}
 
 inline void store(float *p, Avx512 a) { _mm512_storeu_ps(p, a.v); }
 template <int Rounding>
@@ -172,6 +179,36 @@ inline void reduce_add4(Avx512 a, Avx512 b, Avx512 c, Avx512 d, float *out) {
 }
 inline void reduce_max4(Avx512 a, Avx512 b, Avx512 c, Avx512 d, float *out) {
   reduce4(a, b, c, d, out, [](__m512 x, __m512 y) { return _mm512_max_ps(x, y); });
+}
+
+// Eight sums, each by the tree of one, in eight pieces; then s[0] holds them. Where two vectors are to be added crosswise,
+// a blend has one half of each in place and a shuffle the others, in one step where both would be shuffles.
+inline __attribute__((always_inline)) void reduce_piece(std::uint32_t piece, Avx512 (&s)[8]) {
+  if (piece < 4) {
+    const __m512 a = s[2 * piece].v, b = s[2 * piece + 1].v;
+    const __m512 across = _mm512_castsi512_ps(_mm512_alignr_epi64(_mm512_castps_si512(b), _mm512_castps_si512(a), 4));
+    s[2 * piece].v = _mm512_add_ps(_mm512_mask_blend_ps(0xff00, a, b), across);
+  } else if (piece < 6) {
+    const __m512 a = s[4 * (piece - 4)].v, b = s[4 * (piece - 4) + 2].v;
+    const __m512 others = _mm512_mask_blend_ps(0x0f0f, a, b), across = _mm512_shuffle_f32x4(others, others, 0xb1);
+    s[4 * (piece - 4)].v = _mm512_add_ps(_mm512_mask_blend_ps(0xf0f0, a, b), across);
+  } else if (piece == 6) {
+    const __m512 a = s[0].v, b = s[4].v;
+    const __m512 across = _mm512_castpd_ps(_mm512_shuffle_pd(_mm512_castps_pd(a), _mm512_castps_pd(b), 0x55));
+    s[0].v = _mm512_add_ps(_mm512_mask_blend_ps(0xcccc, a, b), across);
+  } else {
+    s[0].v = _mm512_add_ps(s[0].v, _mm512_permute_ps(s[0].v, 0xb1));
+  }
+}
+// The sums 2 * k and 2 * k + 1 to out + k * stride.
+inline __attribute__((always_inline)) void put_reduced(const Avx512 (&s)[8], float *out, std::size_t stride) {
+  const __m512i order = _mm512_setr_epi32(0, 8, 4, 12, 2, 10, 6, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+  const __m512 x = _mm512_permutexvar_ps(order, s[0].v);
+  const __m128 low = _mm512_castps512_ps128(x), high = _mm512_extractf32x4_ps(x, 1);
+  _mm_storel_pi(reinterpret_cast<__m64 *>(out), low);
+  _mm_storeh_pi(reinterpret_cast<__m64 *>(out + stride), low);
+  _mm_storel_pi(reinterpret_cast<__m64 *>(out + 2 * stride), high);
+  _mm_storeh_pi(reinterpret_cast<__m64 *>(out + 3 * stride), high);
 }
 
 }  // namespace

@@ -47,6 +47,7 @@ struct Neon {
   static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 1, kDimTile = 1;
   using Piece = Neon;
   static constexpr std::uint32_t kPieces = 1;
+  static constexpr bool kPairs = false;
   static constexpr std::uint32_t kConvColumns = 4, kConvHalves = 1;
   float32x4_t v[4];
 

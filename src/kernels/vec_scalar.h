@@ -49,6 +49,7 @@ struct Scalar {
   static constexpr std::uint32_t kQueryTile = 1, kTokenTile = 4, kDimTile = 1;
   using Piece = Scalar;
   static constexpr std::uint32_t kPieces = 1;
+  static constexpr bool kPairs = false;
   static constexpr std::uint32_t kConvColumns = 1, kConvHalves = 1;
   float lane[kLanes];
 

@@ -61,12 +61,15 @@ void weighted_columns(const WeightedJob &job, const Rows &rows, std::uint32_t gr
   for (; q < group; ++q) weighted_tile<V, At, T, 1, D, Cut>(job, rows, q, c, begin, end);
 }
 
-// Rows are taken in blocks that stay in the first-level cache while the columns are gone through.
+// Rows are taken in blocks that stay in the first-level cache while the columns are gone through, where a cache line is
+// read more than once.
 template <class V, class At, class T>
 void weighted_run(const WeightedJob &job, const Rows &rows, std::uint32_t group, std::uint32_t count) {
   constexpr std::uint32_t width = V::kDimTile * kLanes;
-  for (std::uint32_t begin = 0; begin < count; begin += kBlockRows) {
-    const std::uint32_t end = count - begin < kBlockRows ? count : begin + kBlockRows;
+  const bool once = group <= V::kQueryTile && width * sizeof(T) % kLineBytes == 0;
+  const std::uint32_t step = once ? count : kBlockRows;
+  for (std::uint32_t begin = 0; begin < count; begin += step) {
+    const std::uint32_t end = count - begin < step ? count : begin + step;
     std::uint32_t c = 0;
     for (; c + width <= job.dim; c += width)
       weighted_columns<V, At, T, V::kDimTile, false>(job, rows, group, c, begin, end);

@@ -102,8 +102,9 @@ void test_rows_kernels(void **) {
       check_dot(random, type, dim, group, count);
       check_weighted(random, type, dim, 16 - dim % 16, counts[random.below(11)]);
     }
-    for (std::uint32_t group = 1; group <= 16; ++group)
-      for (const std::uint32_t count : counts) check_dot(random, type, 128, group, count);
+    for (const std::uint32_t dim : {64u, 128u})
+      for (std::uint32_t group = 1; group <= 16; ++group)
+        for (const std::uint32_t count : counts) check_dot(random, type, dim, group, count);
   }
 }
 

@@ -1,0 +1,106 @@
+// Dot products of four queries with rows taken in pairs. The sums of one pair are reduced between the products of the
+// next: a reduction right after its products has the multipliers wait for it.
+#pragma once
+
+#include "kernels/dot_job.h"
+
+namespace kvsift {
+namespace {
+
+constexpr std::uint32_t kPairQueries = 4, kPairSums = 2 * kPairQueries;
+// Rows that stay in the first-level cache for the next four queries.
+constexpr std::uint32_t kPairRows = 32;
+
+// Four queries, the two rows that they are multiplied with, and the two that are asked for meanwhile.
+template <class T>
+struct Pair {
+  const float *queries;
+  const T *row[2];
+  const std::uint8_t *coming[2];
+};
+
+// sum[2 * k + n]: query k with row n, elements c and on. Dim is a constant so that addresses are.
+template <std::uint32_t Dim, class V, class T>
+inline __attribute__((always_inline)) void multiply_pair(const Pair<T> &pair, std::uint32_t c, V (&sum)[kPairSums]) {
+  if (c * sizeof(T) % kLineBytes == 0) {
+    ask_for_line(pair.coming[0] + c * sizeof(T));
+    ask_for_line(pair.coming[1] + c * sizeof(T));
+  }
+  const V key[2] = {V::load(pair.row[0] + c), V::load(pair.row[1] + c)};
+  each<kPairQueries>([&](std::uint32_t k) __attribute__((always_inline)) {
+    const V x = in_register(V::load(pair.queries + k * Dim + c));
+    sum[2 * k] = fma(x, key[0], sum[2 * k]);
+    sum[2 * k + 1] = fma(x, key[1], sum[2 * k + 1]);
+  });
+}
+
+// `before`, the sums of the pair before, end up reduced.
+template <std::uint32_t Dim, class V, class T>
+inline __attribute__((always_inline)) void dot_pair(const Pair<T> &pair, V (&sum)[kPairSums], V (&before)[kPairSums]) {
+  constexpr std::uint32_t steps = Dim / kLanes, pieces = kPairSums / steps;
+  static_assert(steps * pieces == kPairSums, "as many pieces after each step");
+  each<kPairSums>([&](std::uint32_t s) __attribute__((always_inline)) { sum[s] = V::zero(); });
+  each<steps>([&](std::uint32_t step) __attribute__((always_inline)) {
+    multiply_pair<Dim>(pair, step * kLanes, sum);
+    each<pieces>([&](std::uint32_t i) __attribute__((always_inline)) { reduce_piece(pieces * step + i, before); });
+  });
+}
+
+// Rows [begin, end), a multiple of four, with queries q .. q + 3. With row i row i of `coming` is asked for.
+template <class V, class At, class T, std::uint32_t Dim>
+void dot_pairs_of(const DotJob &job, const Rows &rows, std::uint32_t q, const Rows &coming, std::uint32_t begin,
+                  std::uint32_t end) {
+  const typename At::template All<T> row(rows);
+  const typename At::template All<std::uint8_t> next(coming);
+  const std::size_t stride = job.stride;
+  const float *queries = job.queries + std::size_t{q} * Dim;
+  float *out = job.logits + q * stride + begin, *before = out;
+  const auto pair = [&](std::uint32_t i) __attribute__((always_inline)) {
+    return Pair<T>{queries, {row[i], row[i + 1]}, {next[i], next[i + 1]}};
+  };
+  V even[kPairSums], odd[kPairSums];
+  each<kPairSums>([&](std::uint32_t s) __attribute__((always_inline)) { odd[s] = V::zero(); });
+  for (std::uint32_t i = begin; i < end; i += 4) {
+    dot_pair<Dim>(pair(i), even, odd);
+    // What the first round puts is not a sum yet, and written over; a branch would draw the reduction behind it.
+    put_reduced(odd, before, stride);
+    dot_pair<Dim>(pair(i + 2), odd, even);
+    put_reduced(even, out, stride);
+    before = out + 2;
+    out += 4;
+  }
+  each<kPairSums>([&](std::uint32_t piece) __attribute__((always_inline)) { reduce_piece(piece, odd); });
+  put_reduced(odd, before, stride);
+}
+
+inline bool goes_in_pairs(const DotJob &job, std::uint32_t group) {
+  return group >= kPairQueries && (job.dim == 64 || job.dim == 128);
+}
+
+// Rows with which those to come can be asked for line by line; others that come are asked for here.
+inline std::uint32_t rows_that_ask(const DotJob &job, const Rows &rows, std::uint32_t count) {
+  const Ahead &ahead = job.ahead;
+  std::uint32_t n = ahead.count < count ? ahead.count / 4 * 4 : count;
+  if (ahead.rows.type != rows.type || (ahead.rows.list == nullptr) != (rows.list == nullptr)) n = 0;
+  for (std::uint32_t i = n; i < count; ++i) ask_for(ahead, i);
+  return n;
+}
+
+// `count` rows, a multiple of four, with `group` queries, another.
+template <class V, class At, class T>
+void dot_pairs(const DotJob &job, const Rows &rows, std::uint32_t group, std::uint32_t count) {
+  const std::uint32_t step = group == kPairQueries ? count : kPairRows, asking = rows_that_ask(job, rows, count);
+  for (std::uint32_t begin = 0, end; begin < count; begin = end) {
+    const std::uint32_t stop = begin < asking ? asking : count;
+    end = stop - begin < step ? stop : begin + step;
+    for (std::uint32_t q = 0; q < group; q += kPairQueries) {
+      // Rows that are at hand already cost little to ask for.
+      const Rows &coming = q == 0 && begin < asking ? job.ahead.rows : rows;
+      const auto run = job.dim == 64 ? dot_pairs_of<V, At, T, 64> : dot_pairs_of<V, At, T, 128>;
+      run(job, rows, q, coming, begin, end);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kvsift
