@@ -17,25 +17,48 @@ ListRef list_of(const HeadState &head, std::uint32_t list) {
           policy->blocks.in(policy) + index * policy->s.list_blocks, policy->block_counts.in(policy) + index};
 }
 
-void append(const ListRef &to, std::uint32_t begin, std::uint32_t end) {
-  if (begin >= end) return;
-  std::uint32_t &count = *to.range_count;
-  if (count > 0 && begin <= to.ranges[count - 1].end) {
-    if (end > to.ranges[count - 1].end) to.ranges[count - 1].end = end;
-    return;
+// Writes ascending stretches as ranges, those that touch as one. Without branches: whether single tokens touch cannot be
+// foreseen.
+class RangeWriter {
+ public:
+  explicit RangeWriter(kvsift_range *ranges) : ranges_(ranges) {}
+
+  void add(std::uint32_t begin, std::uint32_t end) {
+    ranges_[count_].begin = begin;
+    count_ += begin > reached_;
+    reached_ = end > reached_ ? end : reached_;
+    ranges_[count_ - 1].end = static_cast<std::uint32_t>(reached_);
   }
-  to.ranges[count++] = kvsift_range{begin, end};
+  std::uint32_t count() const { return count_; }
+
+ private:
+  kvsift_range *ranges_;
+  std::uint32_t count_ = 0;
+  std::int64_t reached_ = -1;
+};
+
+std::uint32_t write_ranges(kvsift_range *ranges, const ListParts &parts, std::uint32_t chosen, std::uint32_t size) {
+  RangeWriter to(ranges);
+  if (parts.sink_end > 0) to.add(0, parts.sink_end);
+  for (std::uint32_t i = 0; i < chosen; ++i) {
+    const std::uint32_t begin = parts.blocks[i] * size, left = parts.tokens - begin;
+    to.add(begin, begin + (size < left ? size : left));
+  }
+  if (parts.local_begin < parts.tokens) to.add(parts.local_begin, parts.tokens);
+  return to.count();
 }
 
-void name_blocks(const ListRef &to, std::uint32_t block_tokens) {
-  std::uint32_t next = 0;
-  *to.block_count = 0;
-  for (std::uint32_t i = 0; i < *to.range_count; ++i) {
-    std::uint32_t block = to.ranges[i].begin / block_tokens;
-    if (block < next) block = next;
-    for (; block * block_tokens < to.ranges[i].end; ++block) to.blocks[(*to.block_count)++] = block;
-    next = block;
-  }
+// Blocks with a kept token: the sinks', the chosen and the newest.
+std::uint32_t write_blocks(std::uint32_t *blocks, const ListParts &parts, std::uint32_t chosen, std::uint32_t size) {
+  std::uint32_t count = 0, next = blocks_of(parts.sink_end, size), first = 0;
+  for (; count < next; ++count) blocks[count] = count;
+  while (first < chosen && parts.blocks[first] < next) ++first;
+  for (std::uint32_t i = first; i < chosen; ++i) blocks[count++] = parts.blocks[i];
+  if (parts.local_begin >= parts.tokens) return count;
+  if (count > 0) next = blocks[count - 1] + 1;
+  if (parts.local_begin / size > next) next = parts.local_begin / size;
+  for (const std::uint32_t end = blocks_of(parts.tokens, size); next < end; ++next) blocks[count++] = next;
+  return count;
 }
 
 }  // namespace
@@ -43,16 +66,11 @@ void name_blocks(const ListRef &to, std::uint32_t block_tokens) {
 std::uint32_t write_list(const HeadState &head, std::uint32_t list, const ListParts &parts) {
   const ListRef to = list_of(head, list);
   const std::uint32_t size = head.settings().c.block_tokens;
-  *to.range_count = 0;
-  append(to, 0, parts.sink_end);
-  for (std::uint32_t i = 0; i < parts.count; ++i) {
-    const std::uint32_t begin = parts.blocks[i] * size;
-    if (begin >= parts.local_begin) break;
-    const std::uint32_t left = parts.tokens - begin;
-    append(to, begin, begin + (size < left ? size : left));
-  }
-  append(to, parts.local_begin, parts.tokens);
-  name_blocks(to, size);
+  // Chosen blocks among the newest tokens are kept with them.
+  std::uint32_t chosen = parts.count;
+  while (chosen > 0 && parts.blocks[chosen - 1] * size >= parts.local_begin) --chosen;
+  *to.range_count = write_ranges(to.ranges, parts, chosen, size);
+  *to.block_count = write_blocks(to.blocks, parts, chosen, size);
   std::uint32_t kept = 0;
   for (std::uint32_t i = 0; i < *to.range_count; ++i) kept += to.ranges[i].end - to.ranges[i].begin;
   return kept;
