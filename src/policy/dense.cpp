@@ -27,7 +27,7 @@ Crossover crossover_of(const Config &c) {
       if (c.history_floor > 0 && c.predict_period > 1 && c.predictor_arithmetic == KVSIFT_I8) return {28, 14};
       if (c.history_floor > 0 || c.predict_period > 1) return {40, 48};
       return {kMost, 0};
-    default: return {24, 16};
+    default: return {25, 17};
   }
 }
 
@@ -36,8 +36,8 @@ Crossover scattered(const Config &c, Crossover x) {
   if (c.block_tokens >= 4 || c.method == KVSIFT_METHOD_STREAMING) return x;
   const bool once = c.method == KVSIFT_METHOD_SNAPKV || c.method == KVSIFT_METHOD_PYRAMIDKV ||
                     c.method == KVSIFT_METHOD_UNIFORM;
-  if (once) return {x.shared + 8, x.more + 16};
-  return c.method == KVSIFT_METHOD_H2O ? Crossover{56, 40} : Crossover{kMost, 0};
+  if (once) return {x.shared + 20, x.more + 16};
+  return c.method == KVSIFT_METHOD_H2O ? Crossover{60, 40} : Crossover{kMost, 0};
 }
 
 std::uint32_t sixteenths_of(const Config &c) {
