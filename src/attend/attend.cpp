@@ -4,6 +4,7 @@
 
 #include "attend/observe.h"
 #include "attend/running.h"
+#include "attend/shares.h"
 #include "attend/tail.h"
 #include "kernels/one.h"
 
@@ -55,6 +56,8 @@ void add_kept(const Head &head, const List &list, const Attended &result, const 
     const Coming next_keys = last ? Coming{after.keys, coming, asked}
                                   : Coming{head.keys, next, 0, &after.keys, &coming};
     asked = chunk.size - next.size;
+    float *room = room_for_weights(head, result, chunk, c);
+    work->logits = room != nullptr ? room : work->own;
     work->dot(head, chunk, values ? Coming{head.values, chunk} : next_keys);
     observe_logits(head, result, chunk, work->logits);
     work->soften(head, chunk.size);
@@ -62,6 +65,7 @@ void add_kept(const Head &head, const List &list, const Attended &result, const 
     if (values) work->weigh(head, chunk, next_keys);
     running->merge(head, *work, values, first);
   }
+  work->logits = work->own;
 }
 
 // At most kHeads query heads.

@@ -24,7 +24,8 @@ void ask_for_chunk(const HeadRows &rows, std::uint32_t dim, const Chunk &chunk);
 
 // Maximum, sum of exp(logit - max), and values so weighted.
 struct ChunkWork {
-  float logits[kHeads * kChunk];  // [g][kChunk]; soften makes them exp(logit - max)
+  float own[kHeads * kChunk];
+  float *logits = own;  // [g][kChunk], there or where the weights are to stay; soften makes them exp(logit - max)
   float max[kHeads], sum[kHeads];
   float acc[kHeads * KVSIFT_MAX_HEAD_DIM];
 

@@ -58,6 +58,10 @@ bool wants_shares(const Attended &result) {
   return result.joined.row != nullptr || (result.block_tokens == 1 && result.block_mass != nullptr);
 }
 
+float *room_for_weights(const Head &head, const Attended &result, const Chunk &chunk, std::uint32_t number) {
+  return result.joined.row != nullptr && chunk.full() ? room_of(head, result, number) : nullptr;
+}
+
 void begin_shares(const Head &head, const Attended &result, const List &list) {
   if (is_everything(list, result.blocks)) return;
   const std::size_t bytes = result.blocks * sizeof(float);
@@ -81,6 +85,7 @@ void keep_weights(const Head &head, const Attended &result, const Chunk &chunk,
     return;
   }
   if (result.joined.sums != nullptr) ask_for_sums(result, chunk);
+  if (rows == room_of(head, result, number)) return;
   for (std::uint32_t g = 0; g < head.group; ++g)
     std::memcpy(room_of(head, result, number) + g * chunk.size, rows + g * kChunk,
                 chunk.size * sizeof(float));

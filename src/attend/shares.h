@@ -3,10 +3,13 @@
 #pragma once
 
 #include "attend/attend.h"
+#include "attend/chunk.h"
 
 namespace kvsift {
 
 bool wants_shares(const Attended &result);
+// Where a chunk's weights, [group][kChunk], are kept without being copied; null: nowhere.
+float *room_for_weights(const Head &head, const Attended &result, const Chunk &chunk, std::uint32_t number);
 void begin_shares(const Head &head, const Attended &result, const List &list);
 // `rows`: [group][kChunk] weights of the chunk's tokens.
 void keep_weights(const Head &head, const Attended &result, const Chunk &chunk,
