@@ -24,16 +24,17 @@ class RangeWriter {
   explicit RangeWriter(kvsift_range *ranges) : ranges_(ranges) {}
 
   void add(std::uint32_t begin, std::uint32_t end) {
-    ranges_[count_].begin = begin;
-    count_ += begin > reached_;
+    const bool apart = begin > reached_;
+    count_ += apart;
+    begin_ = apart ? begin : begin_;
     reached_ = end > reached_ ? end : reached_;
-    ranges_[count_ - 1].end = static_cast<std::uint32_t>(reached_);
+    ranges_[count_ - 1] = kvsift_range{begin_, static_cast<std::uint32_t>(reached_)};
   }
   std::uint32_t count() const { return count_; }
 
  private:
   kvsift_range *ranges_;
-  std::uint32_t count_ = 0;
+  std::uint32_t count_ = 0, begin_ = 0;
   std::int64_t reached_ = -1;
 };
 
