@@ -219,7 +219,8 @@ extern "C" kvsift_status kvsift_decode_attend(kvsift_policy *policy, uint32_t la
   if (kvsift_status s = attend_span(job, span, out)) return s;
   for (std::uint32_t i = span.begin; i < span.end; ++i) {
     const HeadState head = state_of(job, i);
-    learnt ? learn_own_rows(head, own_rows(job, i)) : pass_over(head, query->tokens);
+    if (learnt) learn_own_rows(head, own_rows(job, i));
+    if (!learnt) pass_over(head, query->tokens);
   }
   return KVSIFT_OK;
 }

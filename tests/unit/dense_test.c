@@ -214,7 +214,8 @@ static void test_no_prediction(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_explicit), cmocka_unit_test(test_automatic),     cmocka_unit_test(test_grouping),
-      cmocka_unit_test(test_learning), cmocka_unit_test(test_passing_over), cmocka_unit_test(test_deciding_late), cmocka_unit_test(test_no_prediction),
+      cmocka_unit_test(test_learning), cmocka_unit_test(test_passing_over), cmocka_unit_test(test_deciding_late),
+      cmocka_unit_test(test_no_prediction),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
