@@ -117,7 +117,7 @@ __device__ inline void tail_chunk(const AttendPlan &plan, const ChunkRows &rows,
   const std::uint32_t page = first + (threadIdx.x < count ? threadIdx.x : 0);
   if (threadIdx.x < kChunk) {
     shared->values[threadIdx.x] = plan.head.at<std::uint8_t>(at.value_mean) + std::uint64_t{page} * s.dim16 * sizeof(M);
-    if (sizeof(M) == 1) shared->value_scales[threadIdx.x] = plan.head.at<float>(at.value_mean_scale)[page];
+    if constexpr (std::is_same<M, PageCode>::value) shared->value_scales[threadIdx.x] = plan.head.at<float>(at.value_mean_scale)[page];
   }
   __syncthreads();
   const ValueRows value_rows{nullptr, s.dim16, s.dim16, count};
@@ -131,6 +131,7 @@ __device__ inline void tail_chunk(const AttendPlan &plan, const ChunkRows &rows,
     const std::uint32_t slot = plan.chunks(plan.list_of_query(threadIdx.x)) + chunk;
     keep_sums(plan, *shared, threadIdx.x, slot, threadIdx.x);
   }
+  if constexpr (std::is_same<M, PageCode>::value) code_chunk(rows.logits, s.group, count, shared);
   weigh_chunk<M, Wide>(value_rows, *shared, rows, s.group, [&](std::uint32_t g, std::uint32_t column, float a, float b) {
     float *to = plan.values(plan.place(g, plan.chunks(plan.list_of_query(g)) + chunk)) + column;
     to[0] = a;
@@ -159,7 +160,7 @@ __device__ inline void attend_chunks(const AttendPlan &plan, char *dynamic) {
   }
   for (; item < plan.tail_chunks(); item += gridDim.x) {
     if (args.call.image.s.c.moments_type == KVSIFT_I8) {
-      tail_chunk<std::int8_t, kWide>(plan, rows, item, shared);
+      tail_chunk<PageCode, kWide>(plan, rows, item, shared);
     } else {
       tail_chunk<F16, kWide>(plan, rows, item, shared);
     }

@@ -22,6 +22,7 @@ struct ChunkShared {
   std::uint32_t starts[kChunk], begins[kChunk];  // of a stretch of the list's ranges
   std::uint32_t before;                          // the kept token before the chunk's first
   float max[KVSIFT_MAX_GROUP], sum[KVSIFT_MAX_GROUP];
+  float weight_units[KVSIFT_MAX_GROUP];          // of int8 pages
 };
 
 // Where things lie in dynamic shared memory, bytes. Query heads come in fours.

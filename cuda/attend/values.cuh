@@ -1,9 +1,10 @@
 // Weighted values of a chunk: rows come through shared memory, a thread has two dimensions of a few query heads and adds
-// the rows in order.
+// the rows in order. Weights of PageCode rows are codes (code_chunk).
 #pragma once
 
 #include <type_traits>
 
+#include "cuda/attend/coded_values.cuh"
 #include "cuda/attend/dot.cuh"
 #include "cuda/core/copy.cuh"
 
@@ -75,7 +76,7 @@ __device__ inline void weights_of(const ChunkShared &shared, const float *weight
 }
 
 // Rows i .. i + Count - 1 of the chunk, the first of which lies at `row`.
-template <class T, int Heads, int Count>
+template <int Heads, int Count, class T>
 __device__ inline void add_rows(const ValueRows &rows, const ChunkShared &shared, const float *weights, const ValuePart &part,
                                 const T *row, std::uint32_t i, float (&acc)[Heads][2]) {
   float value[Count][2];
@@ -94,17 +95,42 @@ __device__ inline void add_rows(const ValueRows &rows, const ChunkShared &shared
   }
 }
 
+template <int Heads, int Count>
+__device__ inline void add_rows(const ValueRows &rows, const ChunkShared &, const float *weights, const ValuePart &part,
+                                const PageCode *row, std::uint32_t i, int (&acc)[Heads][2]) {
+  const auto add = [&](const auto &values) {
+#pragma unroll
+    for (int h = 0; h < Heads; ++h) {
+      const std::uint32_t g = part.first + h * part.step, own = g < part.heads ? g : part.first;
+      values.add(codes_of(weights + own * kChunk) + i, acc[h]);
+    }
+  };
+  if constexpr (Count == 4) {
+    add(FourRows(row, rows.columns));
+  } else {
+    add(OneRow(row));
+  }
+}
+
+template <class T>
+using Sum = std::conditional_t<std::is_same<T, PageCode>::value, int, float>;
+
+__device__ inline float weighted(const ChunkShared &, std::uint32_t, float sum) { return sum; }
+__device__ inline float weighted(const ChunkShared &shared, std::uint32_t g, int sum) {
+  return static_cast<float>(sum) * shared.weight_units[g];
+}
+
 template <class T, int Heads>
 __device__ inline void add_stage(const ValueRows &rows, const ChunkShared &shared, const float *weights, const ValuePart &part,
-                                 const std::uint8_t *stage, std::uint32_t first, std::uint32_t count, float (&acc)[Heads][2]) {
+                                 const std::uint8_t *stage, std::uint32_t first, std::uint32_t count, Sum<T> (&acc)[Heads][2]) {
   const auto *row = reinterpret_cast<const T *>(stage) + part.column;
   std::uint32_t i = 0;
 #pragma unroll 2
   for (std::uint32_t n = 0; n < count / 4; ++n, i += 4, row += 4 * rows.columns) {
-    add_rows<T, Heads, 4>(rows, shared, weights, part, row, first + i, acc);
+    add_rows<Heads, 4>(rows, shared, weights, part, row, first + i, acc);
   }
   for (std::uint32_t n = 0; n < count % 4; ++n, ++i, row += rows.columns) {
-    add_rows<T, Heads, 1>(rows, shared, weights, part, row, first + i, acc);
+    add_rows<Heads, 1>(rows, shared, weights, part, row, first + i, acc);
   }
 }
 
@@ -115,7 +141,7 @@ __device__ inline void weigh_part(const ValueRows &rows, const ChunkShared &shar
   using Type = typename Staged<T>::Type;
   const std::uint32_t row_bytes = rows.columns * sizeof(Type), most = stage_rows(row_bytes);
   const std::uint32_t stages = blocks_of(rows.count, most);
-  float acc[Heads][2] = {};
+  Sum<Type> acc[Heads][2] = {};
   for (std::uint32_t stage = 0; stage < stages; ++stage) {
     wait_copies<1>();
     __syncthreads();
@@ -132,7 +158,7 @@ __device__ inline void weigh_part(const ValueRows &rows, const ChunkShared &shar
 #pragma unroll
   for (int h = 0; h < Heads; ++h) {
     const std::uint32_t g = part.first + h * part.step;
-    if (!part.idle && g < part.heads) put(g, part.column, acc[h][0], acc[h][1]);
+    if (!part.idle && g < part.heads) put(g, part.column, weighted(shared, g, acc[h][0]), weighted(shared, g, acc[h][1]));
   }
 }
 

@@ -236,9 +236,10 @@ typedef struct kvsift_policy_config {
   uint32_t dense_layers;        /* the first layers that attend to everything */
   uint32_t grouping;            /* KVSIFT_GROUP_* */
   uint32_t tail;                /* KVSIFT_TAIL_* */
-  kvsift_type moments_type;     /* how page moments are kept: KVSIFT_I8 (the default), each row by its greatest magnitude,
-                                   and queries become int8 where they meet them; or KVSIFT_F16, in twice the bytes and
-                                   slower, for keys some of whose channels lie ten times and more above the others */
+  kvsift_type moments_type;     /* how page moments are kept: KVSIFT_I8 (the default), each row by its greatest magnitude:
+                                   queries become int8 where they meet them, and weights of pages 32767ths of the largest of
+                                   256; or KVSIFT_F16, in twice the bytes and slower, for keys some of whose channels lie ten
+                                   times and more above the others */
   float softmax_scale;          /* 0: 1 / sqrt(head_dim) */
   uint32_t rollback_tokens;     /* how far kvsift_truncate reaches back */
   uint32_t dense_tokens;        /* a cache of at most so many tokens is attended to whole, whatever the budget. 0: as many as

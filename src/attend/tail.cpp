@@ -90,11 +90,14 @@ void weigh_pages(const Head &head, const Moments &moments, const Run &run, std::
     const Rows rows = moment_rows(moments, moments.value, moments.value_scale, coming);
     ahead = Ahead{rows, pages - coming, static_cast<std::uint32_t>(rows.stride)};
   }
+  const Rows rows = moment_rows(moments, moments.value, moments.value_scale, run.first);
+  if (moments.type == KVSIFT_I8) {
+    static_assert(kChunk <= kCodedRows, "a chunk's sums");
+    head.kernels->page.coded_values(work->logits, kChunk, head.group, rows, run.count, head.dim, work->acc, ahead);
+    return;
+  }
   work->clear_values(head);
-  head.kernels->attention.weighted_sum_ahead(
-      work->logits, kChunk, head.group,
-      moment_rows(moments, moments.value, moments.value_scale, run.first), run.count, head.dim,
-      work->acc, ahead);
+  head.kernels->attention.weighted_sum_ahead(work->logits, kChunk, head.group, rows, run.count, head.dim, work->acc, ahead);
 }
 
 void add_moments(const Head &head, const Lists &lists, const Tail &tail, ChunkWork *work,

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "kernels/coded_values_impl.h"
 #include "kernels/exp.h"
 #include "kernels/load_part.h"
 #include "kernels/page_kernels.h"
@@ -102,6 +103,7 @@ void page_scores(const float *dot, const float *absolute, std::size_t n, float s
 template <class V>
 constexpr PageKernels page_kernels = {page_append<V>,     page_deviation<V>, append_bounds<V>,
                                       page_statistics<V, Kept::kHalves>, page_statistics<V, Kept::kCodes>,
+                                      coded_values<V>,
                                       page_bounds<V>,       tail_logits<V>,    page_peaks<V>,
                                       page_scores<V>};
 

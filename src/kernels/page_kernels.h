@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "core/view.h"
+#include "kernels/attention_kernels.h"
 #include "kernels/element.h"
 
 namespace kvsift {
@@ -22,6 +23,9 @@ using PageStatistics = void(const float *queries, std::uint32_t group, const Row
 PageStatistics coded_statistics_vnni;
 #endif
 
+// Rows that coded_values takes at most: their sums stay below 2^31.
+constexpr std::uint32_t kCodedRows = 256;
+
 // Arrays and rows of summaries have padded_dim(dim) elements, zero behind dim; key and value rows
 // have dim.
 struct PageKernels {
@@ -36,6 +40,10 @@ struct PageKernels {
                         F16 *low, F16 *high);
   PageStatistics *statistics;        // of float16 pages
   PageStatistics *coded_statistics;  // of int8 pages; queries and their squares become int8 too
+  // out[g * padded_dim(dim) + c] = sum of weights[g * stride + i] * row i, for at most kCodedRows int8 rows at one stride
+  // whose scales follow each other. Weights, at least 0, become whole numbers of 32767ths of the largest with its scale.
+  void (*coded_values)(const float *weights, std::size_t stride, std::uint32_t group, const Rows &rows,
+                       std::uint32_t count, std::uint32_t dim, float *out, const Ahead &ahead);
   // scores[g * stride + i] = scale * sum max(q_c low_c, q_c high_c)
   void (*bounds)(const float *queries, std::uint32_t group, const Rows &low, const Rows &high,
                  std::uint32_t count, std::uint32_t dim, float scale, float *scores,

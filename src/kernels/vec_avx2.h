@@ -61,7 +61,42 @@ inline void total4(Avx2Sums a, Avx2Sums b, Avx2Sums c, Avx2Sums d, float *out) {
   _mm_storeu_ps(out, _mm_cvtepi32_ps(y));
 }
 
+// Columns of two int8 rows as pairs of int16: 0 to 3 and 8 to 11, 4 to 7 and 12 to 15.
+struct Avx2Pair {
+  static constexpr std::uint32_t kColumns = 16;
+  __m256i lo, hi;
+
+  static Avx2Pair load(const std::int8_t *a, const std::int8_t *b, std::uint32_t n) {
+    const __m256i x = Avx2Codes::row(a, n).v, y = Avx2Codes::row(b, n).v;
+    return {_mm256_unpacklo_epi16(x, y), _mm256_unpackhi_epi16(x, y)};
+  }
+};
+struct Avx2PairWeights {
+  __m256i v;
+  explicit Avx2PairWeights(const std::int16_t *code) {
+    std::int32_t both;
+    __builtin_memcpy(&both, code, sizeof both);
+    v = _mm256_set1_epi32(both);
+  }
+};
+struct Avx2PairSums {
+  __m256i lo, hi;
+  static Avx2PairSums zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+};
+inline Avx2PairSums add_pair(Avx2Pair x, Avx2PairWeights w, Avx2PairSums sum) {
+  return {_mm256_add_epi32(sum.lo, _mm256_madd_epi16(x.lo, w.v)),
+          _mm256_add_epi32(sum.hi, _mm256_madd_epi16(x.hi, w.v))};
+}
+inline void to_floats(Avx2PairSums sum, float *out) {
+  _mm256_storeu_ps(out, _mm256_cvtepi32_ps(_mm256_permute2x128_si256(sum.lo, sum.hi, 0x20)));
+  _mm256_storeu_ps(out + 8, _mm256_cvtepi32_ps(_mm256_permute2x128_si256(sum.lo, sum.hi, 0x31)));
+}
+
 struct Avx2 {
+  using RowPair = Avx2Pair;
+  using PairWeights = Avx2PairWeights;
+  using PairSums = Avx2PairSums;
+  static constexpr std::uint32_t kPairTile = 1;
   using Codes = Avx2Codes;
   using Sums = Avx2Sums;
   static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 2, kDimTile = 1;
@@ -98,6 +133,10 @@ inline void store(std::int8_t *p, Avx2 a) {
   const __m128i lo16 = _mm_packs_epi32(_mm256_castsi256_si128(lo), _mm256_extracti128_si256(lo, 1));
   const __m128i hi16 = _mm_packs_epi32(_mm256_castsi256_si128(hi), _mm256_extracti128_si256(hi, 1));
   _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm_packs_epi16(lo16, hi16));
+}
+inline void store(std::int16_t *p, Avx2 a) {
+  const __m256i both = _mm256_packs_epi32(_mm256_cvttps_epi32(a.lo), _mm256_cvttps_epi32(a.hi));
+  _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm256_permute4x64_epi64(both, 0xd8));
 }
 
 inline Avx2 add(Avx2 a, Avx2 b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }

@@ -82,7 +82,50 @@ inline void total4(Avx512Sums a, Avx512Sums b, Avx512Sums c, Avx512Sums d, float
   _mm_storeu_ps(out, _mm_cvtepi32_ps(z));
 }
 
+// Columns of two int8 rows as pairs of int16, two groups of four columns out of four to a register.
+struct Avx512Pair {
+  static constexpr std::uint32_t kColumns = 32;
+  __m512i lo, hi;
+
+  static Avx512Pair load(const std::int8_t *a, const std::int8_t *b, std::uint32_t n) {
+    const __m512i x = widen(a, n), y = widen(b, n);
+    return {_mm512_unpacklo_epi16(x, y), _mm512_unpackhi_epi16(x, y)};
+  }
+
+ private:
+  static __m512i widen(const std::int8_t *p, std::uint32_t n) {
+    if (n < kColumns)
+      return _mm512_zextsi256_si512(_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))));
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
+  }
+};
+struct Avx512PairWeights {
+  __m512i v;
+  explicit Avx512PairWeights(const std::int16_t *code) {
+    std::int32_t both;
+    __builtin_memcpy(&both, code, sizeof both);
+    v = _mm512_set1_epi32(both);
+  }
+};
+struct Avx512PairSums {
+  __m512i lo, hi;
+  static Avx512PairSums zero() { return {_mm512_setzero_si512(), _mm512_setzero_si512()}; }
+};
+inline Avx512PairSums add_pair(Avx512Pair x, Avx512PairWeights w, Avx512PairSums sum) {
+  return {_mm512_add_epi32(sum.lo, _mm512_madd_epi16(x.lo, w.v)),
+          _mm512_add_epi32(sum.hi, _mm512_madd_epi16(x.hi, w.v))};
+}
+inline void to_floats(Avx512PairSums sum, float *out) {
+  const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+  _mm512_storeu_ps(out, _mm512_cvtepi32_ps(_mm512_permutex2var_epi64(sum.lo, first, sum.hi)));
+  _mm512_storeu_ps(out + 16, _mm512_cvtepi32_ps(_mm512_permutex2var_epi64(sum.lo, second, sum.hi)));
+}
+
 struct Avx512 {
+  using RowPair = Avx512Pair;
+  using PairWeights = Avx512PairWeights;
+  using PairSums = Avx512PairSums;
+  static constexpr std::uint32_t kPairTile = 2;
   using Codes = Avx512Codes;
   using Sums = Avx512Sums;
   static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 4, kDimTile = 4;
@@ -126,6 +169,9 @@ inline void store_down(F16 *p, Avx512 a) { store_half<_MM_FROUND_TO_NEG_INF>(p, 
 inline void store_up(F16 *p, Avx512 a) { store_half<_MM_FROUND_TO_POS_INF>(p, a); }
 inline void store(std::int8_t *p, Avx512 a) {
   _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(a.v)));
+}
+inline void store(std::int16_t *p, Avx512 a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtepi32_epi16(_mm512_cvttps_epi32(a.v)));
 }
 
 inline Avx512 add(Avx512 a, Avx512 b) { return {_mm512_add_ps(a.v, b.v)}; }

@@ -41,7 +41,39 @@ inline void total4(NeonSums a, NeonSums b, NeonSums c, NeonSums d, float *out) {
   vst1q_f32(out, vcvtq_f32_s32(x));
 }
 
+// Columns of two int8 rows, to be weighed together.
+struct NeonPair {
+  static constexpr std::uint32_t kColumns = 16;
+  NeonCodes a, b;
+
+  static NeonPair load(const std::int8_t *a, const std::int8_t *b, std::uint32_t n) {
+    return {NeonCodes::row(a, n), NeonCodes::row(b, n)};
+  }
+};
+struct NeonPairWeights {
+  std::int16_t a, b;
+  explicit NeonPairWeights(const std::int16_t *code) : a(code[0]), b(code[1]) {}
+};
+struct NeonPairSums {
+  int32x4_t v[4];
+  static NeonPairSums zero() { return {{vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)}}; }
+};
+inline NeonPairSums add_row(const NeonCodes &x, std::int16_t w, const NeonPairSums &sum) {
+  return {{vmlal_n_s16(sum.v[0], vget_low_s16(x.lo), w), vmlal_high_n_s16(sum.v[1], x.lo, w),
+           vmlal_n_s16(sum.v[2], vget_low_s16(x.hi), w), vmlal_high_n_s16(sum.v[3], x.hi, w)}};
+}
+inline NeonPairSums add_pair(const NeonPair &x, NeonPairWeights w, const NeonPairSums &sum) {
+  return add_row(x.b, w.b, add_row(x.a, w.a, sum));
+}
+inline void to_floats(const NeonPairSums &sum, float *out) {
+  for (int i = 0; i < 4; ++i) vst1q_f32(out + 4 * i, vcvtq_f32_s32(sum.v[i]));
+}
+
 struct Neon {
+  using RowPair = NeonPair;
+  using PairWeights = NeonPairWeights;
+  using PairSums = NeonPairSums;
+  static constexpr std::uint32_t kPairTile = 1;
   using Codes = NeonCodes;
   using Sums = NeonSums;
   static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 1, kDimTile = 1;
@@ -115,6 +147,9 @@ inline void store(std::int8_t *p, const Neon &a) {
   const int16x8_t hi =
       vcombine_s16(vmovn_s32(vcvtq_s32_f32(a.v[2])), vmovn_s32(vcvtq_s32_f32(a.v[3])));
   vst1q_s8(p, vcombine_s8(vmovn_s16(lo), vmovn_s16(hi)));
+}
+inline void store(std::int16_t *p, const Neon &a) {
+  for (int i = 0; i < 4; ++i) vst1_s16(p + 4 * i, vmovn_s32(vcvtq_s32_f32(a.v[i])));
 }
 
 inline Neon add(const Neon &a, const Neon &b) {

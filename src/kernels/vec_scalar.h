@@ -43,7 +43,40 @@ inline void total4(ScalarSums a, ScalarSums b, ScalarSums c, ScalarSums d, float
   out[3] = static_cast<float>(d.v);
 }
 
+// Columns of two int8 rows, to be weighed together.
+struct ScalarPair {
+  static constexpr std::uint32_t kColumns = kLanes;
+  std::int32_t a[kColumns], b[kColumns];
+
+  // n: columns there are, a multiple of kLanes.
+  static ScalarPair load(const std::int8_t *a, const std::int8_t *b, std::uint32_t) {
+    ScalarPair r;
+    for (std::uint32_t i = 0; i < kColumns; ++i) r.a[i] = a[i], r.b[i] = b[i];
+    return r;
+  }
+};
+struct ScalarPairWeights {
+  std::int32_t a, b;
+  explicit ScalarPairWeights(const std::int16_t *code) : a(code[0]), b(code[1]) {}
+};
+struct ScalarPairSums {
+  std::int32_t v[kLanes];
+  static ScalarPairSums zero() { return {}; }
+};
+inline ScalarPairSums add_pair(const ScalarPair &x, ScalarPairWeights w, const ScalarPairSums &sum) {
+  ScalarPairSums r;
+  for (std::uint32_t i = 0; i < kLanes; ++i) r.v[i] = sum.v[i] + x.a[i] * w.a + x.b[i] * w.b;
+  return r;
+}
+inline void to_floats(const ScalarPairSums &sum, float *out) {
+  for (std::uint32_t i = 0; i < kLanes; ++i) out[i] = static_cast<float>(sum.v[i]);
+}
+
 struct Scalar {
+  using RowPair = ScalarPair;
+  using PairWeights = ScalarPairWeights;
+  using PairSums = ScalarPairSums;
+  static constexpr std::uint32_t kPairTile = 1;  // RowPairs worked on at a time
   using Codes = ScalarCodes;
   using Sums = ScalarSums;
   static constexpr std::uint32_t kQueryTile = 1, kTokenTile = 4, kDimTile = 1;
@@ -84,9 +117,12 @@ inline void store(float *p, const Scalar &a) {
 inline void store(F16 *p, const Scalar &a) {
   for (std::uint32_t i = 0; i < kLanes; ++i) p[i].bits = half_of_float(a.lane[i]);
 }
-// Lanes must be whole numbers within int8.
+// Lanes must be whole numbers within the type.
 inline void store(std::int8_t *p, const Scalar &a) {
   for (std::uint32_t i = 0; i < kLanes; ++i) p[i] = static_cast<std::int8_t>(a.lane[i]);
+}
+inline void store(std::int16_t *p, const Scalar &a) {
+  for (std::uint32_t i = 0; i < kLanes; ++i) p[i] = static_cast<std::int16_t>(a.lane[i]);
 }
 
 // The half next to `h` on the side of minus infinity.

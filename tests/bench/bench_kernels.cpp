@@ -171,6 +171,30 @@ void bench_rows(Bench &bench, const Cache &cache, const float *queries) {
   bench.report("weighted_sum_in_cache", time(cache.values, true, sum), 0, flops);
 }
 
+// Values of the cache stand for int8 pages; the weighted sum in floats is what whole numbers are measured against.
+void bench_page_values(Bench &bench, const Cache &cache) {
+  static float weights[kGroup * 256], acc[kGroup * kDim];
+  const std::uint32_t pages = cache.tokens / 256 * 256;
+  auto *scales = static_cast<float *>(std::malloc(sizeof(float) * pages));
+  if (scales == nullptr) std::abort();
+  for (std::uint32_t i = 0; i < pages; ++i) scales[i] = 0.01f;
+  for (std::uint32_t i = 0; i < kGroup * 256; ++i) weights[i] = static_cast<float>(i % 7) * 0.1f;
+  const auto each_chunk = [&](std::uint32_t h, auto f) {
+    const auto *first = reinterpret_cast<const std::uint8_t *>(cache.values) + static_cast<std::size_t>(h) * pages * kDim;
+    for (std::uint32_t at = 0; at < pages; at += 256)
+      f(Rows{first + static_cast<std::size_t>(at) * kDim, KVSIFT_I8, kDim, scales + at, sizeof(float)});
+  };
+  const auto time = [&](auto f) { return best_time(0.3, [&](std::uint32_t h) { each_chunk(h, f); }); };
+  const double bytes = static_cast<double>(pages) * kDim, flops = 2.0 * kGroup * kDim * pages;
+  bench.report("page_values_int8", time([&](const Rows &chunk) {
+                 bench.k->page.coded_values(weights, 256, kGroup, chunk, 256, kDim, acc, Ahead{});
+               }), bytes, flops);
+  bench.report("page_values_int8_by_floats", time([&](const Rows &chunk) {
+                 bench.k->attention.weighted_sum(weights, 256, kGroup, chunk, 256, kDim, acc);
+               }), bytes, flops);
+  std::free(scales);
+}
+
 // Keys and values of the cache stand for mean and deviation rows.
 void bench_pages(Bench &bench, const Cache &cache, const float *queries) {
   std::uint32_t pages = cache.tokens;
@@ -250,6 +274,7 @@ int main(int argc, char **argv) {
     bench_attention(bench, cache, queries);
     bench_rows(bench, cache, queries);
     bench_pages(bench, cache, queries);
+    bench_page_values(bench, cache);
     std::printf("]}");
     first = false;
   }

@@ -78,6 +78,19 @@ inline unsigned __dp4a(unsigned a, unsigned b, unsigned c) {
   for (int i = 0; i < 32; i += 8) c += (a >> i & 0xff) * (b >> i & 0xff);
   return c;
 }
+// Two products of int16 with the lower, or upper, int8 of four.
+inline int two_products(int a, int b, int c) {
+  return c + static_cast<std::int16_t>(a & 0xffff) * static_cast<std::int8_t>(b & 0xff) +
+         static_cast<std::int16_t>(a >> 16) * static_cast<std::int8_t>(b >> 8 & 0xff);
+}
+inline int __dp2a_lo(int a, int b, int c) { return two_products(a, b, c); }
+inline int __dp2a_hi(int a, int b, int c) { return two_products(a, b >> 16, c); }
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned select) {
+  const unsigned long long bytes = a | static_cast<unsigned long long>(b) << 32;
+  unsigned out = 0;
+  for (int i = 0; i < 4; ++i) out |= static_cast<unsigned>(bytes >> (select >> 4 * i & 7) * 8 & 0xff) << 8 * i;
+  return out;
+}
 inline unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
