@@ -19,31 +19,70 @@ struct Pair {
   const std::uint8_t *coming[2];
 };
 
-// sum[2 * k + n]: query k with row n, elements c and on. Dim is a constant so that addresses are.
-template <std::uint32_t Dim, class V, class T>
-inline __attribute__((always_inline)) void multiply_pair(const Pair<T> &pair, std::uint32_t c, V (&sum)[kPairSums]) {
+// sum[2 * k + n]: query k with row n. In registers where a vector is one, else in memory.
+template <class V, std::uint32_t Pieces = V::kPieces>
+struct SumsOfPair {
+  using Type = V[kPairSums];
+};
+template <class V>
+struct SumsOfPair<V, 2> {
+  using Type = typename V::DotSums;
+};
+
+// Elements c and on, as many as Part has. Dim is a constant so that addresses are.
+template <std::uint32_t Dim, class Part, class T>
+inline __attribute__((always_inline)) void multiply_pair(const Pair<T> &pair, std::uint32_t c, Part (&sum)[kPairSums]) {
   if (c * sizeof(T) % kLineBytes == 0) {
     ask_for_line(pair.coming[0] + c * sizeof(T));
     ask_for_line(pair.coming[1] + c * sizeof(T));
   }
-  const V key[2] = {V::load(pair.row[0] + c), V::load(pair.row[1] + c)};
+  const Part key[2] = {Part::load(pair.row[0] + c), Part::load(pair.row[1] + c)};
   each<kPairQueries>([&](std::uint32_t k) __attribute__((always_inline)) {
-    const V x = in_register(V::load(pair.queries + k * Dim + c));
+    const Part x = in_register(Part::load(pair.queries + k * Dim + c));
     sum[2 * k] = fma(x, key[0], sum[2 * k]);
     sum[2 * k + 1] = fma(x, key[1], sum[2 * k + 1]);
+  });
+}
+
+// The pieces of a reduction that come after step `step` of `steps`.
+template <std::uint32_t Steps, class Sums>
+inline __attribute__((always_inline)) void reduce_after(std::uint32_t step, Sums &sums) {
+  const std::uint32_t from = kPairSums * step / Steps, to = kPairSums * (step + 1) / Steps;
+  each<kPairSums>([&](std::uint32_t piece) __attribute__((always_inline)) {
+    if (from <= piece && piece < to) reduce_piece(piece, sums);
   });
 }
 
 // `before`, the sums of the pair before, end up reduced.
 template <std::uint32_t Dim, class V, class T>
 inline __attribute__((always_inline)) void dot_pair(const Pair<T> &pair, V (&sum)[kPairSums], V (&before)[kPairSums]) {
-  constexpr std::uint32_t steps = Dim / kLanes, pieces = kPairSums / steps;
-  static_assert(steps * pieces == kPairSums, "as many pieces after each step");
+  constexpr std::uint32_t steps = Dim / kLanes;
   each<kPairSums>([&](std::uint32_t s) __attribute__((always_inline)) { sum[s] = V::zero(); });
   each<steps>([&](std::uint32_t step) __attribute__((always_inline)) {
     multiply_pair<Dim>(pair, step * kLanes, sum);
-    each<pieces>([&](std::uint32_t i) __attribute__((always_inline)) { reduce_piece(pieces * step + i, before); });
+    reduce_after<steps>(step, before);
   });
+}
+
+// Half of each vector's lanes, then the other.
+template <std::uint32_t Dim, class Sums, class T>
+inline __attribute__((always_inline)) void dot_pair(const Pair<T> &pair, Sums &sum, Sums &before) {
+  using Half = typename Sums::Half;
+  constexpr std::uint32_t steps = Dim / kLanes;
+  each<2>([&](std::uint32_t half) __attribute__((always_inline)) {
+    Half acc[kPairSums];
+    each<kPairSums>([&](std::uint32_t s) __attribute__((always_inline)) { acc[s] = Half::zero(); });
+    each<steps>([&](std::uint32_t step) __attribute__((always_inline)) {
+      multiply_pair<Dim>(pair, step * kLanes + half * (kLanes / 2), acc);
+      reduce_after<2 * steps>(half * steps + step, before);
+    });
+    each<kPairSums>([&](std::uint32_t s) __attribute__((always_inline)) { sum.put(s, half, acc[s]); });
+  });
+}
+
+template <class V>
+inline void clear(V (&sum)[kPairSums]) {
+  each<kPairSums>([&](std::uint32_t s) __attribute__((always_inline)) { sum[s] = V::zero(); });
 }
 
 // Rows [begin, end), a multiple of four, with queries q .. q + 3. With row i row i of `coming` is asked for.
@@ -58,8 +97,8 @@ void dot_pairs_of(const DotJob &job, const Rows &rows, std::uint32_t q, const Ro
   const auto pair = [&](std::uint32_t i) __attribute__((always_inline)) {
     return Pair<T>{queries, {row[i], row[i + 1]}, {next[i], next[i + 1]}};
   };
-  V even[kPairSums], odd[kPairSums];
-  each<kPairSums>([&](std::uint32_t s) __attribute__((always_inline)) { odd[s] = V::zero(); });
+  typename SumsOfPair<V>::Type even, odd;
+  clear(odd);
   for (std::uint32_t i = begin; i < end; i += 4) {
     dot_pair<Dim>(pair(i), even, odd);
     // What the first round puts is not a sum yet, and written over; a branch would draw the reduction behind it.
@@ -74,7 +113,7 @@ void dot_pairs_of(const DotJob &job, const Rows &rows, std::uint32_t q, const Ro
 }
 
 inline bool goes_in_pairs(const DotJob &job, std::uint32_t group) {
-  return group >= kPairQueries && (job.dim == 64 || job.dim == 128);
+  return group >= kPairQueries && (job.dim == 64 || job.dim == 96 || job.dim == 128 || job.dim == 256);
 }
 
 // Rows with which those to come can be asked for line by line; others that come are asked for here.
@@ -96,7 +135,10 @@ void dot_pairs(const DotJob &job, const Rows &rows, std::uint32_t group, std::ui
     for (std::uint32_t q = 0; q < group; q += kPairQueries) {
       // Rows that are at hand already cost little to ask for.
       const Rows &coming = q == 0 && begin < asking ? job.ahead.rows : rows;
-      const auto run = job.dim == 64 ? dot_pairs_of<V, At, T, 64> : dot_pairs_of<V, At, T, 128>;
+      const auto run = job.dim == 64   ? dot_pairs_of<V, At, T, 64>
+                       : job.dim == 96  ? dot_pairs_of<V, At, T, 96>
+                       : job.dim == 128 ? dot_pairs_of<V, At, T, 128>
+                                        : dot_pairs_of<V, At, T, 256>;
       run(job, rows, q, coming, begin, end);
     }
   }

@@ -28,7 +28,45 @@ struct Avx2Half {
 inline Avx2Half add(Avx2Half a, Avx2Half b) { return {_mm256_add_ps(a.v, b.v)}; }
 inline Avx2Half mul(Avx2Half a, Avx2Half b) { return {_mm256_mul_ps(a.v, b.v)}; }
 inline Avx2Half fma(Avx2Half a, Avx2Half b, Avx2Half c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+inline __attribute__((always_inline)) Avx2Half in_register(Avx2Half a) {
+  __asm__("" : "+x"(a.v));
+  return a;
+}
 inline Avx2Half abs(Avx2Half a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
+
+// Eight sums in memory, as registers are too few.
+struct Avx2DotSums {
+  using Half = Avx2Half;
+  alignas(32) float lane[8][kLanes];
+
+  void put(std::uint32_t s, std::uint32_t half, Avx2Half a) { _mm256_store_ps(lane[s] + half * 8, a.v); }
+  __m256 load(std::uint32_t s, std::uint32_t half) const { return _mm256_load_ps(lane[s] + half * 8); }
+};
+inline void clear(Avx2DotSums &sums) { sums = Avx2DotSums{}; }
+// Each by the tree of one, in eight pieces: what is made of two sums lies where the first was.
+inline __attribute__((always_inline)) void reduce_piece(std::uint32_t piece, Avx2DotSums &s) {
+  if (piece < 4) {
+    const std::uint32_t i = 2 * piece;
+    const __m256 a = _mm256_add_ps(s.load(i, 0), s.load(i, 1)), b = _mm256_add_ps(s.load(i + 1, 0), s.load(i + 1, 1));
+    s.put(i, 0, {_mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31))});
+  } else if (piece < 6) {
+    const std::uint32_t i = 4 * (piece - 4);
+    const __m256 a = s.load(i, 0), b = s.load(i + 2, 0);
+    s.put(i, 0, {_mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee))});
+  } else if (piece == 6) {
+    const __m256 a = s.load(0, 0), b = s.load(4, 0);
+    s.put(0, 0, {_mm256_add_ps(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xdd))});
+  }
+}
+// The sums 2 * k and 2 * k + 1 to out + k * stride.
+inline __attribute__((always_inline)) void put_reduced(const Avx2DotSums &s, float *out, std::size_t stride) {
+  const __m128 first = _mm_load_ps(s.lane[0]), second = _mm_load_ps(s.lane[0] + 4);
+  const __m128 low = _mm_unpacklo_ps(first, second), high = _mm_unpackhi_ps(first, second);
+  _mm_storel_pi(reinterpret_cast<__m64 *>(out), low);
+  _mm_storeh_pi(reinterpret_cast<__m64 *>(out + stride), low);
+  _mm_storel_pi(reinterpret_cast<__m64 *>(out + 2 * stride), high);
+  _mm_storeh_pi(reinterpret_cast<__m64 *>(out + 3 * stride), high);
+}
 
 // 16 int8 numbers, widened.
 struct Avx2Codes {
@@ -102,7 +140,8 @@ struct Avx2 {
   static constexpr std::uint32_t kQueryTile = 4, kTokenTile = 2, kDimTile = 1;
   using Piece = Avx2Half;
   static constexpr std::uint32_t kPieces = 2;
-  static constexpr bool kPairs = false;
+  static constexpr bool kPairs = true;
+  using DotSums = Avx2DotSums;
   static constexpr std::uint32_t kConvColumns = 4, kConvHalves = 1;
   __m256 lo, hi;
 

@@ -102,7 +102,7 @@ void test_rows_kernels(void **) {
       check_dot(random, type, dim, group, count);
       check_weighted(random, type, dim, 16 - dim % 16, counts[random.below(13)]);
     }
-    for (const std::uint32_t dim : {64u, 128u})
+    for (const std::uint32_t dim : {64u, 96u, 128u, 256u})
       for (std::uint32_t group = 1; group <= 16; ++group)
         for (const std::uint32_t count : counts) check_dot(random, type, dim, group, count);
   }
