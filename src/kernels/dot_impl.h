@@ -43,9 +43,6 @@ inline __attribute__((always_inline)) void put_sums(const V (*sum)[N], float *ou
   }
 }
 
-// How rows are multiplied: Cut where dim is no multiple of 16, Squared with their elements' squares.
-enum class Form { kWhole, kCut, kSquared };
-
 // Queries q .. q + Q - 1 with rows i .. i + N - 1, not yet scaled.
 template <class V, class At, class T, std::uint32_t Q, std::uint32_t N, Form F>
 void dot_tile(const DotJob &job, const Rows &rows, std::uint32_t q, std::uint32_t i) {
@@ -95,12 +92,12 @@ void dot_tokens(const DotJob &job, const Rows &rows, std::uint32_t group, std::u
 }
 
 // Rows in fours, and queries in fours but for the last; returns how many rows that were.
-template <class V, class At, class T>
+template <class V, class At, class T, Form F>
 std::uint32_t dot_fours(const DotJob &job, const Rows &rows, std::uint32_t group, std::uint32_t count) {
   const std::uint32_t whole = count / 4 * 4;
-  dot_pairs<V, At, T>(job, rows, group / kPairQueries * kPairQueries, whole);
+  dot_pairs<V, At, T, F>(job, rows, group / kPairQueries * kPairQueries, whole);
   for (std::uint32_t q = group / kPairQueries * kPairQueries; q < group; ++q)
-    for (std::uint32_t i = 0; i < whole; i += 4) dot_tile<V, At, T, 1, 4, Form::kWhole>(job, rows, q, i);
+    for (std::uint32_t i = 0; i < whole; i += 4) dot_tile<V, At, T, 1, 4, F>(job, rows, q, i);
   return whole;
 }
 
@@ -108,8 +105,8 @@ template <class V, class At, class T, Form F>
 void dot_run(const DotJob &job, const Rows &rows, std::uint32_t group, std::uint32_t count) {
   std::uint32_t i = 0;
   // Float rows are twice the bytes: what they take is waiting for memory.
-  if constexpr (V::kPairs && F == Form::kWhole && sizeof(T) < sizeof(float)) {
-    if (goes_in_pairs(job, group)) i = dot_fours<V, At, T>(job, rows, group, count);
+  if constexpr (V::kPairs && F != Form::kCut && sizeof(T) < sizeof(float)) {
+    if (goes_in_pairs(job, group)) i = dot_fours<V, At, T, F>(job, rows, group, count);
   }
   for (; i + 4 <= count; i += 4) dot_tokens<V, At, T, 4, F>(job, rows, group, i);
   for (; i < count; ++i) dot_tokens<V, At, T, 1, F>(job, rows, group, i);

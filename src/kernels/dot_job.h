@@ -6,6 +6,9 @@
 namespace kvsift {
 namespace {
 
+// How rows are multiplied: Cut where dim is no multiple of 16, Squared with their elements' squares.
+enum class Form { kWhole, kCut, kSquared };
+
 template <class Query>
 struct RowJob {
   const Query *queries;

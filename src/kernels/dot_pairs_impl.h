@@ -30,13 +30,17 @@ struct SumsOfPair<V, 2> {
 };
 
 // Elements c and on, as many as Part has. Dim is a constant so that addresses are.
-template <std::uint32_t Dim, class Part, class T>
+template <std::uint32_t Dim, Form F, class Part, class T>
 inline __attribute__((always_inline)) void multiply_pair(const Pair<T> &pair, std::uint32_t c, Part (&sum)[kPairSums]) {
   if (c * sizeof(T) % kLineBytes == 0) {
     ask_for_line(pair.coming[0] + c * sizeof(T));
     ask_for_line(pair.coming[1] + c * sizeof(T));
   }
-  const Part key[2] = {Part::load(pair.row[0] + c), Part::load(pair.row[1] + c)};
+  Part key[2] = {Part::load(pair.row[0] + c), Part::load(pair.row[1] + c)};
+  if constexpr (F == Form::kSquared) {
+    key[0] = mul(key[0], key[0]);
+    key[1] = mul(key[1], key[1]);
+  }
   each<kPairQueries>([&](std::uint32_t k) __attribute__((always_inline)) {
     const Part x = in_register(Part::load(pair.queries + k * Dim + c));
     sum[2 * k] = fma(x, key[0], sum[2 * k]);
@@ -54,18 +58,18 @@ inline __attribute__((always_inline)) void reduce_after(std::uint32_t step, Sums
 }
 
 // `before`, the sums of the pair before, end up reduced.
-template <std::uint32_t Dim, class V, class T>
+template <std::uint32_t Dim, Form F, class V, class T>
 inline __attribute__((always_inline)) void dot_pair(const Pair<T> &pair, V (&sum)[kPairSums], V (&before)[kPairSums]) {
   constexpr std::uint32_t steps = Dim / kLanes;
   each<kPairSums>([&](std::uint32_t s) __attribute__((always_inline)) { sum[s] = V::zero(); });
   each<steps>([&](std::uint32_t step) __attribute__((always_inline)) {
-    multiply_pair<Dim>(pair, step * kLanes, sum);
+    multiply_pair<Dim, F>(pair, step * kLanes, sum);
     reduce_after<steps>(step, before);
   });
 }
 
 // Half of each vector's lanes, then the other.
-template <std::uint32_t Dim, class Sums, class T>
+template <std::uint32_t Dim, Form F, class Sums, class T>
 inline __attribute__((always_inline)) void dot_pair(const Pair<T> &pair, Sums &sum, Sums &before) {
   using Half = typename Sums::Half;
   constexpr std::uint32_t steps = Dim / kLanes;
@@ -73,7 +77,7 @@ inline __attribute__((always_inline)) void dot_pair(const Pair<T> &pair, Sums &s
     Half acc[kPairSums];
     each<kPairSums>([&](std::uint32_t s) __attribute__((always_inline)) { acc[s] = Half::zero(); });
     each<steps>([&](std::uint32_t step) __attribute__((always_inline)) {
-      multiply_pair<Dim>(pair, step * kLanes + half * (kLanes / 2), acc);
+      multiply_pair<Dim, F>(pair, step * kLanes + half * (kLanes / 2), acc);
       reduce_after<2 * steps>(half * steps + step, before);
     });
     each<kPairSums>([&](std::uint32_t s) __attribute__((always_inline)) { sum.put(s, half, acc[s]); });
@@ -86,7 +90,7 @@ inline void clear(V (&sum)[kPairSums]) {
 }
 
 // Rows [begin, end), a multiple of four, with queries q .. q + 3. With row i row i of `coming` is asked for.
-template <class V, class At, class T, std::uint32_t Dim>
+template <class V, class At, class T, Form F, std::uint32_t Dim>
 void dot_pairs_of(const DotJob &job, const Rows &rows, std::uint32_t q, const Rows &coming, std::uint32_t begin,
                   std::uint32_t end) {
   const typename At::template All<T> row(rows);
@@ -100,10 +104,10 @@ void dot_pairs_of(const DotJob &job, const Rows &rows, std::uint32_t q, const Ro
   typename SumsOfPair<V>::Type even, odd;
   clear(odd);
   for (std::uint32_t i = begin; i < end; i += 4) {
-    dot_pair<Dim>(pair(i), even, odd);
+    dot_pair<Dim, F>(pair(i), even, odd);
     // What the first round puts is not a sum yet, and written over; a branch would draw the reduction behind it.
     put_reduced(odd, before, stride);
-    dot_pair<Dim>(pair(i + 2), odd, even);
+    dot_pair<Dim, F>(pair(i + 2), odd, even);
     put_reduced(even, out, stride);
     before = out + 2;
     out += 4;
@@ -126,7 +130,7 @@ inline std::uint32_t rows_that_ask(const DotJob &job, const Rows &rows, std::uin
 }
 
 // `count` rows, a multiple of four, with `group` queries, another.
-template <class V, class At, class T>
+template <class V, class At, class T, Form F>
 void dot_pairs(const DotJob &job, const Rows &rows, std::uint32_t group, std::uint32_t count) {
   const std::uint32_t step = group == kPairQueries ? count : kPairRows, asking = rows_that_ask(job, rows, count);
   for (std::uint32_t begin = 0, end; begin < count; begin = end) {
@@ -135,10 +139,10 @@ void dot_pairs(const DotJob &job, const Rows &rows, std::uint32_t group, std::ui
     for (std::uint32_t q = 0; q < group; q += kPairQueries) {
       // Rows that are at hand already cost little to ask for.
       const Rows &coming = q == 0 && begin < asking ? job.ahead.rows : rows;
-      const auto run = job.dim == 64   ? dot_pairs_of<V, At, T, 64>
-                       : job.dim == 96  ? dot_pairs_of<V, At, T, 96>
-                       : job.dim == 128 ? dot_pairs_of<V, At, T, 128>
-                                        : dot_pairs_of<V, At, T, 256>;
+      const auto run = job.dim == 64   ? dot_pairs_of<V, At, T, F, 64>
+                       : job.dim == 96  ? dot_pairs_of<V, At, T, F, 96>
+                       : job.dim == 128 ? dot_pairs_of<V, At, T, F, 128>
+                                        : dot_pairs_of<V, At, T, F, 256>;
       run(job, rows, q, coming, begin, end);
     }
   }

@@ -68,18 +68,22 @@ struct PageRows {
   Ahead ahead(const Rows &rows) const {
     return Ahead{rows, count + following, dim16 * element_size(rows.type)};
   }
+  // Those from kPagesAhead on.
+  Ahead coming(const Rows &rows) const {
+    const Ahead all = ahead(rows);
+    if (all.count <= kPagesAhead) return Ahead{};
+    return Ahead{rows_from(rows, kPagesAhead), all.count - kPagesAhead, all.bytes};
+  }
 };
 
 // For at most kStatisticsGroup queries: what meets the means, and what the deviations.
 template <class V, Form F>
 void half_statistics(const float *queries, const float *factors, std::uint32_t group, const PageRows &rows, float *dot,
                      float *spread, std::size_t stride) {
-  const DotJob means{queries, rows.dim16, rows.dim16, dot, stride, rows.ahead(rows.mean), kPagesAhead};
-  const DotJob deviations{factors, rows.dim16, rows.dim16, spread, stride, rows.ahead(rows.deviation), kPagesAhead};
-  by_pages(rows.count, [&](auto n, std::uint32_t page) __attribute__((always_inline)) {
-    dot_tokens<V, Strided, F16, n.kCount, Form::kWhole>(means, rows.mean, group, page);
-    dot_tokens<V, Strided, F16, n.kCount, F>(deviations, rows.deviation, group, page);
-  });
+  const DotJob means{queries, rows.dim16, rows.dim16, dot, stride, rows.coming(rows.mean), 0};
+  const DotJob deviations{factors, rows.dim16, rows.dim16, spread, stride, rows.coming(rows.deviation), 0};
+  dot_run<V, Strided, F16, Form::kWhole>(means, rows.mean, group, rows.count);
+  dot_run<V, Strided, F16, F>(deviations, rows.deviation, group, rows.count);
 }
 
 // The same of int8 pages, in whole numbers.
