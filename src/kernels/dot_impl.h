@@ -105,7 +105,7 @@ template <class V, class At, class T, Form F>
 void dot_run(const DotJob &job, const Rows &rows, std::uint32_t group, std::uint32_t count) {
   std::uint32_t i = 0;
   // Float rows are twice the bytes: what they take is waiting for memory.
-  if constexpr (V::kPairs && F != Form::kCut && sizeof(T) < sizeof(float)) {
+  if constexpr (kInPairs<V> && F != Form::kCut && sizeof(T) < sizeof(float)) {
     if (goes_in_pairs(job, group)) i = dot_fours<V, At, T, F>(job, rows, group, count);
   }
   for (; i + 4 <= count; i += 4) dot_tokens<V, At, T, 4, F>(job, rows, group, i);
