@@ -103,9 +103,8 @@ void page_scores(const float *dot, const float *absolute, std::size_t n, float s
 template <class V>
 constexpr PageKernels page_kernels = {page_append<V>,     page_deviation<V>, append_bounds<V>,
                                       page_statistics<V, Kept::kHalves>, page_statistics<V, Kept::kCodes>,
-                                      coded_values<V>,
-                                      page_bounds<V>,       tail_logits<V>,    page_peaks<V>,
-                                      page_scores<V>};
+                                      coded_values<V>,    page_bounds<V>,    tail_logits<V>,
+                                      page_peaks<V>,      page_scores<V>};
 
 }  // namespace
 }  // namespace kvsift
