@@ -63,6 +63,8 @@ type (
 		BalanceGuard        uint32
 		CoresetTokens       uint32
 		errorOut            uintptr
+		TensorAttention     uint32
+		PadCgo0             [4]byte
 	}
 	Info struct {
 		structSize  uint32

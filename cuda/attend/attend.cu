@@ -5,18 +5,15 @@
 #include "cuda/attend/coreset.cuh"
 #include "cuda/attend/dense_observe.cuh"
 #include "cuda/attend/observe.cuh"
-#include "cuda/attend/values.cuh"
+#include "cuda/attend/tail.cuh"
 #include "cuda/policy/queries.cuh"
 
 namespace kvsift {
 namespace {
 
-__device__ inline void keep_sums(const AttendPlan &plan, const ChunkShared &shared, std::uint32_t g, std::uint32_t slot,
-                                 std::uint32_t h) {
-  float *sums = plan.sums(plan.place(g, slot));
-  sums[0] = shared.max[h];
-  sums[1] = shared.sum[h];
-}
+// Query heads that a thread weighs values for.
+template <class T>
+constexpr int kMostOf = std::is_same<T, AnyType>::value ? 8 : 4;
 
 // Chunk `chunk` of a list, or of the coreset behind it, for the query heads that share it.
 template <class T>
@@ -34,7 +31,7 @@ __device__ inline void kept_chunk(const AttendPlan &plan, const ChunkRows &rows,
   if (weighted) {
     find_coreset_tokens(plan, place, count, shared);
   } else {
-    find_tokens(plan, list, chunk, count, shared);
+    find_tokens(plan, list, chunk * kChunk, count, shared);
   }
   find_rows(plan, count, shared);
   __syncthreads();
@@ -63,77 +60,8 @@ __device__ inline void kept_chunk(const AttendPlan &plan, const ChunkRows &rows,
   }
   if (threadIdx.x < heads) keep_sums(plan, *shared, first_query + threadIdx.x, chunk, threadIdx.x);
   if (!values) return;
-  weigh_chunk<T, std::is_same<T, AnyType>::value>(value_rows, *shared, rows, heads, [&](std::uint32_t h, std::uint32_t column, float a, float b) {
+  weigh_chunk<T, kMostOf<T>>(value_rows, *shared, rows, heads, [&](std::uint32_t h, std::uint32_t column, float a, float b) {
     float *to = plan.values(plan.place(first_query + h, chunk)) + column;
-    to[0] = a;
-    to[1] = b;
-  });
-}
-
-// Logits of pages [first, first + count), for all query heads, as the scoring left them.
-__device__ inline void page_logits(const AttendPlan &plan, const ChunkRows &rows, std::uint32_t first, std::uint32_t count) {
-  const Scratch scratch = plan.head.scratch();
-  for (std::uint32_t g = 0; g < plan.head.settings().group; ++g) {
-    if (threadIdx.x < count) rows.logits[g * kChunk + threadIdx.x] = scratch.spare[g * scratch.stride + first + threadIdx.x];
-  }
-}
-
-// Pages that hold a kept token of the query head's list stand for nothing.
-__device__ inline void hide_pages(const AttendPlan &plan, float *logits, std::uint32_t first, std::uint32_t count) {
-  const Settings &s = plan.head.settings();
-  const std::uint32_t size = s.c.page_tokens;
-  for (std::uint32_t l = 0; l < plan.lists(); ++l) {
-    const KeptRanges list = plan.ranges(l);
-    for (std::uint32_t r = threadIdx.x; r < list.count; r += kAttendThreads) {
-      const std::uint32_t begin = list.ranges[r].begin / size, last = (list.ranges[r].end - 1) / size;
-      const std::uint32_t from = begin > first ? begin : first, end = last + 1 < first + count ? last + 1 : first + count;
-      for (std::uint32_t page = from; page < end; ++page) {
-        for (std::uint32_t g = l; g < l + plan.sharing(); ++g) logits[g * kChunk + page - first] = -infinity();
-      }
-    }
-  }
-  __syncthreads();
-}
-
-// The selection's scoring left tail logits for its own queries: whether these are others.
-__device__ inline bool are_others(const AttendPlan &plan, const float *queries) {
-  const HeadMarks marks = *plan.head.marks();
-  const Settings &s = plan.head.settings();
-  const float *then = plan.head.scratch().queries;
-  bool differs = marks.tail_layer != plan.head.layer || marks.tail_tokens != plan.step.tokens;
-  for (std::uint32_t i = threadIdx.x; i < s.group * s.dim16; i += kAttendThreads) {
-    differs = differs || __float_as_uint(queries[i]) != __float_as_uint(then[i]);
-  }
-  return __syncthreads_or(differs) != 0;
-}
-
-// Chunk `chunk` of the pages, for all query heads.
-template <class M, bool Wide>
-__device__ inline void tail_chunk(const AttendPlan &plan, const ChunkRows &rows, std::uint32_t chunk, ChunkShared *shared) {
-  const Settings &s = plan.head.settings();
-  const UnitOffsets &at = plan.head.image.at;
-  const std::uint32_t first = chunk * kChunk;
-  const std::uint32_t count = plan.pages() - first < kChunk ? plan.pages() - first : kChunk;
-  const std::uint32_t page = first + (threadIdx.x < count ? threadIdx.x : 0);
-  if (threadIdx.x < kChunk) {
-    shared->values[threadIdx.x] = plan.head.at<std::uint8_t>(at.value_mean) + std::uint64_t{page} * s.dim16 * sizeof(M);
-    if constexpr (std::is_same<M, PageCode>::value) shared->value_scales[threadIdx.x] = plan.head.at<float>(at.value_mean_scale)[page];
-  }
-  __syncthreads();
-  const ValueRows value_rows{nullptr, s.dim16, s.dim16, count};
-  fetch_stage<M>(value_rows, *shared, 0, rows.stage);
-  fetch_stage<M>(value_rows, *shared, 1, rows.stage);
-  page_logits(plan, rows, first, count);
-  __syncthreads();
-  hide_pages(plan, rows.logits, first, count);
-  soften(rows.logits, s.group, count, shared);
-  if (threadIdx.x < s.group) {
-    const std::uint32_t slot = plan.chunks(plan.list_of_query(threadIdx.x)) + chunk;
-    keep_sums(plan, *shared, threadIdx.x, slot, threadIdx.x);
-  }
-  if constexpr (std::is_same<M, PageCode>::value) code_chunk(rows.logits, s.group, count, shared);
-  weigh_chunk<M, Wide>(value_rows, *shared, rows, s.group, [&](std::uint32_t g, std::uint32_t column, float a, float b) {
-    float *to = plan.values(plan.place(g, plan.chunks(plan.list_of_query(g)) + chunk)) + column;
     to[0] = a;
     to[1] = b;
   });
@@ -148,7 +76,6 @@ __device__ inline void attend_chunks(const AttendPlan &plan, char *dynamic) {
   if (plan.tail && args.logits_of_selection != 0 && are_others(plan, rows.queries)) {
     if (threadIdx.x == 0) report(args.call, kFaultQuery, plan.head.kv_head);
   }
-  constexpr bool kWide = std::is_same<T, AnyType>::value;
   std::uint32_t item = blockIdx.x;
   for (std::uint32_t list = 0; list < plan.lists(); ++list) {
     const std::uint32_t chunks = plan.chunks(list);
@@ -158,22 +85,16 @@ __device__ inline void attend_chunks(const AttendPlan &plan, char *dynamic) {
     }
     item -= chunks;
   }
-  for (; item < plan.tail_chunks(); item += gridDim.x) {
-    if (args.call.image.s.c.moments_type == KVSIFT_I8) {
-      tail_chunk<PageCode, kWide>(plan, rows, item, shared);
-    } else {
-      tail_chunk<F16, kWide>(plan, rows, item, shared);
-    }
-    __syncthreads();
-  }
+  const auto first_slot = [&](std::uint32_t g) { return plan.chunks(plan.list_of_query(g)); };
+  for (; item < plan.tail_chunks(); item += gridDim.x) tail_chunk<kMostOf<T>>(plan, rows, item, first_slot);
 }
 
 // Keys of a warp's chunk to logits, while what comes next is on its way: the values' first stages follow the keys' last.
 template <class T, int Tiles>
-__device__ inline void dense_logits(const DenseChunk<Tiles> &chunk, bool values, DenseSource *value_source) {
+__device__ inline void dense_logits(const DenseChunk<Tiles> &chunk, bool values, RowSource *value_source) {
   const CacheArgs &cache = chunk.plan.args.cache;
   const std::uint32_t stages = chunk.stages();
-  DenseSource source = dense_start(chunk, cache.keys);
+  RowSource source = dense_start(chunk, cache.keys);
   fetch_rows<T>(chunk, cache.keys, 0, 0, &source);
   if (stages > 1) fetch_rows<T>(chunk, cache.keys, 1, 1, &source);
   if (stages == 1 && values) fetch_rows<T>(chunk, cache.values, 0, 1, value_source);
@@ -199,7 +120,7 @@ __device__ inline void dense_chunk(DenseChunk<Tiles> *chunk) {
   const AttendPlan &plan = chunk->plan;
   const bool values = plan.args.row_only == 0;
   const std::uint32_t stages = chunk->stages(), lane = lane_of_warp(), heads = chunk->heads();
-  DenseSource source = dense_start(*chunk, plan.args.cache.values);
+  RowSource source = dense_start(*chunk, plan.args.cache.values);
   dense_logits<T>(*chunk, values, &source);
   if (plan.observes) put_maxima(DenseBlocks<Tiles>(*chunk));
   soften_warp(chunk);

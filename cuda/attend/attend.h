@@ -11,6 +11,8 @@ constexpr std::uint32_t kChunk = 256;  // tokens, or pages, whose softmax is one
 
 constexpr std::uint32_t kMergeColumns = 32;  // that one block of the merge takes
 
+constexpr std::uint32_t kRingRows = 16;  // that a warp asks for at a time
+
 // Value rows in one of the two halves of the stage, which has 64 KiB at most.
 constexpr std::uint32_t stage_rows(std::uint32_t row_bytes) { return row_bytes <= 256 ? 128 : row_bytes <= 512 ? 64 : 32; }
 
@@ -41,17 +43,34 @@ constexpr ChunkRoom chunk_room(const Settings &s, std::uint32_t element) {
 }
 
 // Chunks that a warp takes alone, where there are more than kDenseRounds for each block.
-constexpr std::uint32_t kDenseRounds = 3, kDenseRows = 16, kDenseDim = 128;
+constexpr std::uint32_t kDenseRounds = 3, kDenseDim = 128;
 
 struct DenseRoom {
   std::uint32_t queries, warp;          // of the block, then of each warp:
-  std::uint32_t logits, scales, pitch;  // of one of the two times kDenseRows rows
+  std::uint32_t logits, scales, pitch;  // of one of the two times kRingRows rows
 };
 // Rows are padded so that four (or eight) of them lie in different banks.
 constexpr DenseRoom dense_room(const Settings &s, std::uint32_t tiles, std::uint32_t element) {
-  const std::uint32_t logits = tiles * kChunk * 16, scales = 2 * kDenseRows * 4, pitch = (s.c.head_dim + 16) * element;
-  return DenseRoom{tiles * 4 * s.dim16 * 4, logits + scales + 2 * kDenseRows * pitch, logits, scales, pitch};
+  const std::uint32_t logits = tiles * kChunk * 16, scales = 2 * kRingRows * 4, pitch = (s.c.head_dim + 16) * element;
+  return DenseRoom{tiles * 4 * s.dim16 * 4, logits + scales + 2 * kRingRows * pitch, logits, scales, pitch};
 }
+
+// The same for products on tensor cores (tensor.cuh).
+constexpr std::uint32_t kTensorSlots = 3, kTensorBlocks = 256;  // of rows in a warp's ring; blocks of a launch, at most
+
+struct TensorRoom {
+  std::uint32_t parts, shared, ring;  // behind the queries; `ring`: of the first warp
+  std::uint32_t warp, pitch;          // bytes of a warp's ring, and of a row in it
+};
+// Rows are padded so that eight of them lie in different banks.
+constexpr TensorRoom tensor_room(const Settings &s) {
+  const std::uint32_t heads = heads_of_rows(s.group), queries = heads * s.dim16 * 4, parts = heads * s.dim16 * 4;
+  const std::uint32_t shared = (static_cast<std::uint32_t>(sizeof(ChunkShared)) + 15) / 16 * 16, pitch = s.dim16 * 2 + 16;
+  return TensorRoom{queries, queries + parts, queries + parts + shared, kTensorSlots * kRingRows * pitch, pitch};
+}
+
+// Blocks of a KV head, each of which leaves its sums in a slot.
+constexpr std::uint32_t tensor_blocks(const Settings &s) { return (kTensorBlocks + s.c.kv_heads - 1) / s.c.kv_heads; }
 
 // One layer's cache: device pointers.
 struct CacheArgs {
@@ -78,7 +97,7 @@ struct AttendArgs {
   std::uint32_t present;    // 1: of what was chosen, what the cache has
   std::uint32_t tail_only;  // the selected tokens are another kernel's
   std::uint32_t dense_tiles;  // fours of query heads, where warps can take chunks alone; else 0
-  std::uint32_t dense_warps;  // how many of a block's warps do
+  std::uint32_t dense_warps;  // how many of a block's warps do, or work on tensor cores
 };
 
 }  // namespace kvsift

@@ -43,10 +43,10 @@ __device__ inline std::uint32_t token_at(const ChunkShared &shared, std::uint32_
   return shared.begins[low] + (at - shared.starts[low]);
 }
 
-// Fills shared->tokens and `before` with chunk `chunk` of the list, which has `count` tokens.
-__device__ inline void find_tokens(const AttendPlan &plan, std::uint32_t list, std::uint32_t chunk, std::uint32_t count,
+// Fills shared->tokens and `before` with kept tokens [first, first + count) of the list, at most kChunk.
+__device__ inline void find_tokens(const AttendPlan &plan, std::uint32_t list, std::uint32_t first, std::uint32_t count,
                                    ChunkShared *shared) {
-  const std::uint32_t first = chunk * kChunk, own = first + threadIdx.x;
+  const std::uint32_t own = first + threadIdx.x;
   if (plan.everything) {
     if (threadIdx.x < kChunk) shared->tokens[threadIdx.x] = own;
     if (threadIdx.x == 0) shared->before = first - 1;

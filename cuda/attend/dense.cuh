@@ -4,25 +4,17 @@
 
 #include "cuda/attend/plan.cuh"
 #include "cuda/attend/quad.cuh"
-#include "cuda/core/copy.cuh"
-#include "cuda/policy/rows.cuh"
+#include "cuda/attend/ring.cuh"
 
 namespace kvsift {
 namespace {
 
-struct DenseRing {
-  std::uint8_t *rows;  // [2][kDenseRows] of `pitch` bytes
-  float *scales;       // [2][kDenseRows], of int8 rows
-  std::uint32_t pitch;
-  std::uint32_t of, piece, each;  // the lane copies 16 bytes at `piece` of rows `of`, `of` + `each` ...; none if `of` is `each`
+struct DenseRing : RowRing {
+  float *scales;  // [2][kRingRows], of int8 rows
 };
 
-__device__ inline std::uint32_t lane_of_warp() { return threadIdx.x % kWarpThreads; }
-
 __device__ inline DenseRing dense_ring(const DenseRoom &room, char *own, std::uint32_t row_bytes) {
-  const std::uint32_t pieces = row_bytes / 16, each = kWarpThreads / pieces;
-  return DenseRing{reinterpret_cast<std::uint8_t *>(own + room.logits + room.scales), reinterpret_cast<float *>(own + room.logits),
-                   room.pitch, lane_of_warp() / pieces, lane_of_warp() % pieces * 16, each};
+  return DenseRing{row_ring(own + room.logits + room.scales, room.pitch, row_bytes), reinterpret_cast<float *>(own + room.logits)};
 }
 
 // One warp's chunk: tokens [first, first + count) of all.
@@ -35,85 +27,48 @@ struct DenseChunk {
   std::uint32_t slot, first, count;
   float max[Tiles][4], sum[Tiles][4];
 
-  __device__ std::uint32_t stages() const { return blocks_of(count, kDenseRows); }
+  __device__ std::uint32_t stages() const { return blocks_of(count, kRingRows); }
   __device__ std::uint32_t heads() const { return plan.head.settings().group; }
   __device__ const std::uint8_t *row(std::uint32_t in_slot, std::uint32_t r) const {
-    return ring.rows + (in_slot * kDenseRows + r) * ring.pitch;
+    return ring.rows + (in_slot * kRingRows + r) * ring.pitch;
   }
 };
-
-// Where a lane's copies of the next stage come from, as long as rows lie at one stride.
-struct DenseSource {
-  const std::uint8_t *from;    // of its first row
-  std::uint64_t step, stage;   // to its next one, and to the next stage's
-};
-
-__device__ inline DenseSource dense_source(const DenseRing &ring, const kvsift_view &view, const std::uint8_t *row) {
-  return DenseSource{row + ring.of * view.token_stride + ring.piece, ring.each * view.token_stride, kDenseRows * view.token_stride};
-}
 
 // At the chunk's first row; of a page table the stages find their own.
 template <int Tiles>
-__device__ inline DenseSource dense_start(const DenseChunk<Tiles> &chunk, const kvsift_view &view) {
-  return dense_source(chunk.ring, view, row_of(view, 0, chunk.first, chunk.plan.head.kv_head).data);
-}
-
-__device__ inline void copy_rows(const DenseRing &ring, const DenseSource &source, std::uint8_t *to) {
-  const std::uint8_t *from = source.from;
-  to += ring.of * ring.pitch + ring.piece;
-  if (ring.each == 2) {
-#pragma unroll
-    for (std::uint32_t n = 0; n < kDenseRows / 2; ++n, from += source.step, to += 2 * ring.pitch) copy_async(to, from);
-  } else if (ring.of < ring.each) {
-    for (std::uint32_t r = ring.of; r < kDenseRows; r += ring.each, from += source.step, to += ring.each * ring.pitch) {
-      copy_async(to, from);
-    }
-  }
-}
-
-// Rows of a page table whose pages are shorter than a stage, or of which some are missing: one lane finds each.
-template <int Tiles>
-__device__ inline void copy_scattered(const DenseChunk<Tiles> &chunk, const kvsift_view &view, const PageTable &table,
-                                      std::uint32_t from, std::uint8_t *to) {
-  const std::uint32_t r = lane_of_warp() % kDenseRows, i = from + r;
-  const std::uint32_t token = chunk.first + (i < chunk.count ? i : chunk.count - 1), head = chunk.plan.head.kv_head;
-  if (table.entries != nullptr && table.entries[token >> table.shift] < 0) report(chunk.plan.args.call, kFaultTable, head);
-  const auto address = reinterpret_cast<std::uintptr_t>(row_of_token(view, table, token, head).data);
-  for (std::uint32_t n = 0; n < kDenseRows; n += chunk.ring.each) {
-    const std::uint32_t row = n + chunk.ring.of;
-    const std::uintptr_t own = __shfl_sync(kAllLanes, address, row % kDenseRows);
-    if (chunk.ring.of >= chunk.ring.each || row >= kDenseRows) continue;
-    copy_async(to + row * chunk.ring.pitch + chunk.ring.piece, reinterpret_cast<const std::uint8_t *>(own) + chunk.ring.piece);
-  }
+__device__ inline RowSource dense_start(const DenseChunk<Tiles> &chunk, const kvsift_view &view) {
+  return row_source(chunk.ring, view, row_of(view, 0, chunk.first, chunk.plan.head.kv_head).data);
 }
 
 template <int Tiles>
 __device__ inline void fetch_scales(const DenseChunk<Tiles> &chunk, const kvsift_view &view, const PageTable &table,
                                     std::uint32_t slot, std::uint32_t from) {
   const std::uint32_t r = lane_of_warp(), i = from + r;
-  if (r >= kDenseRows) return;
+  if (r >= kRingRows) return;
   const std::uint32_t token = chunk.first + (i < chunk.count ? i : chunk.count - 1);
-  chunk.ring.scales[slot * kDenseRows + r] = row_of_token(view, table, token, chunk.plan.head.kv_head).scale;
+  chunk.ring.scales[slot * kRingRows + r] = row_of_token(view, table, token, chunk.plan.head.kv_head).scale;
 }
 
 // Stage `stage` of keys or of values on its way into slot `slot` of the ring. Beyond the chunk's end its last row again.
 template <class T, int Tiles>
 __device__ inline void fetch_rows(const DenseChunk<Tiles> &chunk, const kvsift_view &view, std::uint32_t stage, std::uint32_t slot,
-                                  DenseSource *source) {
+                                  RowSource *source) {
   const CacheArgs &cache = chunk.plan.args.cache;
-  const std::uint32_t from = stage * kDenseRows, token = chunk.first + from, head = chunk.plan.head.kv_head;
-  std::uint8_t *to = chunk.ring.rows + slot * kDenseRows * chunk.ring.pitch;
+  const std::uint32_t from = stage * kRingRows, token = chunk.first + from, head = chunk.plan.head.kv_head;
+  std::uint8_t *to = chunk.ring.rows + slot * kRingRows * chunk.ring.pitch;
   PageTable table{cache.table, cache.page_shift};
-  bool together = from + kDenseRows <= chunk.count;
+  bool together = from + kRingRows <= chunk.count;
   if (table.entries != nullptr) {
     table.entries += std::uint64_t{cache.table_stride} * head;
-    together = together && 1u << table.shift >= kDenseRows && table.entries[token >> table.shift] >= 0;
-    if (together) *source = dense_source(chunk.ring, view, row_of_token(view, table, token, head).data);
+    together = together && 1u << table.shift >= kRingRows && table.entries[token >> table.shift] >= 0;
+    if (together) *source = row_source(chunk.ring, view, row_of_token(view, table, token, head).data);
   }
   if (together) {
     copy_rows(chunk.ring, *source, to);
   } else {
-    copy_scattered(chunk, view, table, from, to);
+    copy_scattered(chunk.ring, chunk.plan.args.call, head, view, table, to, [&](std::uint32_t r) {
+      return chunk.first + (from + r < chunk.count ? from + r : chunk.count - 1);
+    });
   }
   source->from += source->stage;
   if (sizeof(T) == 1) fetch_scales(chunk, view, table, slot, from);
@@ -150,10 +105,10 @@ __device__ inline void dot_rows(const DenseChunk<Tiles> &chunk, std::uint32_t st
     sums_of_two(lanes, dot);
     const std::uint32_t r = k + q / 2 * 8;
     if (sizeof(T) == 1) {
-      const float scale = chunk.ring.scales[slot * kDenseRows + r];
+      const float scale = chunk.ring.scales[slot * kRingRows + r];
       dot[0] = dot[0] * scale, dot[1] = dot[1] * scale;
     }
-    auto *to = reinterpret_cast<float2 *>(chunk.logits + tile * kChunk + stage * kDenseRows + r) + q % 2;
+    auto *to = reinterpret_cast<float2 *>(chunk.logits + tile * kChunk + stage * kRingRows + r) + q % 2;
     *to = make_float2(dot[0] * s.scale, dot[1] * s.scale);
   }
 }
@@ -217,8 +172,8 @@ __device__ inline void soften_warp(DenseChunk<Tiles> *chunk) {
 template <class T, int Tiles>
 __device__ inline void add_values(const DenseChunk<Tiles> &chunk, std::uint32_t stage, std::uint32_t slot, std::uint32_t column,
                                   float (&acc)[Tiles][4][4]) {
-  const std::uint32_t from = stage * kDenseRows;
-  const std::uint32_t here = chunk.count - from < kDenseRows ? chunk.count - from : kDenseRows;
+  const std::uint32_t from = stage * kRingRows;
+  const std::uint32_t here = chunk.count - from < kRingRows ? chunk.count - from : kRingRows;
   const auto add = [&](std::uint32_t r) {
     float value[4];
     load4(reinterpret_cast<const T *>(chunk.row(slot, r)) + column, value);
@@ -228,15 +183,15 @@ __device__ inline void add_values(const DenseChunk<Tiles> &chunk, std::uint32_t 
 #pragma unroll
       for (int h = 0; h < 4; ++h) {
         float w = part(weight, h);
-        if (sizeof(T) == 1) w = w * chunk.ring.scales[slot * kDenseRows + r];
+        if (sizeof(T) == 1) w = w * chunk.ring.scales[slot * kRingRows + r];
 #pragma unroll
         for (int i = 0; i < 4; ++i) acc[tile][h][i] = __fmaf_rn(w, value[i], acc[tile][h][i]);
       }
     }
   };
-  if (here == kDenseRows) {
+  if (here == kRingRows) {
 #pragma unroll 4
-    for (std::uint32_t r = 0; r < kDenseRows; ++r) add(r);
+    for (std::uint32_t r = 0; r < kRingRows; ++r) add(r);
   } else {
     for (std::uint32_t r = 0; r < here; ++r) add(r);
   }

@@ -31,6 +31,21 @@ std::uint32_t dense_warps(const CudaDevice &device, const Settings &s, std::uint
   return fit < all ? fit : all;
 }
 
+// By element type, for at most four query heads, then eight.
+constexpr KernelId kTensorKernels[2][2] = {{kKernel_attend_tensor_f16, kKernel_attend_tensor_bf16},
+                                           {kKernel_attend_tensor_wide_f16, kKernel_attend_tensor_wide_bf16}};
+
+bool fits_tensor_cores(const Settings &s) {
+  return s.c.tensor_attention != 0 && s.c.head_dim % 16 == 0 && s.c.head_dim <= kDenseDim && s.group <= 8;
+}
+
+std::uint32_t tensor_warps(const CudaDevice &device, const Settings &s) {
+  const TensorRoom room = tensor_room(s);
+  const std::uint32_t taken = room.ring + kStaticShared, all = kAttendThreads / 32;
+  const std::uint32_t fit = device.shared_bytes > taken ? (device.shared_bytes - taken) / room.warp : 0;
+  return fit < all ? fit : all;
+}
+
 std::uint32_t shared_bytes(const CudaDevice &device, const Settings &s, std::uint32_t element) {
   std::uint32_t stage = stage_bytes(s, element);
   // Rows of page means come through the same stage.
@@ -41,6 +56,13 @@ std::uint32_t shared_bytes(const CudaDevice &device, const Settings &s, std::uin
   const DenseRoom room = dense_room(s, tiles, element);
   const std::uint32_t dense = tiles == 0 ? 0 : room.queries + dense_warps(device, s, element) * room.warp;
   return chunk > dense ? chunk : dense;
+}
+
+std::uint32_t tensor_shared_bytes(const CudaDevice &device, const Settings &s) {
+  const TensorRoom room = tensor_room(s);
+  const std::uint32_t kept = room.ring + tensor_warps(device, s) * room.warp;
+  const std::uint32_t pages = s.value_moments ? chunk_room(s, 2).stage + stage_bytes(s, element_bytes(s.c.moments_type)) : 0;
+  return kept > pages ? kept : pages;
 }
 
 bool is_aligned(const kvsift_view &view) {
@@ -55,6 +77,25 @@ bool is_fast(const AttendArgs &args) {
   return keys.type == values.type && is_aligned(keys) && is_aligned(values) &&
          s.c.head_dim * element_bytes(keys.type) % 16 == 0 && s.c.head_dim % 8 == 0 &&
          s.dim16 * s.group <= kMostNarrow;
+}
+
+// Whether the pass may be near rather than exact, and is one that tensor cores can do: what an observation holds is exact.
+bool is_for_tensor_cores(const Launcher &to, const AttendArgs &args) {
+  const Settings &s = args.call.image.s;
+  const bool plain = args.block_max == nullptr && args.block_mass == nullptr && args.row_only == 0 && args.tail_only == 0;
+  return fits_tensor_cores(s) && plain && args.tail != KVSIFT_TAIL_BALANCE && is_fast(args) &&
+         element_bytes(args.cache.keys.type) == 2 && tensor_warps(to.device, s) > 0;
+}
+
+kvsift_status launch_tensor(const Launcher &to, const AttendArgs &asked, std::uint32_t heads) {
+  const Settings &s = asked.call.image.s;
+  AttendArgs args = asked;
+  args.dense_warps = tensor_warps(to.device, s);
+  const std::uint32_t each = to.device.multiprocessors / heads, most = tensor_blocks(s);
+  const std::uint32_t blocks = each < 1 ? 1 : each < most ? each : most;
+  const LaunchShape shape{blocks, heads, 1, kAttendThreads, tensor_shared_bytes(to.device, s)};
+  const KernelId kernel = kTensorKernels[s.group > 4][args.cache.keys.type == KVSIFT_BF16];
+  return launch(to.device, kernel, shape, to.stream, args, to.error);
 }
 
 kvsift_status launch_pass(const Launcher &to, const AttendArgs &asked, std::uint32_t heads) {
@@ -84,7 +125,12 @@ kvsift_status allow_attend_shared(const CudaDevice &device, const Settings &s, k
       return status;
     }
   }
-  return allow_shared(device, kKernel_attend_any, shared_bytes(device, s, 4), error);
+  if (kvsift_status status = allow_shared(device, kKernel_attend_any, shared_bytes(device, s, 4), error)) return status;
+  if (!fits_tensor_cores(s)) return KVSIFT_OK;
+  for (const KernelId kernel : kTensorKernels[s.group > 4]) {
+    if (kvsift_status status = allow_shared(device, kernel, tensor_shared_bytes(device, s), error)) return status;
+  }
+  return KVSIFT_OK;
 }
 
 CacheArgs cache_args(const kvsift_cache &cache) {
@@ -97,6 +143,7 @@ kvsift_status launch_attend(const Launcher &to, const AttendArgs &args, std::uin
   if (args.tail == KVSIFT_TAIL_MOMENTS && args.logits_of_selection == 0) {
     if (kvsift_status status = leave_tail_logits(to, args.call, heads, args.query)) return status;
   }
+  if (is_for_tensor_cores(to, args)) return launch_tensor(to, args, heads);
   if (kvsift_status status = launch_pass(to, args, heads)) return status;
   if (!learns || (args.block_max == nullptr && args.block_mass == nullptr)) return KVSIFT_OK;
   AttendArgs row = args;

@@ -162,21 +162,23 @@ __device__ inline void weigh_part(const ValueRows &rows, const ChunkShared &shar
   }
 }
 
-// Wide: a thread may get more than four query heads (kMostNarrow of attend.h).
-template <class T, bool Wide, class Put>
+// A thread gets `Most` query heads at most, 1, 4 (kMostNarrow of attend.h) or 8.
+template <class T, int Most, class Put>
 __device__ inline void weigh_chunk(const ValueRows &rows, const ChunkShared &shared, const ChunkRows &chunk, std::uint32_t heads,
                                    Put put) {
   const std::uint32_t pairs = rows.columns / 2, step = kAttendThreads / pairs;
   ValuePart part{threadIdx.x % pairs * 2, threadIdx.x / pairs, step, heads, false};
   part.idle = part.first >= step || part.first >= heads;
-  const std::uint32_t each = blocks_of(heads, step);
-  if (each <= 1) {
+  [[maybe_unused]] const std::uint32_t each = blocks_of(heads, step);
+  if constexpr (Most == 1) {
+    weigh_part<T, 1>(rows, shared, chunk, part, put);
+  } else if (each <= 1) {
     weigh_part<T, 1>(rows, shared, chunk, part, put);
   } else if (each <= 2) {
     weigh_part<T, 2>(rows, shared, chunk, part, put);
   } else if (each <= 4) {
     weigh_part<T, 4>(rows, shared, chunk, part, put);
-  } else if constexpr (Wide) {
+  } else if constexpr (Most > 4) {
     weigh_part<T, 8>(rows, shared, chunk, part, put);
   }
 }

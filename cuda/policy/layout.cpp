@@ -18,7 +18,9 @@ kvsift_status check_supported(const Settings &s, kvsift_error *error) {
 // Chunks that a query head's pass can have: all tokens, or some of them and all pages, or the coreset's others.
 std::uint64_t slots_of(const Settings &s) {
   const std::uint64_t pages = s.value_moments ? blocks_of(s.max_pages, kChunk) + 1u : 0;
-  return blocks_of(s.c.max_tokens, kChunk) + pages + (s.coreset.entries > 0 ? 1 : 0);
+  std::uint64_t kept = blocks_of(s.c.max_tokens, kChunk);
+  if (s.c.tensor_attention != 0 && tensor_blocks(s) > kept) kept = tensor_blocks(s);
+  return kept + pages + (s.coreset.entries > 0 ? 1 : 0);
 }
 
 RoomPlaces lay_out_room(const Settings &s, Layout *layout) {

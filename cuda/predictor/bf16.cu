@@ -1,5 +1,6 @@
 // The second convolution in bf16, on tensor cores, and the first as well: its terms are split into two bf16 each, which is
 // float32 but for the last eight bits. Sums have the tensor core's order: unlike the other forms' they are not the CPU's bits.
+#include "cuda/core/tensor.cuh"
 #include "cuda/predictor/network.h"
 #include "cuda/predictor/tile.cuh"
 
@@ -13,21 +14,10 @@ constexpr std::uint32_t kProduct = 16;        // places of a product
 constexpr std::uint32_t kWarpStride = kTileThreads / kWarpThreads * kProduct;
 constexpr std::uint32_t kParts = kDeep / 8;   // of the deep channels
 
-// Two numbers to the nearest bf16, the first in the low half.
-__device__ std::uint32_t round_pair(float low, float high) {
-#ifdef KVSIFT_EMULATED
-  return bfloat_of_float(low) | static_cast<std::uint32_t>(bfloat_of_float(high)) << 16;
-#else
-  std::uint32_t pair;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-  return pair;
-#endif
-}
-
-// The same, with zero for what is below it.
+// Two numbers to the nearest bf16, with zero for what is below it.
 __device__ std::uint32_t round_positive(float low, float high) {
 #ifdef KVSIFT_EMULATED
-  return round_pair(low > 0.0f ? low : 0.0f, high > 0.0f ? high : 0.0f);
+  return round_pair<BF16>(low > 0.0f ? low : 0.0f, high > 0.0f ? high : 0.0f);
 #else
   std::uint32_t pair;
   asm("cvt.rn.relu.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
@@ -37,33 +27,8 @@ __device__ std::uint32_t round_positive(float low, float high) {
 
 // A number as the sum of two bf16.
 __device__ std::uint32_t split(float x) {
-  const float most = __uint_as_float(round_pair(x, 0.0f) << 16);
-  return round_pair(most, x - most);
-}
-
-// 16 terms. What a lane holds: of the left side terms 2 (lane % 4) and the next of row lane / 4 and of that + 8, then the same
-// of terms 8 higher; of the right side those terms of column lane / 4.
-__device__ void add_product(float (&sum)[4], const std::uint32_t (&left)[4], uint2 right) {
-#ifdef KVSIFT_EMULATED
-  __shared__ std::uint16_t given[kTileThreads][6][2];
-  const std::uint32_t words[6] = {left[0], left[1], left[2], left[3], right.x, right.y};
-  std::memcpy(given[threadIdx.x], words, sizeof words);
-  __syncwarp();
-  const std::uint32_t lane = threadIdx.x % kWarpThreads, warp = threadIdx.x - lane;
-  for (std::uint32_t e = 0; e < 4; ++e) {
-    const std::uint32_t row = warp + lane / 4 * 4, column = warp + (lane % 4 * 2 + e % 2) * 4;
-    for (std::uint32_t term = 0; term < 16; ++term) {
-      const std::uint32_t of = term % 8 / 2, high = term / 8;
-      sum[e] = __fmaf_rn(float_of_bfloat(given[row + of][e / 2 + 2 * high][term % 2]),
-                         float_of_bfloat(given[column + of][4 + high][term % 2]), sum[e]);
-    }
-  }
-  __syncwarp();
-#else
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-      : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right.x), "r"(right.y));
-#endif
+  const float most = __uint_as_float(round_pair<BF16>(x, 0.0f) << 16);
+  return round_pair<BF16>(most, x - most);
 }
 
 struct RoundedTile : TileList {
@@ -135,12 +100,12 @@ __device__ void convolve_middle(const PredictionPlan &plan, const TilePlace &p, 
     const std::uint32_t shares[4] = {from[low], from[low + 8], from[high], from[high + 8]};
     const std::uint32_t last[4] = {from[place_of_tap(8)], from[place_of_tap(8) + 8], 0, 0};
     float sum[2][4] = {{bias.x, bias.y, bias.x, bias.y}, {bias.z, bias.w, bias.z, bias.w}};
-    add_product(sum[0], shares, uint2{most.x, most.y});
-    add_product(sum[1], shares, uint2{most.z, most.w});
-    add_product(sum[0], shares, uint2{rest.x, rest.y});
-    add_product(sum[1], shares, uint2{rest.z, rest.w});
-    add_product(sum[0], last, uint2{of_last.x, 0});
-    add_product(sum[1], last, uint2{of_last.y, 0});
+    add_product<BF16>(sum[0], shares, uint2{most.x, most.y});
+    add_product<BF16>(sum[1], shares, uint2{most.z, most.w});
+    add_product<BF16>(sum[0], shares, uint2{rest.x, rest.y});
+    add_product<BF16>(sum[1], shares, uint2{rest.z, rest.w});
+    add_product<BF16>(sum[0], last, uint2{of_last.x, 0});
+    add_product<BF16>(sum[1], last, uint2{of_last.y, 0});
 #pragma unroll
     for (std::uint32_t k = 0; k < 2; ++k) {
       const uint2 channels{round_positive(sum[0][2 * k], sum[0][2 * k + 1]), round_positive(sum[1][2 * k], sum[1][2 * k + 1])};
@@ -177,7 +142,7 @@ __device__ void convolve_deep(const RoundedTile &tile, const DeepBiases &w, cons
     const uint2 low = *reinterpret_cast<const uint2 *>(from[0] + at), high = *reinterpret_cast<const uint2 *>(from[1] + at);
     const std::uint32_t left[4] = {low.x, high.x, low.y, high.y};
 #pragma unroll
-    for (std::uint32_t n = 0; n < kParts; ++n) add_product(sum[n], left, matrix[tap][n]);
+    for (std::uint32_t n = 0; n < kParts; ++n) add_product<BF16>(sum[n], left, matrix[tap][n]);
   }
   __syncwarp();  // what only the sums need is not loaded before: there are no registers for it
   float s[2] = {};

@@ -284,6 +284,8 @@ typedef struct kvsift_policy_config {
                                    weight 1: the most unlike first, at most as many as the halvings keep */
   uint32_t coreset_tokens;      /* tail = balance: size of the coreset, guarded tokens included */
   kvsift_error *error;          /* where arena_size and create leave their sentence; may be null */
+  uint32_t tensor_attention;    /* 1: a device's decode attention over F16 and BF16 rows may run on tensor cores, near rather than
+                                   exact (<kvsift/kvsift_cuda.h>). A CPU policy takes no notice. 0 by default */
 } kvsift_policy_config;
 
 typedef struct kvsift_policy kvsift_policy;

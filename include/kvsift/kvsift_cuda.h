@@ -16,8 +16,13 @@
  * by events. The context that is current at create must be current at every later call.
  *
  * Results. Exact forms give the very bits of the CPU's functions of the same names: the same blocks, the same outputs, the
- * same state (kvsift_cuda_download into a CPU policy and compare). All of what this header offers is exact but two forms,
+ * same state (kvsift_cuda_download into a CPU policy and compare). All of what this header offers is exact but three forms,
  * which nothing takes unless they are asked for by name:
+ *   config.tensor_attention: kvsift_cuda_attend runs on tensor cores where rows are F16 or BF16, head_dim is a multiple of 16
+ *   and at most 128, a KV head has at most eight query heads, rows lie at multiples of 16 bytes, the tail is not a coreset and
+ *   nothing is observed (observation null, or without blocks); elsewhere it is exact as ever. Queries and weights are split in
+ *   two numbers of the rows' type, so that no more than 2^-21 of them is lost over F16 rows and 2^-16 over BF16 rows; products are
+ *   added in float32, in the tensor cores' order. One device gives the same answers every time.
  *   KVSIFT_BALANCE_CUBLAS of BalanceKV, whose products are cuBLASLt's.
  *   AttentionPredictor with predictor_arithmetic KVSIFT_BF16 runs both convolutions on tensor cores. Sums have their order, and
  *   the first convolution's factors 16 bits. Scores are near those of the CPU's bf16 form (mostly within a millionth of the

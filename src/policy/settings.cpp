@@ -43,6 +43,7 @@ kvsift_status check_geometry(const Config &c) {
       {"local_tokens", c.local_tokens, 0, KVSIFT_MAX_TOKENS},
       {"budget_tokens", c.budget_tokens, 0, KVSIFT_MAX_TOKENS},
       {"calibration_dense", c.calibration_dense, 0, 1},
+      {"tensor_attention", c.tensor_attention, 0, 1},
       {"balance_form", c.balance_form, 0, KVSIFT_BALANCE_GRADED},
   };
   if (kvsift_status s = check_bounds(bounds, sizeof bounds / sizeof bounds[0], c.error)) return s;

@@ -21,17 +21,22 @@ typedef struct variant {
   const char *label;
   kvsift_method method;
   uint32_t grouping, tail;
-  enum { EXACT, FAST, BF16 } form; /* of the predictor */
+  enum { EXACT, FAST, BF16, TENSOR } form; /* of the predictor; or attention on tensor cores */
 } variant;
 
 static const variant kVariants[] = {
     {"full", KVSIFT_METHOD_FULL, KVSIFT_GROUP_QUERY_HEAD, KVSIFT_TAIL_NONE, EXACT},
+    {"full, tensor cores", KVSIFT_METHOD_FULL, KVSIFT_GROUP_QUERY_HEAD, KVSIFT_TAIL_NONE, TENSOR},
     {"streaming", KVSIFT_METHOD_STREAMING, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE, EXACT},
+    {"streaming, tensor cores", KVSIFT_METHOD_STREAMING, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE, TENSOR},
     {"h2o, blocks, per KV head", KVSIFT_METHOD_H2O, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE, EXACT},
     {"quest, per KV head", KVSIFT_METHOD_QUEST, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE, EXACT},
     {"ema, per KV head", KVSIFT_METHOD_EMA, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE, EXACT},
     {"page-stats, per KV head", KVSIFT_METHOD_PAGE_STATS, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_NONE, EXACT},
     {"page-stats + moments, per KV head", KVSIFT_METHOD_PAGE_STATS, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_MOMENTS, EXACT},
+    {"page-stats + moments, per KV head, tensor cores", KVSIFT_METHOD_PAGE_STATS, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_MOMENTS, TENSOR},
+    {"page-stats + moments, per query head, tensor cores", KVSIFT_METHOD_PAGE_STATS, KVSIFT_GROUP_QUERY_HEAD, KVSIFT_TAIL_MOMENTS,
+     TENSOR},
     {"page-stats + moments, per query head", KVSIFT_METHOD_PAGE_STATS, KVSIFT_GROUP_QUERY_HEAD, KVSIFT_TAIL_MOMENTS, EXACT},
     {"page-stats + coreset, per KV head", KVSIFT_METHOD_PAGE_STATS, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_BALANCE, EXACT},
     {"balance", KVSIFT_METHOD_BALANCE, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_BALANCE, EXACT},
@@ -60,6 +65,7 @@ static kvsift_policy_config config_of(const variant *v, const bench_world *w, ui
   c.block_tokens = c.page_tokens = 16, c.dense_layers = 0, c.dense_tokens = KVSIFT_DENSE_OFF;
   c.grouping = v->grouping, c.tail = v->tail, c.verify_blocks = 0;
   if (v->method == KVSIFT_METHOD_FULL) c.budget_tokens = 0;
+  if (v->form == TENSOR) c.tensor_attention = 1;
   if (v->form == BF16) c.predictor_arithmetic = KVSIFT_BF16;
   if (v->form == FAST) c.history_type = KVSIFT_I8, c.predictor_arithmetic = KVSIFT_I8, c.history_floor = 1.0f / 256;
   return c;
@@ -87,7 +93,7 @@ typedef struct output {
 
 static void print(output *to, const bench_world *w, const variant *v, uint32_t budget, figures f, double full) {
   const double bytes = 2.0 * w->kv_heads * w->dim * 2 * w->tokens * w->batch;
-  printf("%8u tokens, batch %2u, budget %5u  %-38s select %8.2f  attend %8.2f  observe %7.2f  step %8.2f us", w->tokens,
+  printf("%8u tokens, batch %2u, budget %5u  %-50s select %8.2f  attend %8.2f  observe %7.2f  step %8.2f us", w->tokens,
          w->batch, budget, v->label, f.select, f.attend, f.observe, f.step);
   if (full > 0) printf("  %5.2fx", full / f.step);
   printf("\n");
@@ -115,12 +121,12 @@ static void run_shape(const request *r, output *to, uint32_t tokens, uint32_t ba
     const bool wanted = r->method == NULL || strncmp(v->label, r->method, strlen(r->method)) == 0;
     if (!wanted && (i > 0 || r->once)) continue;
     for (const uint32_t *budget = budgets; *budget != 0; ++budget) {
-      if (*budget >= tokens && i > 0) continue;
+      if (*budget >= tokens && v->method != KVSIFT_METHOD_FULL) continue;
       const kvsift_policy_config c = config_of(v, w, *budget);
       const figures f = measure(w, &c, replays, r->once);
-      print(to, w, v, i == 0 ? 0 : *budget, f, full);
+      print(to, w, v, v->method == KVSIFT_METHOD_FULL ? 0 : *budget, f, full);
       if (i == 0) full = f.step;
-      if (i == 0) break;
+      if (v->method == KVSIFT_METHOD_FULL) break; /* it has no budget */
     }
   }
   bench_world_free(w);

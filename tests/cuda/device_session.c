@@ -1,6 +1,7 @@
 #include "device_session.h"
 
 #include <stdio.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -163,7 +164,7 @@ void device_layer(device_session *d, uint32_t layer, uint32_t tokens, uint32_t a
   give_keys(d, layer, tokens == 0 ? KVSIFT_CUDA_NEXT : at - 1, 1, at - 1);
   d->selection.struct_size = sizeof d->selection;
   must_on(d, kvsift_cuda_select_blocks(d->policy, layer, &q, &d->selection, gpu_stream()));
-  must_on(d, kvsift_cuda_attend(d->policy, layer, &q, &cache, d->out, &o, gpu_stream()));
+  must_on(d, kvsift_cuda_attend(d->policy, layer, &q, &cache, d->out, d->tolerance > 0 ? NULL : &o, gpu_stream()));
 }
 
 static void expect_same_floats(const float *cpu, const float *device, uint64_t count, const char *what, uint32_t layer,
@@ -176,6 +177,18 @@ static void expect_same_floats(const float *cpu, const float *device, uint64_t c
     memcpy(&b, got + i, sizeof b);
     expect(a == b, "%s of layer %u at %u tokens: element %llu is %a on the device, %a on the CPU", what, layer, tokens,
            (unsigned long long)i, (double)got[i], (double)cpu[i]);
+  }
+  free(got);
+}
+
+static void expect_near_floats(device_session *d, const float *cpu, uint64_t count, uint32_t layer, uint32_t tokens) {
+  float *got = malloc(count * sizeof *got), most = 0;
+  gpu_read(got, d->out, count * sizeof *got);
+  for (uint64_t i = 0; i < count; ++i) most = fmaxf(most, fabsf(cpu[i]));
+  for (uint64_t i = 0; i < count; ++i) {
+    expect(fabsf(got[i] - cpu[i]) <= d->tolerance * most, "output of layer %u at %u tokens: element %llu is %.9g on the device, "
+           "%.9g on the CPU, of at most %.9g", layer, tokens, (unsigned long long)i, (double)got[i], (double)cpu[i], (double)most);
+    d->inexact += memcmp(got + i, cpu + i, sizeof *got) != 0;
   }
   free(got);
 }
@@ -259,6 +272,11 @@ static void compare_layer(session *s, const session_answer *answer) {
   expect_same_missed(d, answer->selection, layer, tokens);
   const kvsift_observation *cpu = answer->observation;
   expect_same_coresets(d, answer->selection, layer, tokens);
+  ++d->checked;
+  if (d->tolerance > 0) {
+    expect_near_floats(d, answer->out, (uint64_t)s->config.query_heads * s->config.head_dim, layer, tokens);
+    return;
+  }
   const uint32_t blocks = (tokens + s->config.block_tokens - 1) / s->config.block_tokens;
   expect_same_floats(answer->out, d->out, (uint64_t)s->config.query_heads * s->config.head_dim, "output", layer, tokens);
   expect_same_floats(cpu->log_sum_exp, d->log_sum_exp, s->config.query_heads, "log-sum-exp", layer, tokens);
@@ -272,7 +290,6 @@ static void compare_layer(session *s, const session_answer *answer) {
   o.block_mass = d->block_mass;
   o.log_sum_exp = d->log_sum_exp;
   must_on(d, kvsift_cuda_observe_attention(d->policy, layer, &q, &o, gpu_stream()));
-  ++d->checked;
 }
 
 void run_both(session *s, device_session *d, uint32_t steps) {
@@ -281,7 +298,7 @@ void run_both(session *s, device_session *d, uint32_t steps) {
   for (; steps > 0; --steps) {
     session_steps(s, 1);
     device_advance(d, 1);
-    expect_same_state(s, d);
+    if (d->tolerance == 0) expect_same_state(s, d);
   }
   s->look = NULL;
 }

@@ -21,6 +21,9 @@ typedef struct device_session {
   uint32_t checked;    /* layers of steps that were compared, */
   uint64_t missed;     /*   their missed blocks */
   uint64_t weighted;   /*   and coreset tokens that stood for more than themselves */
+  float tolerance;     /* of outputs, of the largest. 0: their bits are compared, and observed attention is fed back; else
+                          nothing is observed */
+  uint64_t inexact;    /* outputs that are not the CPU's bits */
   kvsift_cuda_selection selection; /* of the last device_layer */
   float *out, *block_max, *block_mass, *log_sum_exp; /* device memory */
 } device_session;

@@ -209,9 +209,11 @@ CUresult cuDeviceGetName(char *name, int bytes, CUdevice) {
 CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice) {
   ENTER(cuDeviceGetAttribute);
   const char *few = std::getenv("KVSIFT_MOCK_MULTIPROCESSORS");
+  const char *shared = std::getenv("KVSIFT_MOCK_SHARED_BYTES");
   const int multiprocessors = few != nullptr ? std::atoi(few) : 3;
+  const int shared_bytes = shared != nullptr ? std::atoi(shared) : few != nullptr ? 13000 : 232448;
   *value = attribute == CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT                   ? multiprocessors
-           : attribute == CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN ? (few != nullptr ? 13000 : 232448)
+           : attribute == CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN ? shared_bytes
                                                                                   : 0;
   return CUDA_SUCCESS;
 }

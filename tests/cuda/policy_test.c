@@ -32,6 +32,7 @@ static kvsift_policy_config pick_config(test_random *r) {
   c.balance_guard = 0;
   if (c.balance_form != KVSIFT_BALANCE_UNIFORM) c.balance_form = KVSIFT_BALANCE_PRACTICAL;
   if (c.predictor_arithmetic == KVSIFT_BF16) c.predictor_arithmetic = KVSIFT_F32; /* not the CPU's bits: bf16_test.c */
+  c.tensor_attention = random_below(r, 2); /* exact where something is observed */
   if (random_below(r, 4) > 0) c.dense_tokens = KVSIFT_DENSE_OFF;
   if (c.layers > 2) c.layers = 2;
   if (c.dense_layers >= c.layers) c.dense_layers = 0;
@@ -127,10 +128,12 @@ static kvsift_policy_config long_config(test_random *r) {
   return c;
 }
 
+/* In rows of 96 elements the lanes of a warp do not come out even. */
 static void run_long(uint64_t seed) {
   static const kvsift_type types[] = {KVSIFT_F16, KVSIFT_BF16, KVSIFT_I8, KVSIFT_F32};
   test_random r = {seed + 1000};
-  const kvsift_policy_config config = long_config(&r);
+  kvsift_policy_config config = long_config(&r);
+  if (seed == 1) config.head_dim = 96;
   const toy_form form = {.type = types[seed % 4], .page_tokens = random_below(&r, 2) * 16, .heads_first = random_below(&r, 2) != 0};
   toy *t = toy_new(seed, &config, form);
   session *s = session_new(&config, t);

@@ -72,6 +72,7 @@ static const number numbers[] = {
     BAD(EMA, moments_type, 77),
     BAD(EMA, rollback_tokens, 4097),
     BAD(EMA, calibration_dense, 2),
+    BAD(EMA, tensor_attention, 2),
     BAD(STREAMING, sink_tokens, 516),
     BAD(SNAPKV, window, 0),
     BAD(SNAPKV, window, 2049),

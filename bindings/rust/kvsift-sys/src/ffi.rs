@@ -216,6 +216,7 @@ pub struct kvsift_policy_config {
     pub balance_guard: u32,
     pub coreset_tokens: u32,
     pub error: *mut kvsift_error,
+    pub tensor_attention: u32,
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -113,6 +113,7 @@ impl<'a> Config<'a> {
         balance_value_offset: f32,
         balance_streaming: bool,
         balance_guard: bool,
+        tensor_attention: bool,
         balance_form: Form,
         coreset_tokens: u32,
     }

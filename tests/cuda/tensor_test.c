@@ -1,0 +1,102 @@
+/* Attention on tensor cores beside the CPU's exact one: outputs by tolerance, everything else to the bit. */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cases.h"
+#include "device_session.h"
+#include "gpu.h"
+#include "random.h"
+
+/* Of the largest output. What bfloat16 queries and weights leave beyond their second part is 2^-16 of them. */
+static float tolerance_of(kvsift_type type) { return type == KVSIFT_F16 ? 2e-5f : 1e-4f; }
+
+static const kvsift_method kMethods[] = {KVSIFT_METHOD_FULL, KVSIFT_METHOD_STREAMING, KVSIFT_METHOD_QUEST,
+                                         KVSIFT_METHOD_PAGE_STATS, KVSIFT_METHOD_PAGE_STATS};
+
+static kvsift_policy_config pick_config(test_random *r, kvsift_method method) {
+  kvsift_policy_config c = {.struct_size = sizeof c};
+  assert_int_equal(kvsift_policy_config_init(&c, method), KVSIFT_OK);
+  c.layers = 2, c.dense_layers = random_below(r, 2), c.kv_heads = 1 + random_below(r, 3);
+  c.query_heads = c.kv_heads * (1 + random_below(r, 8));
+  c.head_dim = 16 * (1 + random_below(r, 8));
+  c.max_tokens = 60 + random_below(r, 900);
+  c.sink_tokens = random_below(r, 20), c.local_tokens = 1 + random_below(r, 40);
+  c.budget_tokens = c.sink_tokens + c.local_tokens + random_below(r, c.max_tokens / 2), c.budget_share = 0;
+  c.block_tokens = c.page_tokens = 4u << random_below(r, 4);
+  c.grouping = random_below(r, 2) == 0 ? KVSIFT_GROUP_MEAN : KVSIFT_GROUP_QUERY_HEAD;
+  c.dense_tokens = random_below(r, 4) == 0 ? 0 : KVSIFT_DENSE_OFF;
+  c.moments_type = random_below(r, 2) == 0 ? KVSIFT_F16 : KVSIFT_I8;
+  if (method == KVSIFT_METHOD_PAGE_STATS) c.tail = random_below(r, 3) == 0 ? KVSIFT_TAIL_NONE : KVSIFT_TAIL_MOMENTS;
+  if (method == KVSIFT_METHOD_FULL) c.budget_tokens = 0;
+  c.tensor_attention = 1;
+  return c;
+}
+
+static struct {
+  uint64_t runs, sparse, inexact, pages;
+} seen;
+
+static void run(uint64_t seed, const kvsift_policy_config *config, toy_form form, bool exact) {
+  toy *t = toy_new(seed, config, form);
+  session *s = session_new(config, t);
+  device_session *d = device_session_new(config, t);
+  assert_true(s != NULL && d != NULL);
+  const uint32_t prompt = config->max_tokens - 4;
+  for (uint32_t layer = 0; layer < config->layers; ++layer) session_keys(s, layer, prompt);
+  must(s->policy, kvsift_advance(s->policy, prompt));
+  s->tokens = prompt;
+  device_prompt(d, prompt);
+  d->tolerance = exact ? 1e-30f : tolerance_of(form.type);
+  run_both(s, d, 3);
+  kvsift_stats stats = {.struct_size = sizeof stats};
+  must(s->policy, kvsift_get_stats(s->policy, &stats));
+  assert_true(exact == (d->inexact == 0));
+  ++seen.runs;
+  seen.sparse += stats.selections > 0;
+  seen.pages += stats.selections > 0 && config->tail == KVSIFT_TAIL_MOMENTS;
+  session_free(s);
+  device_session_free(d);
+  toy_free(t);
+}
+
+static void outputs_are_near(void **state) {
+  (void)state;
+  for (cases c = cases_begin(60); cases_next(&c);) {
+    test_random r = {c.seed};
+    const kvsift_method method = kMethods[c.seed % 5];
+    cases_name("%s on tensor cores", kvsift_method_name(method));
+    const kvsift_policy_config config = pick_config(&r, method);
+    toy_form form = {.type = random_below(&r, 3) == 0 ? KVSIFT_BF16 : KVSIFT_F16, .page_tokens = random_below(&r, 2) * (8u << random_below(&r, 3))};
+    form.heads_first = random_below(&r, 2) != 0;
+    form.gap = 16 * random_below(&r, 2);
+    run(c.seed, &config, form, false);
+  }
+  print_message("%llu runs, %llu sparse, %llu with pages\n", (unsigned long long)seen.runs, (unsigned long long)seen.sparse,
+                (unsigned long long)seen.pages);
+  if (seen.runs >= 60) assert_true(seen.sparse > 20 && seen.pages > 8);
+}
+
+/* What tensor cores do not do is exact. */
+static void others_are_exact(void **state) {
+  (void)state;
+  for (uint32_t i = 0; i < 4; ++i) {
+    test_random r = {i + 7};
+    kvsift_policy_config config = pick_config(&r, KVSIFT_METHOD_PAGE_STATS);
+    toy_form form = {.type = i == 0 ? KVSIFT_F32 : i == 1 ? KVSIFT_I8 : KVSIFT_F16};
+    if (i == 2) config.head_dim = 40;
+    if (i == 3) config.kv_heads = 1, config.query_heads = 9;
+    cases_name("exact beside tensor cores, case %u", i);
+    run(i + 1, &config, form, true);
+  }
+}
+
+int main(void) {
+  if (!gpu_open()) return 77;
+  const struct CMUnitTest tests[] = {cmocka_unit_test(outputs_are_near), cmocka_unit_test(others_are_exact)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
