@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/core/block.cuh"
+#include "cuda/core/copy.cuh"
 #include "cuda/policy/image.cuh"
 #include "methods/method.h"
 
@@ -36,11 +37,12 @@ __device__ inline float larger_of_warp(float x) {
   return x;
 }
 
-// use(i) for the thread's fours of places below `count`, then one(i) for the places that are left.
-template <class Use, class One>
+// use(i) for the thread's fours of places below `count`, then one(i) for the places that are left. What is far away is asked for
+// `kTurns` at a time; near, one does, and the code is short: a block that runs it once waits for its instructions too.
+template <int kTurns, class Use, class One>
 __device__ inline void each_four(std::uint32_t count, Use use, One one) {
   const std::uint32_t fours = count / 4, turns = (fours + blockDim.x - 1) / blockDim.x, left = count % 4;
-#pragma unroll 2
+#pragma unroll kTurns
   for (std::uint32_t n = 0; n < turns; ++n) {
     const std::uint32_t i = n * blockDim.x + threadIdx.x;
     if (i < fours) use(4 * i);
@@ -53,14 +55,15 @@ __device__ inline void put_four(float *row, float4 v) { *reinterpret_cast<float4
 __device__ inline float larger(float a, float b) { return a > b ? a : b; }
 
 // The largest score of each row.
+template <bool kNear>
 __device__ inline void find_maxima(const GroupRows &rows, float *max) {
   __shared__ float of_warp[KVSIFT_MAX_GROUP][kWarpThreads];
   const std::uint32_t warps = blockDim.x / kWarpThreads, warp = threadIdx.x / kWarpThreads, lane = threadIdx.x % kWarpThreads;
-#pragma unroll 4
+#pragma unroll 1
   for (std::uint32_t g = 0; g < rows.group; ++g) {
     const float *row = rows.row(g);
     float x = -infinity();
-    each_four(
+    each_four<kNear ? 1 : 4>(
         rows.count,
         [&](std::uint32_t i) {
           const float4 v = four_at(row + i);
@@ -88,22 +91,39 @@ __device__ inline float lane_sum(const float *row, std::uint32_t lane, std::uint
   return sum;
 }
 
-// exp(x - max) of `from` into `rows`, and one over each row's sum.
-__device__ inline void soften_group(const GroupRows &from, const GroupRows &rows, float *inverse) {
+// Rows of scratch into shared memory, all at once.
+__device__ inline void bring_rows(const GroupRows &from, const GroupRows &to) {
+  each_four<1>(
+      from.count,
+      [&](std::uint32_t i) {
+#pragma unroll 1
+        for (std::uint32_t g = 0; g < from.group; ++g) copy_async(to.row(g) + i, from.row(g) + i);
+      },
+      [&](std::uint32_t i) {
+#pragma unroll 1
+        for (std::uint32_t g = 0; g < from.group; ++g) to.row(g)[i] = from.row(g)[i];
+      });
+  end_copies();
+  wait_copies<0>();
+  __syncthreads();
+}
+
+// exp(x - max) in place, and one over each row's sum.
+template <bool kNear>
+__device__ inline void soften_group(const GroupRows &rows, float *inverse) {
   __shared__ float max[KVSIFT_MAX_GROUP], lanes[KVSIFT_MAX_GROUP][16];
-  find_maxima(from, max);
+  find_maxima<kNear>(rows, max);
 #pragma unroll 1
   for (std::uint32_t g = 0; g < rows.group; ++g) {
-    const float *in = from.row(g);
-    float *out = rows.row(g);
+    float *row = rows.row(g);
     const float most = max[g];
-    each_four(
+    each_four<kNear ? 1 : 2>(
         rows.count,
         [&](std::uint32_t i) {
-          const float4 v = four_at(in + i);
-          put_four(out + i, make_float4(exp1(v.x - most), exp1(v.y - most), exp1(v.z - most), exp1(v.w - most)));
+          const float4 v = four_at(row + i);
+          put_four(row + i, make_float4(exp1(v.x - most), exp1(v.y - most), exp1(v.z - most), exp1(v.w - most)));
         },
-        [&](std::uint32_t i) { out[i] = exp1(in[i] - most); });
+        [&](std::uint32_t i) { row[i] = exp1(row[i] - most); });
   }
   __syncthreads();
   if (threadIdx.x < rows.group * 16) {
@@ -133,14 +153,14 @@ struct Joiner {
 };
 
 // One row of shares from those of the query heads, into `out` and, where it is not null, `copy`.
-template <bool kSoften, bool kMean>
+template <bool kNear, bool kSoften, bool kMean>
 __device__ inline void join_rows(const GroupRows &rows, const float *inverse, float *out, float *copy) {
   const Joiner<kSoften, kMean> join{rows, inverse, 1.0f / static_cast<float>(rows.group)};
-  each_four(
+  each_four<1>(
       rows.count,
       [&](std::uint32_t i) {
         float4 all;
-#pragma unroll 4
+#pragma unroll kNear ? 1 : 4
         for (std::uint32_t g = 0; g < rows.group; ++g) {
           const float4 raw = four_at(rows.row(g) + i);
           join.add(g, raw.x, &all.x), join.add(g, raw.y, &all.y), join.add(g, raw.z, &all.z), join.add(g, raw.w, &all.w);
@@ -151,6 +171,7 @@ __device__ inline void join_rows(const GroupRows &rows, const float *inverse, fl
       },
       [&](std::uint32_t i) {
         float all = 0.0f;
+#pragma unroll 1
         for (std::uint32_t g = 0; g < rows.group; ++g) join.add(g, rows.row(g)[i], &all);
         out[i] = join.end(all);
         if (copy != nullptr) copy[i] = join.end(all);
@@ -158,102 +179,28 @@ __device__ inline void join_rows(const GroupRows &rows, const float *inverse, fl
   __syncthreads();
 }
 
-// The same for four query heads and no more columns than four for each thread, which holds its own from first to last.
-struct HeldRows {
-  float v[4][4];
-  std::uint32_t first, count;
-
-  __device__ HeldRows(const GroupRows &from) : first(4 * threadIdx.x), count(from.count) {
-#pragma unroll
-    for (std::uint32_t g = 0; g < 4; ++g) {
-#pragma unroll
-      for (std::uint32_t i = 0; i < 4; ++i) v[g][i] = -infinity();
-      if (g >= from.group) continue;
-      if (first + 4 <= count) {
-        load4(from.row(g) + first, v[g]);
-      } else {
-#pragma unroll
-        for (std::uint32_t i = 0; i < 4; ++i) v[g][i] = first + i < count ? from.row(g)[first + i] : -infinity();
-      }
-    }
+template <bool kNear>
+__device__ inline void reduce_rows(const Settings &s, ScoreKind kind, const GroupRows &rows, float *copy) {
+  __shared__ float inverse[KVSIFT_MAX_GROUP];
+  const bool mean = s.c.grouping == KVSIFT_GROUP_MEAN;
+  if (kind == ScoreKind::kLog) {
+    soften_group<kNear>(rows, inverse);
+    mean ? join_rows<kNear, true, true>(rows, inverse, rows.scores, copy)
+         : join_rows<kNear, true, false>(rows, inverse, rows.scores, copy);
+  } else {
+    mean ? join_rows<kNear, false, true>(rows, inverse, rows.scores, copy)
+         : join_rows<kNear, false, false>(rows, inverse, rows.scores, copy);
   }
-  __device__ void put(float *row, const float (&x)[4]) const {
-    if (first < count) put_four(row + first, make_float4(x[0], x[1], x[2], x[3]));
-  }
-};
-
-// Each warp finds the maxima of all warps by itself.
-__device__ inline void soften_held(const GroupRows &rows, HeldRows *held) {
-  __shared__ float of_warp[4][kWarpThreads];
-  const std::uint32_t warps = blockDim.x / kWarpThreads, warp = threadIdx.x / kWarpThreads, lane = threadIdx.x % kWarpThreads;
-  float max[4];
-#pragma unroll
-  for (std::uint32_t g = 0; g < 4; ++g) {
-    max[g] = larger_of_warp(larger(larger(held->v[g][0], held->v[g][1]), larger(held->v[g][2], held->v[g][3])));
-  }
-#pragma unroll
-  for (std::uint32_t g = 0; g < 4; ++g) {
-    if (lane == 0) of_warp[g][warp] = max[g];
-  }
-  __syncthreads();
-#pragma unroll
-  for (std::uint32_t g = 0; g < 4; ++g) max[g] = larger_of_warp(lane < warps ? of_warp[g][lane] : -infinity());
-#pragma unroll
-  for (std::uint32_t g = 0; g < 4; ++g) {
-    if (g >= rows.group) continue;
-#pragma unroll
-    for (std::uint32_t i = 0; i < 4; ++i) held->v[g][i] = exp1(held->v[g][i] - max[g]);
-    held->put(rows.row(g), held->v[g]);
-  }
-  __syncthreads();
-}
-
-__device__ inline void find_inverses(const GroupRows &rows, float *inverse) {
-  __shared__ float lanes[4][16];
-  if (threadIdx.x < rows.group * 16) {
-    lanes[threadIdx.x / 16][threadIdx.x % 16] = lane_sum(rows.row(threadIdx.x / 16), threadIdx.x % 16, rows.count);
-  }
-  __syncthreads();
-  if (threadIdx.x < rows.group) inverse[threadIdx.x] = 1.0f / tree16(lanes[threadIdx.x]);
-  __syncthreads();
-}
-
-template <bool kMean>
-__device__ inline void reduce_held(const GroupRows &from, const GroupRows &rows, float *inverse) {
-  HeldRows held(from);
-  soften_held(rows, &held);
-  find_inverses(rows, inverse);
-  const Joiner<true, kMean> join{rows, inverse, 1.0f / static_cast<float>(rows.group)};
-  float all[4];
-#pragma unroll
-  for (std::uint32_t g = 0; g < 4; ++g) {
-    if (g >= rows.group) continue;
-#pragma unroll
-    for (std::uint32_t i = 0; i < 4; ++i) join.add(g, held.v[g][i], &all[i]);
-  }
-#pragma unroll
-  for (std::uint32_t i = 0; i < 4; ++i) all[i] = join.end(all[i]);
-  held.put(rows.scores, all);
-  if (held.first + 4 <= rows.count) held.put(from.scores, all);
-  for (std::uint32_t i = 0; i < 4 && held.first + 4 > rows.count; ++i) {
-    if (held.first + i < rows.count) from.scores[held.first + i] = all[i];
-  }
-  __syncthreads();
 }
 
 // The scores of the group's query heads, in `from`, as one row in place of the first. Where `rows` lies in shared memory the
 // row is there too: returns where it is near.
 __device__ inline float *reduce_group(const Settings &s, ScoreKind kind, const GroupRows &from, const GroupRows &rows) {
-  __shared__ float inverse[KVSIFT_MAX_GROUP];
-  const bool mean = s.c.grouping == KVSIFT_GROUP_MEAN;
-  float *copy = from.scores == rows.scores ? nullptr : from.scores;
-  if (kind == ScoreKind::kLog && copy != nullptr && rows.group <= 4 && rows.count <= 4 * blockDim.x) {
-    mean ? reduce_held<true>(from, rows, inverse) : reduce_held<false>(from, rows, inverse);
-  } else if (kind == ScoreKind::kLog) {
-    soften_group(from, rows, inverse);
-    mean ? join_rows<true, true>(rows, inverse, rows.scores, copy) : join_rows<true, false>(rows, inverse, rows.scores, copy);
+  if (from.scores == rows.scores) {
+    reduce_rows<false>(s, kind, rows, nullptr);
   } else {
-    mean ? join_rows<false, true>(from, inverse, rows.scores, copy) : join_rows<false, false>(from, inverse, rows.scores, copy);
+    bring_rows(from, rows);
+    reduce_rows<true>(s, kind, rows, from.scores);
   }
   return rows.scores;
 }
