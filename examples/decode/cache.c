@@ -109,6 +109,12 @@ void cache_read_value(const cache *from, uint32_t layer, uint32_t head, uint32_t
          from->value_scales ? from->value_scales + row : NULL, out);
 }
 
+void cache_spoil(const cache *in) {
+  uint64_t bytes = (uint64_t)in->layers * in->kv_heads * in->capacity * in->row_bytes;
+  memset(in->keys, 0x7f, bytes);
+  memset(in->values, 0x7f, bytes);
+}
+
 static kvsift_view view_of(const cache *c, const uint8_t *data, const float *scales,
                            uint64_t first_row) {
   kvsift_view view = {.data = data + first_row * c->row_bytes,

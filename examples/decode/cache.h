@@ -24,6 +24,9 @@ void cache_write(cache *to, uint32_t layer, uint32_t head, uint32_t token, const
 void cache_read_key(const cache *from, uint32_t layer, uint32_t head, uint32_t token, float *out);
 void cache_read_value(const cache *from, uint32_t layer, uint32_t head, uint32_t token, float *out);
 
+/* Overwrites all rows: what is right afterwards was not read from here. */
+void cache_spoil(const cache *in);
+
 /* One layer as kvsift takes it, with `tokens` rows present. */
 kvsift_cache cache_layer(const cache *from, uint32_t layer, uint32_t tokens);
 

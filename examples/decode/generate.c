@@ -58,6 +58,11 @@ void generation_release(generation *out) {
   out->logits = NULL;
 }
 
+bool generation_same(const generation *a, const generation *b) {
+  return a->best.count == b->best.count &&
+         memcmp(a->best.tokens, b->best.tokens, a->best.count * sizeof *a->best.tokens) == 0;
+}
+
 bool generation_keep_logits(generation *run, const engine *e, const script *of, failure *why) {
   uint64_t steps = script_longest(of) - of->prompt.count + 1;
   run->logits = memory_take(steps * e->model->vocabulary, sizeof(float));

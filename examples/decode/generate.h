@@ -25,6 +25,9 @@ bool generation_keep_logits(generation *run, const engine *e, const script *of, 
 
 /* Answers every turn greedily. With `shown` the text is printed as it comes. */
 bool generate(engine *e, const script *of, bool shown, generation *out, failure *why);
+
+/* Whether both runs had the same likeliest tokens all along. */
+bool generation_same(const generation *a, const generation *b);
 void generation_release(generation *out);
 
 double seconds_now(void);

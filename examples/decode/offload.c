@@ -7,6 +7,7 @@
 #include "generate.h"
 #include "memory.h"
 #include "sift.h"
+#include "tiers.h"
 
 #define TRACE_EVENTS (1u << 16)
 
@@ -45,8 +46,7 @@ static void configure(offload *o, const engine *e, const options *from) {
   c->resident_layers = policy->dense_layers;
   c->sink_tokens = policy->sink_tokens;
   c->local_tokens = policy->local_tokens;
-  c->fast_blocks = from->fast_blocks;
-  if (from->fast_blocks == UNSET) c->fast_blocks = c->max_tokens / c->block_tokens / 4 + 1;
+  c->fast_blocks = tiers_fast_blocks(from->fast_blocks, c->max_tokens, c->block_tokens);
   c->alignment = host ? 64 : 512; /* small heads have small records */
   c->timing = 1;
   c->trace_events = from->trace != NULL ? TRACE_EVENTS : 0;
@@ -92,13 +92,10 @@ static bool add_rows(offload *o, const attention_input *in, bool to_policy, fail
   return status == KVSIFT_OK || refuse(o, why);
 }
 
-/* AttentionPredictor needs no query: what it chooses for the next token can be fetched while the
- * other layers compute. */
 static bool look_ahead(offload *o, const attention_input *in, failure *why) {
   kvsift_query next = {.struct_size = sizeof next, .tokens = in->tokens + 1};
   kvsift_selection ahead = {.struct_size = sizeof ahead};
-  if (o->sift.config.method != KVSIFT_METHOD_ATTENTION_PREDICTOR) return true;
-  if (o->sift.config.verify_blocks > 0 || next.tokens > o->sift.config.max_tokens) return true;
+  if (!tiers_look_ahead(&o->sift.config, in->tokens)) return true;
   kvsift_status status = kvsift_predict_next(o->sift.policy, in->layer, NULL);
   if (status == KVSIFT_OK) {
     status = kvsift_select_blocks(o->sift.policy, in->layer, &next, &ahead);
@@ -151,10 +148,7 @@ static bool answer_resident(engine *e, const script *asked, const offload *o, ge
  * store. */
 static bool answer_offloaded(engine *e, const script *asked, offload *o, generation *run,
                              failure *why) {
-  const cache *c = &e->cache;
-  uint64_t bytes = (uint64_t)c->layers * c->kv_heads * c->capacity * c->row_bytes;
-  memset(c->keys, 0x7f, bytes);
-  memset(c->values, 0x7f, bytes);
+  cache_spoil(&e->cache);
   engine_truncate(e, asked->prompt.count - 1);
   e->attention = (attention){o, attend, advance};
   printf("offloaded:");
@@ -169,20 +163,13 @@ static bool report(const offload *o, const generation *resident, const generatio
       kvsift_store_get_info(o->store, &info) != KVSIFT_OK) {
     return refuse(o, why);
   }
-  double all = (double)(s.hits + s.prefetched + s.late), steps = offloaded->fed.count;
-  printf("\n  fast memory        %.2f MB, %" PRIu32 " blocks of %" PRIu32 " tokens a layer\n",
-         (double)info.arena_bytes / 1e6, info.slots, info.block_tokens);
-  printf("  slow memory        %.2f MB\n", (double)info.slow_bytes / 1e6);
-  printf("  read a token       %.1f KB in %.1f transfers\n", (double)s.bytes_read / steps / 1e3,
-         (double)s.reads / steps);
-  printf("  blocks asked for   %.1f %% in fast memory, %.1f %% fetched ahead, %.1f %% late\n",
-         100 * (double)s.hits / all, 100 * (double)s.prefetched / all, 100 * (double)s.late / all);
+  double steps = offloaded->fed.count;
+  tiers_print_sizes(info.arena_bytes, info.slots, info.block_tokens, info.slow_bytes);
+  tiers_print_counters(&s, offloaded->fed.count);
   printf("  waited a token     %.2f ms\n", (double)s.waited_ns / steps / 1e6);
   printf("  tokens/s           %.1f; all in memory %.1f\n", steps / offloaded->seconds,
          resident->fed.count / resident->seconds);
-  bool same = resident->best.count == offloaded->best.count &&
-              memcmp(resident->best.tokens, offloaded->best.tokens,
-                     resident->best.count * sizeof *resident->best.tokens) == 0;
+  bool same = generation_same(resident, offloaded);
   printf("  same text          %s\n", same ? "yes" : "NO");
   return same || fail(why, "the offloaded answer differs");
 }
