@@ -1,24 +1,15 @@
-/* A policy and its KV cache on a CUDA device, and the attention of decode steps there. */
+/* All of a KV cache on a CUDA device beside its policy, and the attention of decode steps there. */
 #ifndef DECODE_DEVICE_CACHE_H
 #define DECODE_DEVICE_CACHE_H
 
-#include <kvsift/kvsift_cuda.h>
+#include "device_policy.h"
 
-#include "gpu.h"
-#include "sift.h"
-
-/* The cache as the engine's own lies, and one step's rows. */
+/* The cache lies as the engine's own. */
 typedef struct device_cache {
-  const gpu *gpu;
-  kvsift_policy_config config;
-  uint32_t needs; /* KVSIFT_NEEDS_* */
-  kvsift_cuda_policy *policy;
-  kvsift_cuda_arenas arenas;
+  device_policy policy;
   uint8_t *keys, *values;
   float *key_scales, *value_scales; /* null but for int8 */
-  float *query, *out;
-  kvsift_observation observation;
-  uint64_t rows; /* of the cache */
+  uint64_t rows;
 } device_cache;
 
 /* As `policy` is configured, for what `like` holds. Whatever it answers, release is owed. */
