@@ -49,6 +49,8 @@ bool options_config(const options *from, uint32_t layers, kvsift_policy_config *
   set(&out->moments_type, from->moments);
   if (from->target_mass > 0) out->target_mass = from->target_mass;
   out->seed = from->seed;
+  if (from->offload != NULL && out->tail == KVSIFT_TAIL_BALANCE)
+    return fail(why, "--offload goes without a coreset, whose rows lie all over the cache");
   return set_budget(from, out, why);
 }
 
