@@ -40,11 +40,13 @@ static const char *const help[] = {
     "                       rest on the CPU, with copies for each layer. Answers on the CPU first,\n"
     "                       and the text must be the same   (default: cpu)\n"
     "  --offload host|FILE  in slow memory: answers once with everything in memory and once from a\n"
-    "                       store, whose text must be the same\n"
+    "                       store, whose text must be the same. With --device cuda: host memory\n"
+    "                       alone, before device memory; first with everything on the device\n"
     "  --fast-blocks N      blocks of a KV head that a layer keeps in fast memory  (default: 1/4)\n"
-    "  --trace FILE         what the store did when, for chrome://tracing and Perfetto\n\n",
+    "  --trace FILE         what the store did when, for chrome://tracing and Perfetto; on the CPU\n\n",
     "What to get\n"
-    "  --no-compare         the method alone, without full attention first\n"
+    "  --no-compare         the method alone, without full attention first; on a device without the\n"
+    "                       CPU, and offloaded from it without everything there first\n"
     "  --json FILE          the figures, layer by layer\n"
     "  --dump-rows DIR      write the prompt's last attention rows for tools/train_predictor.py and\n"
     "                       stop\n\n",

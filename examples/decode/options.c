@@ -162,6 +162,17 @@ static bool read_pair(options *out, const char *name, const char *value, failure
   return known || fail(why, "there is no option %s; --help lists them", name);
 }
 
+static bool check_device(const options *from, failure *why) {
+  if (from->dump_rows != NULL || from->json != NULL)
+    return fail(why, "--device cuda goes without --dump-rows and --json");
+  if (from->offload != NULL && strcmp(from->offload, "host") != 0)
+    return fail(why, "--device cuda offloads to host memory alone: --offload host, not %s",
+                from->offload);
+  if (from->trace != NULL)
+    return fail(why, "--device cuda goes without --trace: the device's store keeps no times");
+  return true;
+}
+
 bool options_read(options *out, int count, char **arguments, failure *why) {
   *out = (options){.model = DEFAULT_MODEL,
                    .tokens = UNSET,
@@ -197,7 +208,5 @@ bool options_read(options *out, int count, char **arguments, failure *why) {
     return fail(why, "give --prompt or --file, not both");
   if (out->offload == NULL && (out->trace != NULL || out->fast_blocks != UNSET))
     return fail(why, "--trace and --fast-blocks need --offload");
-  if (out->on_device && (out->offload != NULL || out->dump_rows != NULL || out->json != NULL))
-    return fail(why, "--device cuda goes without --offload, --dump-rows and --json");
-  return true;
+  return !out->on_device || check_device(out, why);
 }

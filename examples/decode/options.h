@@ -14,7 +14,7 @@ typedef struct options {
   const char *file;   /* read the prompt from here */
   const char *json;
   const char *dump_rows;
-  const char *offload; /* "host" or a file: where the cache lies; null: in memory */
+  const char *offload; /* "host" or a file: where the cache lies; null: in fast memory */
   const char *trace;   /* with offload: what happened when */
   bool on_device;      /* cache and attention on a CUDA device */
   uint32_t tokens; /* to generate; UNSET: enough for the answers */
