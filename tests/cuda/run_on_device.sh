@@ -4,6 +4,8 @@
 #
 #     tests/cuda/run_on_device.sh [FOLDER]    results go to FOLDER, else to $OUT, else to ./results
 #
+# What matters most comes first: correctness, the figures, then the sanitizers. KVSIFT_CUDA_STAGES='bench|sdpa' runs those stages
+# alone (tests, decode, offloaded_decode, bench, sdpa, offload, compress, ncu, memcheck, racecheck).
 # With KVSIFT_CUDA_MOCK=1 everything runs on the tests' emulator instead: that tries this script where there is no GPU.
 # KVSIFT_CUDA_BUILD names the build folder (build-cuda). Ends with 77 and one line where there is no device.
 set -uo pipefail
@@ -20,6 +22,7 @@ stages=()
 stage() {
   local name=$1 most=$2 from=$SECONDS status=0
   shift 2
+  [[ $name =~ ^(${KVSIFT_CUDA_STAGES:-.*})$ ]] || return 0
   [ "$most" -lt "$(left)" ] || most=$(left)
   echo "== $name"
   if [ "$most" -lt 5 ]; then
@@ -102,30 +105,21 @@ fi
 run_tests=(python3 "$root/tests/cuda/run_tests.py" --build "$build")
 sanitizer=$(command -v compute-sanitizer || ls /opt/nvidia/compute-sanitizer/compute-sanitizer 2>/dev/null)
 worst=0
-if [ $tests = enabled ]; then
-  stage tests 150 "${run_tests[@]}" --json "$results/tests.json" || worst=1
-  if [ -n "$sanitizer" ] && [ "$mock" = 0 ]; then
-    for tool in memcheck racecheck; do
-      # One random case each: a sanitizer makes a kernel tens of times slower.
-      KVSIFT_TEST_SEED=3 stage $tool 60 "${run_tests[@]}" --json "$results/$tool.json" --only 'probe|methods|store|policy/' \
-        --wrapper "$sanitizer --tool $tool --error-exitcode 9" || worst=1
-    done
-  else
-    echo "skipped: compute-sanitizer (not here, or no device)"
-  fi
-fi
+[ $tests = disabled ] || stage tests 150 "${run_tests[@]}" --json "$results/tests.json" || worst=1
 
 # Names the cuBLASLt it multiplies with, and ends with 1 where the text is not the CPU's.
 stage decode 40 "$build/examples/decode/decode" --device cuda ${few[@]+"${few[@]}"} || worst=1
+stage offloaded_decode 40 "$build/examples/decode/decode" --device cuda --offload host --fast-blocks 8 --budget 48 --sink 8 \
+  --local 16 ${few[@]+"${few[@]}"} || worst=1
 
-stage bench 170 "$bench/bench_device" ${quick[@]+"${quick[@]}"} --seconds 130 --json "$results/bench.json" || worst=1
-stage offload 60 "$bench/bench_offload" ${quick[@]+"${quick[@]}"} --json "$results/offload.json" || worst=1
-stage compress 20 "$bench/bench_compress" ${quick[@]+"${quick[@]}"} --json "$results/compress.json" || worst=1
-if [ "$mock" = 0 ] && python3 -c 'import torch' 2>/dev/null; then
+stage bench 120 "$bench/bench_device" ${quick[@]+"${quick[@]}"} --seconds 80 --json "$results/bench.json" || worst=1
+if [ "$mock" = 0 ] && [ -f "$results/bench.json" ] && python3 -c 'import torch' 2>/dev/null; then
   stage sdpa 60 python3 "$root/tests/cuda/bench_sdpa.py" --bench "$results/bench.json" --json "$results/sdpa.json" || worst=1
 else
-  echo "skipped: the comparison with PyTorch (no torch, or no device)"
+  echo "skipped: the comparison with PyTorch (no torch, no figures, or no device)"
 fi
+stage offload 60 "$bench/bench_offload" ${quick[@]+"${quick[@]}"} --json "$results/offload.json" || worst=1
+stage compress 20 "$bench/bench_compress" ${quick[@]+"${quick[@]}"} --json "$results/compress.json" || worst=1
 
 ncu=$(command -v ncu || ls /opt/nvidia/nsight-compute/*/ncu 2>/dev/null | tail -1)
 if [ "$mock" = 0 ] && [ -n "$ncu" ]; then
@@ -138,6 +132,16 @@ if [ "$mock" = 0 ] && [ -n "$ncu" ]; then
   stage ncu 60 bash -c limiters || worst=1
 else
   echo "skipped: each kernel's limiter (no ncu, or no device)"
+fi
+
+if [ $tests = enabled ] && [ -n "$sanitizer" ] && [ "$mock" = 0 ]; then
+  for tool in memcheck racecheck; do
+    # One random case each: a sanitizer makes a kernel tens of times slower.
+    KVSIFT_TEST_SEED=3 stage $tool 90 "${run_tests[@]}" --json "$results/$tool.json" --only 'probe|methods|store|tensor|policy/' \
+      --wrapper "$sanitizer --tool $tool --error-exitcode 9" || worst=1
+  done
+else
+  echo "skipped: compute-sanitizer (not here, no tests, or no device)"
 fi
 
 {
