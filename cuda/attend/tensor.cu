@@ -80,39 +80,52 @@ __device__ inline void join_warps(const AttendPlan &plan, const float *values, s
   }
 }
 
-// What one block reads with.
+// What one block reads with. All threads must ask for ready() when their first rows are on their way: it makes the queries.
+template <class T, int Tiles>
 struct KeptWork {
   const AttendPlan &plan;
-  const TensorQueries &queries;
   const RowRing &ring;
   std::uint32_t index, blocks, warp, warps;
+  float *widened;
+  ChunkShared *shared;
+  TensorQueries *queries;
+  TensorSums<Tiles> sums;
+  bool prepared;
+
+  __device__ void ready() {
+    if (prepared) return;
+    prepared = true;
+    widen_queries(plan.args.call, plan.head, plan.args.query, widened, false);
+    part_queries<T, Tiles>(plan.head.settings(), widened, queries);
+  }
+  // Places [begin, end) by this warp.
+  __device__ void add(const TensorTokens &tokens, std::uint32_t begin, std::uint32_t end) {
+    add_tokens<T, Tiles>(tokens, *queries, ring, begin, warp < warps ? end : begin, &sums, [&] { ready(); });
+  }
 };
 
 // All tokens, of which every warp has the same share.
-template <class T, int Tiles>
-__device__ inline void add_everything(const KeptWork &work, TensorSums<Tiles> *sums) {
-  const std::uint32_t tokens = work.plan.kept(0);
-  const std::uint32_t each = blocks_of(blocks_of(tokens, kRingRows), work.blocks * work.warps) * kRingRows;
-  const std::uint64_t begin = std::uint64_t{work.warp * work.blocks + work.index} * each;
-  if (work.warp >= work.warps || begin >= tokens) return;
-  const auto first = static_cast<std::uint32_t>(begin);
-  const TensorTokens all{work.plan, nullptr, tokens, kNoQuery};
-  add_tokens<T, Tiles>(all, work.queries, work.ring, first, tokens - first < each ? tokens : first + each, sums);
+template <class Work>
+__device__ inline void add_everything(Work *work) {
+  const std::uint32_t tokens = work->plan.kept(0);
+  const std::uint32_t each = blocks_of(blocks_of(tokens, kRingRows), work->blocks * work->warps) * kRingRows;
+  const std::uint64_t begin = std::uint64_t{work->warp * work->blocks + work->index} * each, end = begin + each;
+  work->add(TensorTokens{work->plan, nullptr, tokens, kNoQuery}, static_cast<std::uint32_t>(begin < tokens ? begin : tokens),
+            static_cast<std::uint32_t>(end < tokens ? end : tokens));
 }
 
 // Part `part` of `parts` of a list.
-template <class T, int Tiles>
-__device__ inline void add_list(const KeptWork &work, std::uint32_t list, std::uint32_t part, std::uint32_t parts,
-                                ChunkShared *shared, TensorSums<Tiles> *sums) {
-  const std::uint32_t kept = work.plan.kept(list), most = work.warps * kRingRows;
-  const std::uint32_t each = blocks_of(blocks_of(kept, kRingRows), parts) * kRingRows, own = work.warp * kRingRows;
+template <class Work>
+__device__ inline void add_list(Work *work, std::uint32_t list, std::uint32_t part, std::uint32_t parts) {
+  const AttendPlan &plan = work->plan;
+  const std::uint32_t kept = plan.kept(list), most = work->warps * kRingRows, own = work->warp * kRingRows;
+  const std::uint32_t each = blocks_of(blocks_of(kept, kRingRows), parts) * kRingRows;
   const std::uint64_t begin = std::uint64_t{part} * each, end = begin + each < kept ? begin + each : kept;
   for (std::uint64_t at = begin; at < end; at += most) {
     const auto count = static_cast<std::uint32_t>(end - at < most ? end - at : most);
-    find_tokens(work.plan, list, static_cast<std::uint32_t>(at), count, shared);
-    const TensorTokens tokens{work.plan, shared->tokens, count, work.plan.apart ? list : kNoQuery};
-    const std::uint32_t last = own + kRingRows < count ? own + kRingRows : count;
-    if (work.warp < work.warps) add_tokens<T, Tiles>(tokens, work.queries, work.ring, own, last, sums);
+    find_tokens(plan, list, static_cast<std::uint32_t>(at), count, work->shared);
+    work->add(TensorTokens{plan, work->shared->tokens, count, plan.apart ? list : kNoQuery}, own < count ? own : count,
+              own + kRingRows < count ? own + kRingRows : count);
     __syncthreads();
   }
 }
@@ -123,38 +136,35 @@ __device__ inline void attend_kept(const AttendPlan &plan, const TensorShares &s
   __shared__ WarpSums joined;
   const Settings &s = plan.head.settings();
   const TensorRoom room = tensor_room(s);
-  auto *widened = reinterpret_cast<float *>(dynamic);
-  const std::uint32_t warps = plan.args.dense_warps, warp = threadIdx.x / kWarpThreads, index = blockIdx.x - (gridDim.x - shares.kept);
-  widen_queries(plan.args.call, plan.head, plan.args.query, widened, false);
-  if (threadIdx.x == 0) queries.parts = reinterpret_cast<uint2 *>(dynamic + room.parts);
-  __syncthreads();
-  part_queries<T, Tiles>(s, widened, &queries);
+  const std::uint32_t warps = plan.args.dense_warps, warp = threadIdx.x / kWarpThreads;
   const RowRing ring = row_ring(dynamic + room.ring + (warp < warps ? warp : 0) * room.warp, room.pitch, s.c.head_dim * 2);
-  const KeptWork work{plan, queries, ring, index, shares.kept, warp, warps};
-  TensorSums<Tiles> sums;
+  KeptWork<T, Tiles> work{plan, ring, blockIdx.x - (gridDim.x - shares.kept), shares.kept, warp, warps,
+                          reinterpret_cast<float *>(dynamic), reinterpret_cast<ChunkShared *>(dynamic + room.shared), &queries, {},
+                          false};
+  if (threadIdx.x == 0) queries.parts = reinterpret_cast<uint2 *>(dynamic + room.parts);
   if (plan.everything) {
-    add_everything<T>(work, &sums);
+    add_everything(&work);
   } else {
     // Blocks share the lists out, then each list.
     const std::uint32_t lists = plan.lists(), parts = shares.kept > lists ? shares.kept / lists : 1;
-    for (std::uint32_t item = index; item < lists * parts; item += shares.kept) {
-      add_list<T>(work, item % lists, item / lists, parts, reinterpret_cast<ChunkShared *>(dynamic + room.shared), &sums);
+    for (std::uint32_t item = work.index; item < lists * parts; item += shares.kept) {
+      add_list(&work, item % lists, item / lists, parts);
     }
+  }
+  // One block compares what the tail's logits are of.
+  if (plan.tail && plan.args.logits_of_selection != 0 && blockIdx.x + 1 == gridDim.x) {
+    work.ready();
+    if (are_others(plan, work.widened) && threadIdx.x == 0) report(plan.args.call, kFaultQuery, plan.head.kv_head);
   }
   __syncthreads();
   auto *values = reinterpret_cast<float *>(dynamic + room.ring);
-  if (warp < warps) put_sums<T>(s, sums, values, &joined);
+  if (warp < warps) put_sums<T>(s, work.sums, values, &joined);
   __syncthreads();
-  join_warps<Tiles>(plan, values, index, &joined);
+  join_warps<Tiles>(plan, values, work.index, &joined);
 }
 
 __device__ inline void attend_tail(const AttendPlan &plan, const TensorShares &shares, char *dynamic) {
-  const AttendArgs &args = plan.args;
-  const ChunkRows rows = chunk_rows(dynamic, args.call.image.s, 2);
-  widen_queries(args.call, plan.head, args.query, rows.queries, false);
-  if (args.logits_of_selection != 0 && are_others(plan, rows.queries) && threadIdx.x == 0) {
-    report(args.call, kFaultQuery, plan.head.kv_head);
-  }
+  const ChunkRows rows = chunk_rows(dynamic, plan.head.settings(), 2);
   for (std::uint32_t chunk = blockIdx.x; chunk < plan.tail_chunks(); chunk += shares.pages) {
     tail_chunk<1>(plan, rows, chunk, [&](std::uint32_t) { return shares.kept; });
   }

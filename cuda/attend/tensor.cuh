@@ -216,16 +216,18 @@ __device__ inline void add_tile(const Settings &s, const float (&weight)[Tiles][
   }
 }
 
-// Places [begin, end) of the tokens, keys and values in turns.
-template <class T, int Tiles>
+// Places [begin, end) of the tokens, keys and values in turns. ready() is called once the first rows are on their way.
+template <class T, int Tiles, class Ready>
 __device__ inline void add_tokens(const TensorTokens &from, const TensorQueries &queries, const RowRing &ring, std::uint32_t begin,
-                                  std::uint32_t end, TensorSums<Tiles> *sums) {
-  if (begin >= end) return;
+                                  std::uint32_t end, TensorSums<Tiles> *sums, Ready ready) {
   const Settings &s = from.plan.head.settings();
   const CacheArgs &cache = from.plan.args.cache;
   const auto next_slot = [](std::uint32_t slot) { return slot + 1 == kTensorSlots ? 0 : slot + 1; };
-  fetch_tile(from, ring, cache.keys, begin, ring.slot(0));
-  fetch_tile(from, ring, cache.values, begin, ring.slot(1));
+  if (begin < end) {
+    fetch_tile(from, ring, cache.keys, begin, ring.slot(0));
+    fetch_tile(from, ring, cache.values, begin, ring.slot(1));
+  }
+  ready();
   std::uint32_t slot = 0, free = 2;
 #pragma unroll 1
   for (std::uint32_t place = begin; place < end; place += kRingRows) {
