@@ -39,6 +39,8 @@ static const char *const help[] = {
     "                       first CUDA device; of the answer cache, choices and attention too; the\n"
     "                       rest on the CPU, with copies for each layer. Answers on the CPU first,\n"
     "                       and the text must be the same   (default: cpu)\n"
+    "  --attention KIND     with --device cuda: exact, to the CPU's bits, or tensor, on tensor cores\n"
+    "                       where rows are f16 or bf16 (default: exact)\n"
     "  --offload host|FILE  in slow memory: answers once with everything in memory and once from a\n"
     "                       store, whose text must be the same. With --device cuda: host memory\n"
     "                       alone, before device memory; first with everything on the device\n"

@@ -11,6 +11,7 @@
 
 static const char *const tails[] = {"none", "moments", "balance"};
 static const char *const moments[] = {"f16", "i8"};
+static const char *const attentions[] = {"exact", "tensor"};
 static const char *const groupings[] = {"query-head", "mean", "max"};
 static const char *const devices[] = {"cpu", "cuda"};
 static const char *const types[] = {"f32", "f16", "bf16", "i8"};
@@ -148,6 +149,8 @@ static bool read_choice(options *out, const char *name, const char *value, bool 
     out->on_device = done && device == 1;
     return done;
   }
+  if (strcmp(name, "--attention") == 0)
+    return read_name(name, value, attentions, 2, &out->tensor_attention, why);
   if (strcmp(name, "--target-mass") == 0) return read_share(name, value, &out->target_mass, why);
   if (strcmp(name, "--seed") == 0) return read_count(name, value, UINT64_MAX, &out->seed, why);
   *known = false;
@@ -180,6 +183,7 @@ bool options_read(options *out, int count, char **arguments, failure *why) {
                    .budget_share = 0.125f,
                    .tail = UNSET,
                    .moments = UNSET,
+                   .tensor_attention = UNSET,
                    .grouping = UNSET,
                    .block = UNSET,
                    .sink = UNSET,
@@ -208,5 +212,7 @@ bool options_read(options *out, int count, char **arguments, failure *why) {
     return fail(why, "give --prompt or --file, not both");
   if (out->offload == NULL && (out->trace != NULL || out->fast_blocks != UNSET))
     return fail(why, "--trace and --fast-blocks need --offload");
+  if (!out->on_device && out->tensor_attention != UNSET)
+    return fail(why, "--attention needs --device cuda");
   return !out->on_device || check_device(out, why);
 }

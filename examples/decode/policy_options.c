@@ -47,6 +47,7 @@ bool options_config(const options *from, uint32_t layers, kvsift_policy_config *
   set(&out->grouping, from->grouping);
   set(&out->tail, from->tail);
   set(&out->moments_type, from->moments);
+  set(&out->tensor_attention, from->tensor_attention);
   if (from->target_mass > 0) out->target_mass = from->target_mass;
   out->seed = from->seed;
   if (from->offload != NULL && out->tail == KVSIFT_TAIL_BALANCE)

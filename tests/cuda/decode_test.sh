@@ -19,6 +19,9 @@ must_say "$said" "products by the tests' stand-in for cuBLASLt"
 must_say "$said" "same text  *yes"
 resident=$(answer_of "$said" "on the device")
 
+said=$(text --attention tensor --kv-type bf16) || true
+must_say "$said" "same text  *yes"
+
 said=$(KVSIFT_CUBLASLT=/nonexistent/libcublasLt.so text) || true
 must_say "$said" "products on the CPU (no cuBLASLt: /nonexistent/libcublasLt.so could not be opened)"
 must_say "$said" "same text  *yes"

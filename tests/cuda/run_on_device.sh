@@ -5,7 +5,7 @@
 #     tests/cuda/run_on_device.sh [FOLDER]    results go to FOLDER, else to $OUT, else to ./results
 #
 # What matters most comes first: correctness, the figures, then the sanitizers. KVSIFT_CUDA_STAGES='bench|sdpa' runs those stages
-# alone (tests, decode, offloaded_decode, bench, sdpa, offload, compress, ncu, memcheck, racecheck).
+# alone (tests, decode, offloaded_decode, bench, sdpa, offload, compress, ncu, ncu_source, memcheck, racecheck).
 # With KVSIFT_CUDA_MOCK=1 everything runs on the tests' emulator instead: that tries this script where there is no GPU.
 # KVSIFT_CUDA_BUILD names the build folder (build-cuda). Ends with 77 and one line where there is no device.
 set -uo pipefail
@@ -127,9 +127,16 @@ if [ "$mock" = 0 ] && [ -n "$ncu" ]; then
     "$ncu" --clock-control none --csv --section SpeedOfLight --section Occupancy --section LaunchStats --launch-count 80 \
       --kernel-name regex:kvsift_ "$bench/bench_device" --once --tokens 32768 --budget 1024 >"$results/ncu.csv"
   }
-  export -f limiters
+  # Where the warps of a sparse step's kernels wait, instruction by instruction.
+  sources() {
+    "$ncu" --clock-control none --cache-control none --section SourceCounters --page source --csv --launch-count 16 \
+      --kernel-name 'regex:kvsift_(choose|page_scores|attend)' "$bench/bench_device" --once --tokens 32768 --budget 1024 \
+      --method 'page-stats + moments, per KV head' >"$results/ncu_source.csv"
+  }
+  export -f limiters sources
   export ncu bench results
   stage ncu 60 bash -c limiters || worst=1
+  stage ncu_source 40 bash -c sources || worst=1
 else
   echo "skipped: each kernel's limiter (no ncu, or no device)"
 fi
