@@ -1,5 +1,7 @@
 #include "cuda/policy/choose.h"
 
+#include "cuda/policy/reduce.h"
+
 namespace kvsift {
 namespace {
 
@@ -29,6 +31,11 @@ kvsift_status launch_choose(const Launcher &to, const ChooseArgs &asked, std::ui
   ChooseArgs args = asked;
   args.shared_floats = args.scored != 0 ? shared_floats(to.device, s) : 0;
   args.shared_stride = row_floats(s);
+  // Else the kernel reduces them itself.
+  const bool many = args.scored != 0 && args.by_query != 0 && s.c.grouping != KVSIFT_GROUP_QUERY_HEAD;
+  if (many && s.group * args.shared_stride > args.shared_floats) {
+    if (kvsift_status status = launch_reduce(to, args, heads)) return status;
+  }
   // One multiprocessor works on a list: what all threads do alike is done by each warp of them.
   const std::uint32_t wanted = (s.max_blocks / 4 + 32) / 32 * 32;  // four scores each
   const std::uint32_t threads = wanted < 256 ? 256 : wanted < kChooseThreads ? wanted : kChooseThreads;

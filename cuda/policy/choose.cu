@@ -44,16 +44,15 @@ __device__ inline Ranked reduced(const ListWork &work, std::uint32_t blocks, flo
   const Settings &s = work.image().s;
   const Scratch scratch = work.head.scratch();
   const GroupRows from{scratch.scores, static_cast<std::uint32_t>(scratch.stride), s.group, blocks};
-  GroupRows rows = from;
-  if (s.group * work.args.shared_stride <= work.args.shared_floats) rows.scores = shared, rows.stride = work.args.shared_stride;
-  return Ranked{scratch.scores, reduce_group(s, work.args.kind, from, rows)};
+  return Ranked{scratch.scores, reduce_group(s, work.args.kind, from, GroupRows{shared, work.args.shared_stride, s.group, blocks})};
 }
 
 // The scores that this list ranks.
 __device__ inline Ranked ranked_scores(const ListWork &work, std::uint32_t blocks, float *shared) {
   const Settings &s = work.image().s;
   const Scratch scratch = work.head.scratch();
-  if (work.args.by_query != 0 && s.c.grouping != KVSIFT_GROUP_QUERY_HEAD) return reduced(work, blocks, shared);
+  const bool many = work.args.by_query != 0 && s.c.grouping != KVSIFT_GROUP_QUERY_HEAD;
+  if (many && s.group * work.args.shared_stride <= work.args.shared_floats) return reduced(work, blocks, shared);
   float *kept = scratch.scores + work.list * scratch.stride;
   if (work.args.state_rows > 0) {
     kept = work.head.state<float>(work.args.state_rows - 1) + std::uint64_t{work.list} * s.max_blocks;

@@ -108,11 +108,9 @@ __device__ inline void bring_rows(const GroupRows &from, const GroupRows &to) {
   __syncthreads();
 }
 
-// exp(x - max) in place, and one over each row's sum.
+// exp(x - max) in place.
 template <bool kNear>
-__device__ inline void soften_group(const GroupRows &rows, float *inverse) {
-  __shared__ float max[KVSIFT_MAX_GROUP], lanes[KVSIFT_MAX_GROUP][16];
-  find_maxima<kNear>(rows, max);
+__device__ inline void exponentiate(const GroupRows &rows, const float *max) {
 #pragma unroll 1
   for (std::uint32_t g = 0; g < rows.group; ++g) {
     float *row = rows.row(g);
@@ -126,6 +124,14 @@ __device__ inline void soften_group(const GroupRows &rows, float *inverse) {
         [&](std::uint32_t i) { row[i] = exp1(row[i] - most); });
   }
   __syncthreads();
+}
+
+// The same, and one over each row's sum.
+template <bool kNear>
+__device__ inline void soften_group(const GroupRows &rows, float *inverse) {
+  __shared__ float max[KVSIFT_MAX_GROUP], lanes[KVSIFT_MAX_GROUP][16];
+  find_maxima<kNear>(rows, max);
+  exponentiate<kNear>(rows, max);
   if (threadIdx.x < rows.group * 16) {
     lanes[threadIdx.x / 16][threadIdx.x % 16] = lane_sum(rows.row(threadIdx.x / 16), threadIdx.x % 16, rows.count);
   }

@@ -53,6 +53,7 @@ struct RoomPlaces {
   std::uint64_t present;   // range [lists][present_ranges]: of what was chosen, what the cache has
   std::uint64_t present_counts, present_kept;  // u32 [lists]: ranges, and tokens in them
   std::uint64_t present_ranges;
+  std::uint64_t reduced;   // float [KV heads][reduce_room]
   std::uint64_t sorted;    // u32 [lists][list_blocks], with target_mass: blocks by falling scores
   std::uint64_t values;    // float [query heads][slots][dim16]: weighted values of each chunk
   std::uint64_t sums;      // float [query heads][slots][2]: its maximum and sum

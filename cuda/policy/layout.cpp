@@ -2,6 +2,7 @@
 #include "cuda/methods/method.h"
 #include "cuda/policy/coreset.h"
 #include "cuda/policy/policy.h"
+#include "cuda/policy/reduce.h"
 #include "policy/layout.h"
 
 namespace kvsift {
@@ -38,6 +39,7 @@ RoomPlaces lay_out_room(const Settings &s, Layout *layout) {
   room.present = layout->take<kvsift_range>(lists * room.present_ranges, "device present ranges").bytes;
   room.present_counts = layout->take<std::uint32_t>(lists, "device present counts").bytes;
   room.present_kept = layout->take<std::uint32_t>(lists, "device present tokens").bytes;
+  room.reduced = layout->take<float>(s.c.kv_heads * reduce_room(s), "device row maxima").bytes;
   room.sorted = layout->take<std::uint32_t>(s.c.target_mass > 0 ? lists * s.list_blocks : 0, "device sorted choices").bytes;
   room.values = layout->take<float>(heads * slots * s.dim16, "device chunk values").bytes;
   room.sums = layout->take<float>(heads * slots * 2, "device chunk sums").bytes;
