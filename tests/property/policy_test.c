@@ -175,7 +175,8 @@ static void into_prompt_property(subject *x) {
   if (!can || graded || x->config.rollback_tokens == 0) return;
   const uint32_t most = x->prompt < x->config.rollback_tokens ? x->prompt : x->config.rollback_tokens;
   const uint32_t back = 1 + random_below(&x->random, most);
-  const uint32_t steps = random_below(&x->random, back);
+  const uint32_t room = x->config.max_tokens - x->prompt;
+  const uint32_t steps = random_below(&x->random, back < room ? back : room);
   const uint32_t length = x->prompt + steps - back;
   session *s = session_new(&x->config, x->toy), *straight = session_new(&x->config, x->toy);
   session_prompt(s, x->prompt);
