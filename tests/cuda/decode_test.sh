@@ -56,6 +56,9 @@ said=$(offloaded --kv-type i8 --dense-layers 1) || true
 must_say "$said" "same text  *yes"
 must_say "$said" "read a token  *$some[0-9.]* KB"
 
+said=$(offloaded --attention tensor --kv-type f16) || true
+must_say "$said" "same text  *yes"
+
 # AttentionPredictor's choice for the next token is fetched ahead.
 prompt=$(printf 'The code of the green fox is %s. ' $(seq 1000 37 2400))
 said=$(offloaded --method attention-predictor --tokens 6 --budget 64 --prompt "$prompt") || true
