@@ -13,6 +13,9 @@ static kvsift_status tell_fault(CudaPolicy *policy, const Fault &f) {
     case kFaultTable:
       return fail_in(p, KVSIFT_INVALID_ARGUMENT, "cache->block_table: the device met a negative entry, layer ", f.layer,
                      ", KV head ", f.head, ", ", f.tokens, " tokens");
+    case kFaultOtherQuery:
+      return fail_in(p, KVSIFT_INVALID_ARGUMENT, "query->view: attention was given another query than the selection, whose tail "
+                     "it uses, in layer ", f.layer, ", KV head ", f.head, ", ", f.tokens, " tokens");
     case kFaultCapacity:
       return fail_in(p, KVSIFT_CAPACITY, "the device reached ", f.tokens, " tokens in layer ", f.layer, ", max_tokens is ",
                      p->s.c.max_tokens);

@@ -74,7 +74,7 @@ __device__ inline void attend_chunks(const AttendPlan &plan, char *dynamic) {
   ChunkShared *shared = rows.shared;
   widen_queries(args.call, plan.head, args.query, rows.queries, false);
   if (plan.tail && args.logits_of_selection != 0 && are_others(plan, rows.queries)) {
-    if (threadIdx.x == 0) report(args.call, kFaultQuery, plan.head.kv_head);
+    if (threadIdx.x == 0) report(args.call, kFaultOtherQuery, plan.head.kv_head);
   }
   std::uint32_t item = blockIdx.x;
   for (std::uint32_t list = 0; list < plan.lists(); ++list) {

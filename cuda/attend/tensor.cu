@@ -154,7 +154,7 @@ __device__ inline void attend_kept(const AttendPlan &plan, const TensorShares &s
   // One block compares what the tail's logits are of.
   if (plan.tail && plan.args.logits_of_selection != 0 && blockIdx.x + 1 == gridDim.x) {
     work.ready();
-    if (are_others(plan, work.widened) && threadIdx.x == 0) report(plan.args.call, kFaultQuery, plan.head.kv_head);
+    if (are_others(plan, work.widened) && threadIdx.x == 0) report(plan.args.call, kFaultOtherQuery, plan.head.kv_head);
   }
   __syncthreads();
   auto *values = reinterpret_cast<float *>(dynamic + room.ring);

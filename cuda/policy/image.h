@@ -40,6 +40,7 @@ enum FaultKind : std::uint32_t {
   kFaultAttention,
   kFaultTable,
   kFaultObservation,
+  kFaultOtherQuery,  // than the selection's, whose tail logits are used
   kFaultCapacity,
   kFaultRollback
 };

@@ -143,9 +143,9 @@ kvsift_status kvsift_cuda_select_blocks(kvsift_cuda_policy *policy, uint32_t lay
  * and length. Cache, query, out ([query heads][head_dim] float32) and the observation's buffers are device memory;
  * cache->tokens may be 0 where query->tokens is. Rows whose addresses and strides are multiples of 16 bytes are read 16
  * bytes at a time, others element by element. With page statistics and a moments tail the query must be the one that
- * select was given, whose tail logits are used. The observation may be null; its host fields tokens and full are set where
- * the host knows them, else to 0. (kvsift_decode_attend has no twin here: rows that stay on the device cost no way there and
- * back.) */
+ * select was given, whose tail logits are used: another is told later, as INVALID_ARGUMENT. The observation may be null; its
+ * host fields tokens and full are set where the host knows them, else to 0. (kvsift_decode_attend has no twin here: rows that
+ * stay on the device cost no way there and back.) */
 kvsift_status kvsift_cuda_attend(kvsift_cuda_policy *policy, uint32_t layer, const kvsift_query *query,
                                  const kvsift_cache *cache, float *out, kvsift_observation *observation, void *stream);
 

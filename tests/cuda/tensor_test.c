@@ -95,8 +95,56 @@ static void others_are_exact(void **state) {
   }
 }
 
+static kvsift_policy_config small_config(void) {
+  kvsift_policy_config c = {.struct_size = sizeof c};
+  assert_int_equal(kvsift_policy_config_init(&c, KVSIFT_METHOD_PAGE_STATS), KVSIFT_OK);
+  c.layers = 1, c.dense_layers = 0, c.kv_heads = 2, c.query_heads = 6, c.head_dim = 32, c.max_tokens = 300;
+  c.sink_tokens = 4, c.local_tokens = 16, c.budget_tokens = 100, c.budget_share = 0, c.dense_tokens = KVSIFT_DENSE_OFF;
+  c.tail = KVSIFT_TAIL_MOMENTS, c.grouping = KVSIFT_GROUP_MEAN, c.tensor_attention = 1;
+  return c;
+}
+
+/* A step over 16-bit rows whose element at `bad` (null: none) is NaN, attended to with the queries of the step `asked`: what
+ * the device tells of it. */
+static void expect_told(toy_form form, toy_kind bad, bool spoils, bool misses, uint32_t asked, kvsift_status wanted,
+                        const char *word) {
+  const kvsift_policy_config config = small_config();
+  const uint32_t tokens = 280;
+  toy *t = toy_new(11, &config, form);
+  device_session *d = device_session_new(&config, t);
+  const uint16_t not_a_number = 0x7fff;
+  const int32_t missing = -1;
+  device_prompt(d, tokens);
+  const kvsift_cache cache = device_cache(d, 0, tokens + 1);
+  if (spoils) gpu_write((void *)(bad == TOY_KEY ? cache.keys : cache.values).data, &not_a_number, sizeof not_a_number);
+  if (misses) gpu_write((void *)cache.block_table, &missing, sizeof missing);
+  const kvsift_view key = device_view(d, TOY_KEY, 0, tokens), value = device_view(d, TOY_VALUE, 0, tokens);
+  kvsift_query q = {.struct_size = sizeof q, .tokens = tokens + 1, .view = device_view(d, TOY_QUERY, 0, tokens)};
+  assert_int_equal(kvsift_cuda_observe_keys(d->policy, 0, NULL, tokens, 1, &key, &value, gpu_stream()), KVSIFT_OK);
+  assert_int_equal(kvsift_cuda_select_blocks(d->policy, 0, &q, NULL, gpu_stream()), KVSIFT_OK);
+  q.view = device_view(d, TOY_QUERY, 0, asked);
+  assert_int_equal(kvsift_cuda_attend(d->policy, 0, &q, &cache, d->out, NULL, gpu_stream()), KVSIFT_OK);
+  gpu_wait();
+  const kvsift_status status = kvsift_cuda_advance(d->policy, 1, gpu_stream());
+  expect(status == wanted, "status %d, not %d: %s", status, wanted, kvsift_cuda_last_error(d->policy));
+  expect(strstr(kvsift_cuda_last_error(d->policy), word) != NULL, "%s", kvsift_cuda_last_error(d->policy));
+  device_session_free(d);
+  toy_free(t);
+}
+
+static void bad_rows_are_told(void **state) {
+  (void)state;
+  const toy_form plain = {.type = KVSIFT_F16}, rounded = {.type = KVSIFT_BF16}, paged = {.type = KVSIFT_F16, .page_tokens = 16};
+  const uint32_t same = 280;
+  expect_told(plain, TOY_KEY, false, false, same, KVSIFT_OK, "");
+  expect_told(plain, TOY_KEY, true, false, same, KVSIFT_NOT_FINITE, "attention");
+  expect_told(rounded, TOY_VALUE, true, false, same, KVSIFT_NOT_FINITE, "attention");
+  expect_told(paged, TOY_KEY, false, true, same, KVSIFT_INVALID_ARGUMENT, "block_table");
+  expect_told(plain, TOY_KEY, false, false, same - 1, KVSIFT_INVALID_ARGUMENT, "query");
+}
+
 int main(void) {
   if (!gpu_open()) return 77;
-  const struct CMUnitTest tests[] = {cmocka_unit_test(outputs_are_near), cmocka_unit_test(others_are_exact)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(outputs_are_near), cmocka_unit_test(others_are_exact), cmocka_unit_test(bad_rows_are_told)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
