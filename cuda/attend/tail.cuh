@@ -89,11 +89,12 @@ __device__ inline void weigh_means(const PageChunk &pages, Slot slot_of) {
   const std::uint32_t group = plan.head.settings().group;
   ChunkShared *shared = pages.rows.shared;
   if constexpr (std::is_same<M, PageCode>::value) code_chunk(pages.rows.logits, group, pages.count, shared);
-  weigh_chunk<M, Most>(pages.value_rows(), *shared, pages.rows, group, [&](std::uint32_t g, std::uint32_t column, float a, float b) {
+  const auto put = [&](std::uint32_t g, std::uint32_t column, float a, float b) {
     float *to = plan.values(plan.place(g, slot_of(g))) + column;
     to[0] = a;
     to[1] = b;
-  });
+  };
+  weigh_chunk<M, Most>(pages.value_rows(), *shared, pages.rows, group, put);
 }
 
 // Chunk `chunk` of the pages, for all query heads; each has its chunks in slots from first_slot(query head) on.

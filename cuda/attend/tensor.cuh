@@ -242,8 +242,8 @@ __device__ inline void add_tokens(const TensorTokens &from, const TensorQueries 
     for (int tile = 0; tile < Tiles; ++tile) {
 #pragma unroll
       for (std::uint32_t k = 0; k < 2; ++k) {
-        const std::uint32_t own = place + lane_of_warp() / 4 + 8 * k, query = 4 * static_cast<std::uint32_t>(tile) + lane_of_warp() % 4;
-        if (!from.counts(own, query)) weight[tile][k] = -infinity();
+        const std::uint32_t query = 4 * static_cast<std::uint32_t>(tile) + lane_of_warp() % 4;
+        if (!from.counts(place + lane_of_warp() / 4 + 8 * k, query)) weight[tile][k] = -infinity();
       }
     }
     weigh_tile(weight, sums);

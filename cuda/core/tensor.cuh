@@ -55,8 +55,8 @@ __device__ inline void add_product(float (&sum)[4], const std::uint32_t (&left)[
     const std::uint32_t row = warp + lane / 4 * 4, column = warp + (lane % 4 * 2 + e % 2) * 4;
     for (std::uint32_t term = 0; term < 16; ++term) {
       const std::uint32_t of = term % 8 / 2, high = term / 8;
-      sum[e] = __fmaf_rn(half_at<T>(given[row + of][e / 2 + 2 * high], term % 2), half_at<T>(given[column + of][4 + high], term % 2),
-                         sum[e]);
+      const float a = half_at<T>(given[row + of][e / 2 + 2 * high], term % 2), b = half_at<T>(given[column + of][4 + high], term % 2);
+      sum[e] = __fmaf_rn(a, b, sum[e]);
     }
   }
   __syncwarp();
