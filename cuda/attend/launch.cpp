@@ -23,12 +23,16 @@ std::uint32_t dense_tiles(const Settings &s, std::uint32_t element) {
   return element <= 2 && s.c.head_dim <= kDenseDim && s.group <= 8 ? heads_of_rows(s.group) / 4 : 0;
 }
 
-// As many as there is shared memory for.
+// As many of a block's warps as there is shared memory for, beside `taken` bytes.
+std::uint32_t warps_of(const CudaDevice &device, std::uint32_t taken, std::uint32_t each) {
+  const std::uint32_t all = kAttendThreads / 32, room = taken + kStaticShared;
+  const std::uint32_t fit = device.shared_bytes > room ? (device.shared_bytes - room) / each : 0;
+  return fit < all ? fit : all;
+}
+
 std::uint32_t dense_warps(const CudaDevice &device, const Settings &s, std::uint32_t element) {
   const DenseRoom room = dense_room(s, dense_tiles(s, element), element);
-  const std::uint32_t taken = room.queries + kStaticShared, all = kAttendThreads / 32;
-  const std::uint32_t fit = device.shared_bytes > taken ? (device.shared_bytes - taken) / room.warp : 0;
-  return fit < all ? fit : all;
+  return warps_of(device, room.queries, room.warp);
 }
 
 // By element type, for at most four query heads, then eight.
@@ -40,10 +44,7 @@ bool fits_tensor_cores(const Settings &s) {
 }
 
 std::uint32_t tensor_warps(const CudaDevice &device, const Settings &s) {
-  const TensorRoom room = tensor_room(s);
-  const std::uint32_t taken = room.ring + kStaticShared, all = kAttendThreads / 32;
-  const std::uint32_t fit = device.shared_bytes > taken ? (device.shared_bytes - taken) / room.warp : 0;
-  return fit < all ? fit : all;
+  return warps_of(device, tensor_room(s).ring, tensor_room(s).warp);
 }
 
 std::uint32_t shared_bytes(const CudaDevice &device, const Settings &s, std::uint32_t element) {

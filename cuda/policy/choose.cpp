@@ -31,7 +31,7 @@ kvsift_status launch_choose(const Launcher &to, const ChooseArgs &asked, std::ui
   ChooseArgs args = asked;
   args.shared_floats = args.scored != 0 ? shared_floats(to.device, s) : 0;
   args.shared_stride = row_floats(s);
-  // Else the kernel reduces them itself.
+  // Rows that fit in shared memory the kernel reduces itself.
   const bool many = args.scored != 0 && args.by_query != 0 && s.c.grouping != KVSIFT_GROUP_QUERY_HEAD;
   if (many && s.group * args.shared_stride > args.shared_floats) {
     if (kvsift_status status = launch_reduce(to, args, heads)) return status;
