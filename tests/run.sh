@@ -31,11 +31,14 @@ if $long; then
   need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
   need aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
   need qemu-aarch64 qemu-user
+  # Debian keeps libraries of another architecture beside its own, once that architecture is known to dpkg.
+  [ -e /usr/lib/aarch64-linux-gnu/libcmocka.so ] || missing+=(libcmocka-dev:arm64)
 fi
 if [ ${#missing[@]} -gt 0 ]; then
   as_root=()
   [ "$(id -u)" -eq 0 ] || as_root=(sudo)
   echo "tests/run.sh: installing ${missing[*]}"
+  if [[ ${missing[*]} == *:arm64* ]]; then "${as_root[@]}" dpkg --add-architecture arm64; fi
   "${as_root[@]}" apt-get update -q >/dev/null
   DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -q --no-install-recommends "${missing[@]}" libc6-dev >/dev/null
 fi
@@ -82,7 +85,7 @@ else
   echo "skipped: the CUDA backend (no nvcc)"
 fi
 if $long; then
-  run build-arm --cross-file tests/aarch64.ini -Dexamples=disabled -Dtests=auto -- --no-suite host --timeout-multiplier 20
+  run build-arm --cross-file tests/aarch64.ini -Dexamples=disabled -Dtests=enabled -- --no-suite host --timeout-multiplier 20
 else
   echo "skipped: NEON under qemu, long fuzzing and soak runs (tests/run.sh --long)"
 fi
