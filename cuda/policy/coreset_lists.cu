@@ -2,7 +2,7 @@
 // list what attention takes in of it, the tokens that the list does not keep.
 #include "cuda/policy/coreset.h"
 
-#include "cuda/balance/coreset.cuh"
+#include "cuda/balance/coreset_back.cuh"
 #include "cuda/policy/lists.cuh"
 
 namespace kvsift {

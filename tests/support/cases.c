@@ -22,6 +22,8 @@ static double now(void) {
 cases cases_begin(uint32_t count) {
   cases c = {0, count, 0, 0};
   const char *seed = getenv("KVSIFT_TEST_SEED"), *seconds = getenv("KVSIFT_TEST_SECONDS");
+  const char *most = getenv("KVSIFT_TEST_CASES");
+  if (most != NULL && strtoull(most, NULL, 0) < c.count) c.count = (uint32_t)strtoull(most, NULL, 0);
   if (seed != NULL) {
     c.seed = strtoull(seed, NULL, 0) - 1;
     c.count = 1;

@@ -8,7 +8,7 @@
 #include "kvsift/kvsift.h"
 
 /* Runs over seeds 1, 2, ...: `count` of them, or as many as fit in KVSIFT_TEST_SECONDS for each loop where that is set.
- * KVSIFT_TEST_SEED runs that one alone. */
+ * KVSIFT_TEST_SEED runs that one alone; KVSIFT_TEST_CASES, for slow machines, is the most that `count` stands for. */
 typedef struct cases {
   uint64_t seed;
   uint32_t count, done;
