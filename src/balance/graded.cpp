@@ -22,6 +22,33 @@ std::uint32_t halvings_of(std::int32_t steps, std::int32_t keep, std::uint32_t m
   return halvings < most ? halvings : most;
 }
 
+// How many tokens have each grade, and what grades they end up in.
+class GradeCounts {
+ public:
+  explicit GradeCounts(std::uint32_t most) : most_(most) {
+    for (std::uint32_t g = 0; g <= most; ++g) final_[g] = g;
+  }
+  void add(std::uint32_t grade) { ++count_[grade]; }
+
+  // A grade too small to keep one of its tokens joins the one below: no token goes without a weight. Returns how many stay.
+  std::uint32_t join_small() {
+    std::uint32_t stay = 0;
+    for (std::uint32_t g = most_; g > 0; --g) {
+      if (count_[g] >> g > 0) {
+        stay += count_[g] >> g;
+        continue;
+      }
+      count_[g - 1] += count_[g];
+      for (std::uint32_t from = g; from <= most_ && final_[from] == g; ++from) final_[from] = g - 1;
+    }
+    return stay + count_[0];
+  }
+  std::uint32_t final_grade(std::uint32_t grade) const { return final_[grade]; }
+
+ private:
+  std::uint32_t count_[kMostHalvings + 1] = {}, final_[kMostHalvings + 1], most_;
+};
+
 class Grades {
  public:
   Grades(const CompressJob &job)
@@ -50,9 +77,12 @@ class Grades {
 
   // Puts each token's halvings in the place of its steps, -1 for guarded ones.
   const std::int16_t *settle(std::int32_t keep) {
-    for (std::uint32_t i = 0; i < tokens_; ++i)
-      steps_[i] = open(i) ? static_cast<std::int16_t>(halvings_of(steps_[i], keep, most_))
-                          : std::int16_t{-1};
+    GradeCounts counts = counts_at(keep);
+    counts.join_small();
+    for (std::uint32_t i = 0; i < tokens_; ++i) {
+      const std::uint32_t grade = counts.final_grade(halvings_of(steps_[i], keep, most_));
+      steps_[i] = open(i) ? static_cast<std::int16_t>(grade) : std::int16_t{-1};
+    }
     return steps_;
   }
 
@@ -62,7 +92,7 @@ class Grades {
                  high = 4096 + kStepsPerHalving;
     while (high - low > 1) {
       const std::int32_t middle = low + (high - low) / 2;
-      (kept(middle) <= budget ? low : high) = middle;
+      (counts_at(middle).join_small() <= budget ? low : high) = middle;
     }
     return low;
   }
@@ -70,31 +100,17 @@ class Grades {
  private:
   bool open(std::uint32_t i) const { return weight_of_[i] == 0.0f; }
 
-  std::uint32_t kept(std::int32_t keep) const {
-    std::uint32_t of_grade[kMostHalvings + 1] = {}, sum = 0;
+  GradeCounts counts_at(std::int32_t keep) const {
+    GradeCounts counts(most_);
     for (std::uint32_t i = 0; i < tokens_; ++i)
-      if (open(i)) ++of_grade[halvings_of(steps_[i], keep, most_)];
-    for (std::uint32_t g = 0; g <= most_; ++g) sum += of_grade[g] >> g;
-    return sum;
+      if (open(i)) counts.add(halvings_of(steps_[i], keep, most_));
+    return counts;
   }
 
   const float *weight_of_;
   std::int16_t *steps_;
   std::uint32_t tokens_, most_, rest_;
 };
-
-// Weights of the tokens that were halved, so that they sum to `total` though a small grade may have
-// lost all of its own.
-void rescale(const CompressJob &job, const std::int16_t *grade, std::uint32_t total) {
-  float *weight_of = job.places.weight_of.in(job.scratch);
-  const std::uint32_t tokens = job.range.end - job.range.begin;
-  double sum = 0.0;
-  for (std::uint32_t i = 0; i < tokens; ++i)
-    if (grade[i] > 0) sum += static_cast<double>(weight_of[i]);
-  const double factor = static_cast<double>(total) / sum;
-  for (std::uint32_t i = 0; i < tokens && sum > 0.0; ++i)
-    if (grade[i] > 0) weight_of[i] = static_cast<float>(static_cast<double>(weight_of[i]) * factor);
-}
 
 // The open tokens of one grade to the front of the index.
 std::uint32_t gather(const CompressJob &job, const std::int16_t *grade, std::uint32_t wanted) {
@@ -112,17 +128,17 @@ std::uint32_t gather(const CompressJob &job, const std::int16_t *grade, std::uin
 
 std::uint32_t compress_graded(const CompressJob &job) {
   Grades grades(job);
-  const std::int16_t *grade = grades.settle(grades.limit(grades.rest() >> job.plan.c.halvings));
-  std::uint32_t kept = 0, halved = 0;
+  const std::uint32_t budget = grades.rest() >> job.plan.c.halvings;
+  if (budget == 0) return 0;
+  const std::int16_t *grade = grades.settle(grades.limit(budget));
+  std::uint32_t kept = 0;
   for (std::uint32_t g = 0; g <= grades.most(); ++g) {
     const std::uint32_t count = gather(job, grade, g), stay = count >> g;
-    if (g > 0) halved += count;
     if (stay == 0) continue;
     halve_times(job, count, g, nullptr);
     settle_weights(job, stay, count);
     kept += stay;
   }
-  if (job.plan.c.weights == KVSIFT_BALANCE_NORMALISED) rescale(job, grade, halved);
   return kept;
 }
 

@@ -327,6 +327,23 @@ static void grades_by_importance(void **state) {
   balance_job_free(&job);
 }
 
+/* Grades with too few tokens to keep one: what they stand for is not lost. */
+static void small_grades_count(void **state) {
+  (void)state;
+  for (uint32_t tokens = 4; tokens <= 256; tokens += tokens / 3) {
+    balance_job job;
+    balance_job_init(&job, KVSIFT_BALANCE_GRADED, tokens, 16, tokens);
+    float importance[256];
+    for (uint32_t i = 0; i < tokens; ++i) importance[i] = i < tokens / 4 ? 0.06f : i % 3 == 0 ? 1e-3f : 1e-6f;
+    job.config.importance = importance;
+    job.config.halvings = 2;
+    assert_int_equal(balance_run(&job), KVSIFT_OK);
+    assert_true(job.count > 0 && job.count <= tokens / 4);
+    assert_true(fabsf(balance_weight_sum(&job) - (float)tokens) < 0.01f);
+    balance_job_free(&job);
+  }
+}
+
 static void refuses_bad_streams(void **state) {
   (void)state;
   kvsift_error error = {0};
@@ -460,7 +477,9 @@ int main(void) {
       cmocka_unit_test(saturates_long_keys),      cmocka_unit_test(splits_equal_pairs),
       cmocka_unit_test(counts_failures),          cmocka_unit_test(guards_needles),
       cmocka_unit_test(estimates_weighted_attention), cmocka_unit_test(measures_importance),
-      cmocka_unit_test(grades_by_importance),     cmocka_unit_test(refuses_bad_streams),
+      cmocka_unit_test(grades_by_importance),
+      cmocka_unit_test(small_grades_count),
+      cmocka_unit_test(refuses_bad_streams),
       cmocka_unit_test(streams_guard_needles),
       cmocka_unit_test(refuses_damaged_snapshots)};
   return cmocka_run_group_tests(tests, NULL, NULL);
