@@ -66,22 +66,30 @@ void place_rows(const AttendJob &job, std::uint32_t kv_head, std::uint32_t lent,
   result->block_stride = o.block_stride;
 }
 
-kvsift_status check_log_sums(const AttendJob &job, std::uint32_t kv_head, const float *log_sum_exp) {
-  for (std::uint32_t g = 0; g < job.p->s.group; ++g) {
-    if (std::isfinite(log_sum_exp[g])) continue;
-    return fail_in(job.p, KVSIFT_NOT_FINITE, "cache: attention of query head ", kv_head * job.p->s.group + g,
-                   " is not finite, its keys hold NaN or infinity");
+// Rows that were checked when they were the newest may have changed since; finite ones may overflow.
+kvsift_status check_finite_head(const AttendJob &job, std::uint32_t kv_head, const Attended &result) {
+  const Policy *p = job.p;
+  const std::uint32_t dim = p->s.c.head_dim;
+  for (std::uint32_t g = 0; g < p->s.group; ++g) {
+    bool finite = std::isfinite(result.log_sum_exp[g]);
+    if (finite && result.out != nullptr) {
+      const Rows row{reinterpret_cast<const std::uint8_t *>(result.out + g * dim), KVSIFT_F32, 0, nullptr, 0};
+      finite = kernels(p->level)->array.rows_finite(row, 1, dim);
+    }
+    if (finite) continue;
+    return fail_in(p, KVSIFT_NOT_FINITE, "cache: attention of query head ", kv_head * p->s.group + g,
+                   " is not finite: its keys or values hold NaN or infinity, or overflow");
   }
   return KVSIFT_OK;
 }
 
-// The log-sum-exps of a KV head's query heads, `log_sum_exp`, must be finite; then its rows are whole.
-kvsift_status finish_head(const AttendJob &job, std::uint32_t kv_head, const float *log_sum_exp) {
-  if (kvsift_status s = check_log_sums(job, kv_head, log_sum_exp)) return s;
+// Output and log-sum-exps of a KV head's query heads must be finite; then its rows are whole.
+kvsift_status finish_head(const AttendJob &job, std::uint32_t kv_head, const Attended &result) {
+  if (kvsift_status s = check_finite_head(job, kv_head, result)) return s;
   const std::uint32_t group = job.p->s.group;
-  if (job.rows_to == RowsTo::kScratch) join_own_rows(state_of(job, kv_head), own_rows(job, kv_head), log_sum_exp);
+  if (job.rows_to == RowsTo::kScratch) join_own_rows(state_of(job, kv_head), own_rows(job, kv_head), result.log_sum_exp);
   if (job.rows_to != RowsTo::kCaller) return KVSIFT_OK;
-  std::memcpy(job.observation->log_sum_exp + std::uint64_t{kv_head} * group, log_sum_exp, group * sizeof(float));
+  std::memcpy(job.observation->log_sum_exp + std::uint64_t{kv_head} * group, result.log_sum_exp, group * sizeof(float));
   return KVSIFT_OK;
 }
 
@@ -94,12 +102,12 @@ Attended result_of(const AttendJob &job, std::uint32_t kv_head, float *out, floa
 
 // A sparse calibration: the output is the selection's, the rows are those of all tokens.
 kvsift_status attend_row_apart(const AttendJob &job, std::uint32_t kv_head, std::uint32_t lent, const Head &head,
-                               float *log_sum_exp) {
-  if (kvsift_status s = check_log_sums(job, kv_head, log_sum_exp)) return s;
-  Attended row = result_of(job, kv_head, nullptr, log_sum_exp);
+                               const Attended &chosen) {
+  if (kvsift_status s = check_finite_head(job, kv_head, chosen)) return s;
+  Attended row = result_of(job, kv_head, nullptr, chosen.log_sum_exp);
   place_rows(job, kv_head, lent, &row);
   attend_row(head, job.query->tokens, row);
-  return finish_head(job, kv_head, log_sum_exp);
+  return finish_head(job, kv_head, row);
 }
 
 // One head of a span that begins with head `first`; `next` is the one whose turn comes then, or this one.
@@ -109,14 +117,13 @@ kvsift_status attend_head(const AttendJob &job, std::uint32_t first, std::uint32
   widen_queries(job.p, *job.query, kv_head, 0, queries);
   const Head head = head_query(job, kv_head, queries);
   const Moments moments = moments_for(job, kv_head);
-  const bool apart =
-      job.rows_to != RowsTo::kNowhere && job.selection->calibration != 0 && job.selection->everything == 0;
+  const bool apart = job.reads_all_keys();
   Attended result = result_of(job, kv_head, out, lse);
   if (!apart) place_rows(job, kv_head, first, &result);
   const List next_list = next > kv_head ? lists_of(job, next).list(0) : List{nullptr, 0};
   const Next coming{head_rows(*job.cache, job.cache->keys, next), next_list};
   attend(head, lists_of(job, kv_head), tail_of(job, kv_head, queries, &moments), result, coming);
-  return apart ? attend_row_apart(job, kv_head, first, head, lse) : finish_head(job, kv_head, lse);
+  return apart ? attend_row_apart(job, kv_head, first, head, result) : finish_head(job, kv_head, result);
 }
 
 // Whether the heads' tokens are all attended to, and lie so that it pays to take the heads together.
@@ -147,7 +154,7 @@ kvsift_status attend_heads_together(const AttendJob &job, HeadSpan span, float *
     }
     attend_together(heads, results, count, job.query->tokens);
     for (std::uint32_t i = 0; i < count; ++i) {
-      if (kvsift_status status = finish_head(job, begin + i, results[i].log_sum_exp)) return status;
+      if (kvsift_status status = finish_head(job, begin + i, results[i])) return status;
     }
   }
   return KVSIFT_OK;
@@ -162,29 +169,32 @@ kvsift_status attend_span(const AttendJob &job, HeadSpan span, float *out) {
   return KVSIFT_OK;
 }
 
-kvsift_status check_observation(const Policy *p, const kvsift_observation *o, std::uint32_t tokens) {
+kvsift_status check_observation(const Policy *p, const kvsift_observation *o, std::uint32_t tokens, HeadSpan span) {
   if (o == nullptr) return KVSIFT_OK;
   if (o->struct_size < sizeof *o) {
     return fail_in(p, KVSIFT_INVALID_STRUCT_SIZE, "observation->struct_size is ", o->struct_size);
   }
   const std::uint32_t blocks = blocks_of(tokens, p->s.c.block_tokens);
-  return check_block_buffers(p, *o, blocks);
+  if (kvsift_status s = check_block_buffers(p, *o, blocks)) return s;
+  if (kvsift_status s = check_own_room(p, "observation->block_max", o->block_max, o->block_stride, span)) return s;
+  if (kvsift_status s = check_own_room(p, "observation->block_mass", o->block_mass, o->block_stride, span)) return s;
+  return check_own_room(p, "observation->log_sum_exp", o->log_sum_exp, 1, span);
 }
 
 bool is_learnt_from(const AttendJob &job) {
   return job.layer >= job.p->s.c.dense_layers && (job.p->s.needs & KVSIFT_NEEDS_ATTENTION) != 0;
 }
 
-// The step was chosen for, and not learnt from yet.
-kvsift_status check_step(const AttendJob &job, HeadSpan span) {
+// The step was chosen for.
+kvsift_status check_chosen(const AttendJob &job, HeadSpan span) {
   const std::uint32_t tokens = job.query->tokens;
-  for (std::uint32_t head = span.begin; head < span.end; ++head) {
+  for (std::uint32_t head = span.begin; head < span.end && job.layer >= job.p->s.c.dense_layers; ++head) {
     const std::uint32_t chosen = head_of(job.p, job.layer, head).unit->selected_for;
     if (chosen == tokens) continue;
     return fail_in(job.p, KVSIFT_OUT_OF_ORDER, "query->tokens is ", tokens, ", KV head ", head, " of layer ", job.layer,
                    " has a selection for ", chosen, ": kvsift_select_blocks comes first");
   }
-  return check_row_order(job.p, job.layer, "query->tokens", tokens, span);
+  return KVSIFT_OK;
 }
 
 }  // namespace
@@ -197,7 +207,7 @@ extern "C" kvsift_status kvsift_attend(const kvsift_policy *policy, uint32_t lay
   if (observation != nullptr) job.rows_to = RowsTo::kCaller;
   HeadSpan span;
   if (kvsift_status s = check_attend(&job, out, &span)) return s;
-  if (kvsift_status s = check_observation(job.p, observation, query->tokens)) return s;
+  if (kvsift_status s = check_observation(job.p, observation, query->tokens, span)) return s;
   if (kvsift_status s = attend_span(job, span, out)) return s;
   if (observation == nullptr) return KVSIFT_OK;
   observation->tokens = query->tokens;
@@ -210,13 +220,16 @@ extern "C" kvsift_status kvsift_decode_attend(kvsift_policy *policy, uint32_t la
                                               const kvsift_cache *cache, const kvsift_selection *selection, float *out) {
   if (!is_policy(policy)) return KVSIFT_INVALID_ARGUMENT;
   AttendJob job{policy_of(policy), layer, query, cache, selection, RowsTo::kNowhere, nullptr, false};
+  const bool learns = is_learnt_from(job), learnt = learns && query != nullptr && is_learnt(job.p->s, query->tokens);
+  if (learnt) job.rows_to = RowsTo::kScratch;
   HeadSpan span;
   if (kvsift_status s = check_attend(&job, out, &span)) return s;
-  if (!is_learnt_from(job)) return attend_span(job, span, out);
-  if (kvsift_status s = check_step(job, span)) return s;
-  const bool learnt = is_learnt(job.p->s, query->tokens);
-  if (learnt) job.rows_to = RowsTo::kScratch;
+  if (kvsift_status s = check_chosen(job, span)) return s;
+  if (learns) {
+    if (kvsift_status s = check_row_order(job.p, layer, "query->tokens", query->tokens, span)) return s;
+  }
   if (kvsift_status s = attend_span(job, span, out)) return s;
+  if (!learns) return KVSIFT_OK;
   for (std::uint32_t i = span.begin; i < span.end; ++i) {
     const HeadState head = state_of(job, i);
     if (learnt) learn_own_rows(head, own_rows(job, i));
@@ -233,14 +246,18 @@ extern "C" kvsift_status kvsift_attend_tail(const kvsift_policy *policy, uint32_
   HeadSpan span;
   if (out == nullptr) return fail_in(job.p, KVSIFT_INVALID_ARGUMENT, "out is null");
   if (log_sum_exp == nullptr) return fail_in(job.p, KVSIFT_INVALID_ARGUMENT, "log_sum_exp is null");
-  if (kvsift_status s = check_job(&job, &span)) return s;
   // Only a coreset reads the cache.
-  if (job.tail && selection->tail == KVSIFT_TAIL_BALANCE) {
+  if (job.p->s.c.tail != KVSIFT_TAIL_BALANCE) job.cache = nullptr;
+  if (job.cache != nullptr && query != nullptr) {
     if (kvsift_status s = check_cache(job.p, cache, query->tokens)) return s;
-  } else {
-    job.cache = nullptr;
+  }
+  if (kvsift_status s = check_job(&job, &span)) return s;
+  if (job.tail && selection->tail == KVSIFT_TAIL_BALANCE && cache == nullptr) {
+    return fail_in(job.p, KVSIFT_INVALID_ARGUMENT, "cache is null, a coreset's rows are read from it");
   }
   const Settings &s = job.p->s;
+  if (kvsift_status status = check_own_room(job.p, "out", out, s.c.head_dim, span)) return status;
+  if (kvsift_status status = check_own_room(job.p, "log_sum_exp", log_sum_exp, 1, span)) return status;
   float queries[KVSIFT_MAX_GROUP * KVSIFT_MAX_HEAD_DIM];
   for (std::uint32_t i = span.begin; i < span.end; ++i) {
     widen_queries(job.p, *query, i, 0, queries);
@@ -255,7 +272,7 @@ extern "C" kvsift_status kvsift_merge_attention(uint32_t head_dim, float *a, flo
   if (a == nullptr || la == nullptr || b == nullptr || head_dim == 0 || head_dim > KVSIFT_MAX_HEAD_DIM) {
     return KVSIFT_INVALID_ARGUMENT;
   }
-  if (std::isnan(*la) || std::isnan(lb)) return KVSIFT_NOT_FINITE;
+  if (!(*la < INFINITY) || !(lb < INFINITY)) return KVSIFT_NOT_FINITE;
   merge_attention(head_dim, a, la, b, lb);
   return KVSIFT_OK;
 }

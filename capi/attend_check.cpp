@@ -48,9 +48,50 @@ kvsift_status check_selection(const AttendJob &job, HeadSpan span) {
         if (kvsift_status s = check_table(p, *job.cache, head, ranges[r].begin, ranges[r].end)) return s;
       }
     }
-    if (job.cache != nullptr && selection->calibration != 0) {
+    if (job.cache != nullptr && job.reads_all_keys()) {
       if (kvsift_status s = check_table(p, *job.cache, head, 0, selection->tokens)) return s;
     }
+  }
+  return KVSIFT_OK;
+}
+
+// The tokens of a head's coreset, whose rows are read from the cache.
+kvsift_status check_coreset(const AttendJob &job, std::uint32_t head) {
+  const Policy *p = job.p;
+  const kvsift_selection &selection = *job.selection;
+  if (selection.coreset == nullptr) return KVSIFT_OK;
+  if (selection.coreset_weights == nullptr || selection.coreset_counts == nullptr) {
+    return fail_in(p, KVSIFT_INVALID_ARGUMENT, "selection->coreset is set, coreset_weights or coreset_counts is null");
+  }
+  const std::uint32_t count = selection.coreset_counts[head];
+  if (count > selection.coreset_stride) {
+    return fail_in(p, KVSIFT_INVALID_ARGUMENT, "selection->coreset_counts[", head, "] is ", count, ", coreset_stride is ",
+                   selection.coreset_stride);
+  }
+  const std::uint32_t *tokens = selection.coreset + std::uint64_t{head} * selection.coreset_stride;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    if (tokens[i] >= selection.tokens) {
+      return fail_in(p, KVSIFT_INVALID_ARGUMENT, "selection->coreset of KV head ", head, ": entry ", i, " is token ", tokens[i],
+                     " of ", selection.tokens);
+    }
+    if (job.cache == nullptr) continue;
+    if (kvsift_status s = check_table(p, *job.cache, head, tokens[i], tokens[i] + 1)) return s;
+  }
+  return KVSIFT_OK;
+}
+
+// Keys that the moments tail stands for must have been observed.
+kvsift_status check_moments(const AttendJob &job, std::uint32_t head) {
+  const std::uint32_t seen = job.p->unit(job.layer - job.p->s.c.dense_layers, head)->keys_seen;
+  if (seen >= job.query->tokens) return KVSIFT_OK;
+  return fail_in(job.p, KVSIFT_OUT_OF_ORDER, "query->tokens is ", job.query->tokens, ", KV head ", head, " of layer ",
+                 job.layer, " has keys of ", seen);
+}
+
+kvsift_status check_tail(const AttendJob &job, HeadSpan span) {
+  for (std::uint32_t head = span.begin; head < span.end; ++head) {
+    const bool coreset = job.selection->tail == KVSIFT_TAIL_BALANCE;
+    if (kvsift_status s = coreset ? check_coreset(job, head) : check_moments(job, head)) return s;
   }
   return KVSIFT_OK;
 }
@@ -69,14 +110,7 @@ kvsift_status check_job(AttendJob *job, HeadSpan *span) {
   if (kvsift_status s = check_selection(*job, *span)) return s;
   job->tail = job->layer >= p->s.c.dense_layers && job->selection->everything == 0 &&
               job->selection->tail == p->s.c.tail && p->s.c.tail != KVSIFT_TAIL_NONE;
-  if (!job->tail || p->s.c.tail != KVSIFT_TAIL_MOMENTS) return KVSIFT_OK;
-  for (std::uint32_t head = span->begin; head < span->end; ++head) {
-    const std::uint32_t seen = p->unit(job->layer - p->s.c.dense_layers, head)->keys_seen;
-    if (seen >= job->query->tokens) continue;
-    return fail_in(p, KVSIFT_OUT_OF_ORDER, "query->tokens is ", job->query->tokens, ", KV head ", head, " of layer ",
-                   job->layer, " has keys of ", seen);
-  }
-  return KVSIFT_OK;
+  return job->tail ? check_tail(*job, *span) : KVSIFT_OK;
 }
 
 kvsift_status check_attend(AttendJob *job, const float *out, HeadSpan *span) {
@@ -86,11 +120,7 @@ kvsift_status check_attend(AttendJob *job, const float *out, HeadSpan *span) {
   const std::uint32_t tokens = job->query->tokens;
   if (kvsift_status s = check_cache(p, job->cache, tokens)) return s;
   if (kvsift_status s = check_job(job, span)) return s;
-  const std::uint64_t head_bytes = std::uint64_t{p->s.group} * p->s.c.head_dim * sizeof(float);
-  const auto first = reinterpret_cast<std::uintptr_t>(out) + span->begin * head_bytes;
-  if (overlap(reinterpret_cast<const void *>(first), (span->end - span->begin) * head_bytes, p, p->bytes)) {
-    return fail_in(p, KVSIFT_INVALID_ARGUMENT, "out lies in the policy's arena");
-  }
+  if (kvsift_status s = check_own_room(p, "out", out, p->s.c.head_dim, *span)) return s;
   // Each row is looked at once, when it is the newest.
   const std::uint32_t newest = tokens - 1;
   for (std::uint32_t head = span->begin; head < span->end; ++head) {

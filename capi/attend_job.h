@@ -18,6 +18,11 @@ struct AttendJob {
   RowsTo rows_to;
   kvsift_observation *observation;  // the caller's rows
   bool tail;  // this layer has one, and something was left out
+
+  // Besides the selection's tokens, for the rows of a sparse calibration.
+  bool reads_all_keys() const {
+    return rows_to != RowsTo::kNowhere && selection->calibration != 0 && selection->everything == 0;
+  }
 };
 
 Lists lists_of(const AttendJob &job, std::uint32_t kv_head);
@@ -29,7 +34,7 @@ Moments moments_for(const AttendJob &job, std::uint32_t kv_head);
 
 // Query, heads and selection; sets job->tail.
 kvsift_status check_job(AttendJob *job, HeadSpan *span);
-// Besides: the cache, its newest rows, and where the output goes.
+// Besides: the cache, its newest rows, and where the output goes. `job` has said where rows go.
 kvsift_status check_attend(AttendJob *job, const float *out, HeadSpan *span);
 
 }  // namespace kvsift

@@ -87,6 +87,16 @@ kvsift_status check_table(const Policy *policy, const kvsift_cache &cache, std::
   return KVSIFT_OK;
 }
 
+kvsift_status check_own_room(const Policy *policy, const char *name, const float *buffer, std::uint64_t floats, HeadSpan span) {
+  if (buffer == nullptr) return KVSIFT_OK;
+  const std::uint64_t head_bytes = policy->s.group * floats * sizeof(float);
+  const auto first = reinterpret_cast<std::uintptr_t>(buffer) + span.begin * head_bytes;
+  if (!overlap(reinterpret_cast<const void *>(first), (span.end - span.begin) * head_bytes, policy, policy->bytes)) {
+    return KVSIFT_OK;
+  }
+  return fail_in(policy, KVSIFT_INVALID_ARGUMENT, name, " lies in the policy's arena");
+}
+
 static bool rows_finite(const Policy *policy, const HeadRows &rows, std::uint32_t begin, std::uint32_t end) {
   while (begin < end) {
     std::uint32_t count = end - begin;

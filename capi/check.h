@@ -53,6 +53,9 @@ HeadRows head_rows(const kvsift_cache &cache, const kvsift_view &view, std::uint
 // Query row `row` of the group of one KV head as [group][dim16] float32, padded with zeros.
 void widen_queries(const Policy *policy, const kvsift_query &query, std::uint32_t kv_head, std::uint32_t row, float *out);
 
+// What a call writes for the query heads of its span, `floats` each, must lie outside the policy's arena; null is left to others.
+kvsift_status check_own_room(const Policy *policy, const char *name, const float *buffer, std::uint64_t floats, HeadSpan span);
+
 // Whether two stretches of memory share a byte.
 inline bool overlap(const void *a, std::uint64_t a_bytes, const void *b, std::uint64_t b_bytes) {
   const auto x = reinterpret_cast<std::uintptr_t>(a), y = reinterpret_cast<std::uintptr_t>(b);

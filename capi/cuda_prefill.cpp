@@ -67,9 +67,11 @@ static kvsift_status check_order(CudaPolicy *own, std::uint32_t layer, const kvs
   if (rows > query.tokens) {
     return fail_in(p, KVSIFT_INVALID_ARGUMENT, "query->rows is ", rows, ", more than query->tokens ", query.tokens);
   }
-  if (query.tokens <= p->tokens || query.tokens > p->s.c.max_tokens) {
-    return fail_in(p, KVSIFT_OUT_OF_ORDER, "query->tokens is ", query.tokens, ", not in ", p->tokens + 1, " .. ",
-                   p->s.c.max_tokens);
+  if (query.tokens > p->s.c.max_tokens) {
+    return fail_in(p, KVSIFT_CAPACITY, "query->tokens is ", query.tokens, ", max_tokens is ", p->s.c.max_tokens);
+  }
+  if (query.tokens <= p->tokens) {
+    return fail_in(p, KVSIFT_OUT_OF_ORDER, "query->tokens is ", query.tokens, ", the policy is ", p->tokens, " tokens on");
   }
   for (std::uint32_t head = span.begin; head < span.end && learns_from_prompt(p, layer); ++head) {
     const std::uint32_t rows_seen = own->seen(own->rows_seen, layer)[head], seen = rows_seen > p->tokens ? rows_seen : p->tokens;

@@ -225,6 +225,7 @@ extern "C" kvsift_status kvsift_cuda_advance(kvsift_cuda_policy *policy, uint32_
     return fail_in(p, KVSIFT_CAPACITY, "tokens is ", tokens, ", the policy is at ", p->tokens, " of max_tokens ",
                    p->s.c.max_tokens);
   }
+  if (tokens == 0) return KVSIFT_OK;
   for (std::uint32_t layer = p->s.c.dense_layers; layer < p->s.c.layers && (p->s.needs & KVSIFT_NEEDS_KEYS) != 0; ++layer) {
     for (std::uint32_t head = 0; head < p->s.c.kv_heads; ++head) {
       const std::uint32_t seen = own->seen(own->keys_seen, layer)[head];

@@ -70,9 +70,9 @@ extern "C" kvsift_status kvsift_observe_attention(kvsift_policy *policy, uint32_
   if (kvsift_status s = check_layer(p, layer)) return s;
   if (kvsift_status s = check_heads(p, heads, &span)) return s;
   const kvsift_observation &o = *observation;
-  if (o.tokens == 0 || o.tokens > p->s.c.max_tokens) {
-    return fail_in(p, KVSIFT_CAPACITY, "observation->tokens is ", o.tokens, ", not in 1 .. max_tokens ",
-                   p->s.c.max_tokens);
+  if (o.tokens == 0) return fail_in(p, KVSIFT_INVALID_ARGUMENT, "observation->tokens is 0");
+  if (o.tokens > p->s.c.max_tokens) {
+    return fail_in(p, KVSIFT_CAPACITY, "observation->tokens is ", o.tokens, ", max_tokens is ", p->s.c.max_tokens);
   }
   if (layer < p->s.c.dense_layers) return KVSIFT_OK;
   if (kvsift_status s = o.rows == nullptr ? check_block_form(p, o, span) : check_row_form(p, o, span)) return s;
@@ -113,6 +113,7 @@ extern "C" kvsift_status kvsift_advance(kvsift_policy *policy, uint32_t tokens) 
     return fail_in(p, KVSIFT_CAPACITY, "tokens is ", tokens, ", the policy is at ", p->tokens, " of max_tokens ",
                    p->s.c.max_tokens);
   }
+  if (tokens == 0) return KVSIFT_OK;
   if (kvsift_status s = check_layers(p, p->tokens + tokens)) return s;
   const bool decoding = p->selected_for.load(std::memory_order_relaxed) > p->tokens;
   if (decoding) {

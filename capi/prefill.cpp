@@ -46,9 +46,11 @@ static kvsift_status check_rows(const Policy *p, const kvsift_query &query, cons
 
 // A method must not learn from a row twice.
 static kvsift_status check_order(const Policy *p, std::uint32_t layer, const kvsift_query &query, HeadSpan span) {
-  if (query.tokens <= p->tokens || query.tokens > p->s.c.max_tokens) {
-    return fail_in(p, KVSIFT_OUT_OF_ORDER, "query->tokens is ", query.tokens, ", not in ", p->tokens + 1, " .. ",
-                   p->s.c.max_tokens);
+  if (query.tokens > p->s.c.max_tokens) {
+    return fail_in(p, KVSIFT_CAPACITY, "query->tokens is ", query.tokens, ", max_tokens is ", p->s.c.max_tokens);
+  }
+  if (query.tokens <= p->tokens) {
+    return fail_in(p, KVSIFT_OUT_OF_ORDER, "query->tokens is ", query.tokens, ", the policy is ", p->tokens, " tokens on");
   }
   if (layer < p->s.c.dense_layers || method_of(p->s.c.method)->prefill_rows == nullptr) return KVSIFT_OK;
   const std::uint32_t rows = query.rows == 0 ? 1 : query.rows;
@@ -106,6 +108,10 @@ extern "C" kvsift_status kvsift_prefill_attend(kvsift_policy *policy, uint32_t l
   if (kvsift_status s = check_layer(p, layer)) return s;
   if (kvsift_status s = check_heads(p, query, &span)) return s;
   if (kvsift_status s = check_query(p, query, span)) return s;
+  const std::uint64_t row_bytes = std::uint64_t{p->s.c.query_heads} * p->s.c.head_dim * sizeof(float);
+  if (overlap(out, (query->rows == 0 ? 1 : query->rows) * row_bytes, p, p->bytes)) {
+    return fail_in(p, KVSIFT_INVALID_ARGUMENT, "out lies in the policy's arena");
+  }
   if (kvsift_status s = check_order(p, layer, *query, span)) return s;
   if (kvsift_status s = check_keys(p, layer, *query, span)) return s;
   if (kvsift_status s = check_cache(p, cache, query->tokens)) return s;

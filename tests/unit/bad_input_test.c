@@ -225,6 +225,8 @@ static kvsift_status attend(mistake_room *m, const kvsift_query *q, const kvsift
   return attend_to(m, m->layer, q, cache, sel, m->out, o);
 }
 
+#define INSIDE(m) ((float *)((char *)(m)->s->arena + (m)->s->arena_bytes - 64))
+
 CALL(attend_layer) {
   return attend_to(m, 5, &m->query, &m->cache, &m->selection, m->out, &m->observation);
 }
@@ -232,8 +234,7 @@ CALL(attend_no_out) {
   return attend_to(m, m->layer, &m->query, &m->cache, &m->selection, NULL, &m->observation);
 }
 CALL(attend_out_inside) {
-  float *out = (float *)((char *)m->s->arena + m->s->arena_bytes - 64);
-  return attend_to(m, m->layer, &m->query, &m->cache, &m->selection, out, NULL);
+  return attend_to(m, m->layer, &m->query, &m->cache, &m->selection, INSIDE(m), NULL);
 }
 CALL(attend_no_query) { return attend(m, NULL, &m->cache, &m->selection, NULL); }
 CALL(attend_no_cache) { return attend(m, &m->query, NULL, &m->selection, NULL); }
@@ -269,6 +270,15 @@ SPOIL_CALL(attend_selection_lists, kvsift_selection, selection, selection.lists 
 SPOIL_CALL(attend_selection_ranges, kvsift_selection, selection, selection.ranges = NULL)
 SPOIL_CALL(attend_selection_counts, kvsift_selection, selection, selection.range_counts = NULL)
 SPOIL_CALL(attend_range_stride, kvsift_selection, selection, selection.range_stride = 0)
+SPOIL_CALL(attend_max_inside, kvsift_observation, observation, observation.block_max = INSIDE(m))
+SPOIL_CALL(attend_mass_inside, kvsift_observation, observation, observation.block_mass = INSIDE(m))
+SPOIL_CALL(attend_sums_inside, kvsift_observation, observation, observation.log_sum_exp = INSIDE(m))
+CALL(attend_tail_inside) {
+  return kvsift_attend_tail(m->p, m->layer, &m->query, &m->cache, &m->selection, INSIDE(m), m->log_sum_exp);
+}
+CALL(attend_tail_sums_inside) {
+  return kvsift_attend_tail(m->p, m->layer, &m->query, &m->cache, &m->selection, m->out, INSIDE(m));
+}
 SPOIL_CALL(attend_observation_size, kvsift_observation, observation, observation.struct_size = 1)
 SPOIL_CALL(attend_observation_max, kvsift_observation, observation, observation.block_max = NULL)
 SPOIL_CALL(attend_observation_sum, kvsift_observation, observation, observation.log_sum_exp = NULL)
@@ -299,6 +309,11 @@ static const mistake attending[] = {
 
 static const mistake observing[] = {
     {"attend, observation's size", attend_observation_size, KVSIFT_INVALID_STRUCT_SIZE, "observation->struct_size is 1"},
+    {"attend, block_max in the arena", attend_max_inside, KVSIFT_INVALID_ARGUMENT, "block_max lies"},
+    {"attend, block_mass in the arena", attend_mass_inside, KVSIFT_INVALID_ARGUMENT, "block_mass lies"},
+    {"attend, log_sum_exp in the arena", attend_sums_inside, KVSIFT_INVALID_ARGUMENT, "log_sum_exp lies"},
+    {"attend_tail, out in the arena", attend_tail_inside, KVSIFT_INVALID_ARGUMENT, "out lies"},
+    {"attend_tail, log_sum_exp in the arena", attend_tail_sums_inside, KVSIFT_INVALID_ARGUMENT, "log_sum_exp lies"},
     {"attend, null block_max", attend_observation_max, KVSIFT_INVALID_ARGUMENT, "block_max"},
     {"attend, null log_sum_exp", attend_observation_sum, KVSIFT_INVALID_ARGUMENT, "log_sum_exp"},
     {"attend, block stride", attend_observation_stride, KVSIFT_INVALID_ARGUMENT, "block_stride is 8|at least 9"},
@@ -391,12 +406,14 @@ static void check_not_finite(bool learns) {
   const size_t row = 2 * 16, bytes = m.tokens * row * sizeof(float);
   float *rows = malloc(bytes);
   for (uint32_t i = 0; i < 2 * row; ++i) check_newest(&m, rows, i);
-  for (uint32_t head = 0; head < 2; ++head) {
+  for (uint32_t i = 0; i < 4; ++i) {
+    const uint32_t head = i / 2;
     kvsift_cache cache = m.cache;
-    memcpy(rows, cache.keys.data, bytes);
-    rows[3 + 16 * head] = NAN;
-    cache.keys.data = rows;
-    cases_name("attend, the first key of KV head %u has a NaN", head);
+    kvsift_view *view = i % 2 == 0 ? &cache.keys : &cache.values;
+    memcpy(rows, view->data, bytes);
+    rows[3 + 16 * head] = i % 2 == 0 ? NAN : INFINITY;
+    view->data = rows;
+    cases_name("attend, the first %s of KV head %u went bad", i % 2 == 0 ? "key" : "value", head);
     mistakes_check(&m, attend(&m, &m.query, &cache, &m.selection, NULL), KVSIFT_NOT_FINITE,
                    head == 0 ? "cache|query head 0" : "cache|query head 2");
   }
@@ -410,18 +427,62 @@ static void test_attend_not_finite(void **state) {
   check_not_finite(true);
 }
 
-/* What is learnt from must have been chosen for, and only once. */
+/* The rows of a sparse calibration need all keys; its output alone needs the selection's. */
+static void test_sparse_calibration(void **state) {
+  (void)state;
+  kvsift_policy_config c = config_of(KVSIFT_METHOD_EMA);
+  c.calibration_period = 1;
+  c.calibration_dense = 0;
+  mistake_room m;
+  mistakes_begin(&m, &c, paged, ATTENDED);
+  int32_t table[64];
+  kvsift_cache cache = m.cache;
+  memcpy(table, cache.block_table, 2 * cache.block_table_stride * sizeof *table);
+  cache.block_table = table;
+  expect(m.selection.calibration != 0 && m.selection.everything == 0, "no sparse calibration");
+  /* The first page that no range of KV head 0 touches. */
+  uint32_t page = 0;
+  for (uint32_t i = 0; i < m.selection.range_counts[0]; ++i) {
+    if (m.selection.ranges[i].begin / 16 <= page) page = (m.selection.ranges[i].end - 1) / 16 + 1;
+  }
+  expect(page * 16 < m.tokens, "every page is chosen");
+  table[page] = -1;
+  must(m.p, kvsift_attend(m.p, m.layer, &m.query, &cache, &m.selection, m.out, NULL));
+  for (int learns = 0; learns < 2; ++learns) {
+    at_once = learns != 0;
+    cases_name("a sparse calibration's page is away");
+    mistakes_check(&m, attend(&m, &m.query, &cache, &m.selection, &m.observation), KVSIFT_INVALID_ARGUMENT,
+                   "cache->block_table|is -1");
+  }
+  mistakes_end(&m);
+}
+
+/* A step must have been chosen for, whether the method learns from it or not. */
+static void check_chosen_first(kvsift_method method) {
+  const kvsift_policy_config c = config_of(method);
+  mistake_room m;
+  at_once = true;
+  mistakes_begin(&m, &c, plain, KEYS_SEEN);
+  session *copy = session_fork(m.s);
+  must(copy->policy, kvsift_select_blocks(copy->policy, m.layer, &m.query, &m.selection));
+  cases_name("decode_attend before select, method %u", method);
+  mistakes_check(&m, attend(&m, &m.query, &m.cache, &m.selection, NULL), KVSIFT_OUT_OF_ORDER,
+                 "query->tokens is 65|has a selection for 64|kvsift_select_blocks comes first");
+  session_free(copy);
+  mistakes_end(&m);
+}
+
+/* And be learnt from only once. */
 static void test_decode_attend_order(void **state) {
   (void)state;
+  check_chosen_first(KVSIFT_METHOD_H2O);
+  check_chosen_first(KVSIFT_METHOD_PAGE_STATS);
   const kvsift_policy_config c = config_of(KVSIFT_METHOD_H2O);
   mistake_room m;
   at_once = true;
   mistakes_begin(&m, &c, plain, KEYS_SEEN);
   session *copy = session_fork(m.s);
   must(copy->policy, kvsift_select_blocks(copy->policy, m.layer, &m.query, &m.selection));
-  cases_name("decode_attend before select");
-  mistakes_check(&m, attend(&m, &m.query, &m.cache, &m.selection, NULL), KVSIFT_OUT_OF_ORDER,
-                 "query->tokens is 65|has a selection for 64|kvsift_select_blocks comes first");
   cases_name("decode_attend twice");
   must(copy->policy, kvsift_decode_attend(copy->policy, m.layer, &m.query, &m.cache, &m.selection, m.out));
   expect(kvsift_decode_attend(copy->policy, m.layer, &m.query, &m.cache, &m.selection, m.out) == KVSIFT_OUT_OF_ORDER, "twice");
@@ -436,7 +497,7 @@ int main(void) {
       cmocka_unit_test(test_keys),
       cmocka_unit_test(test_select),
       cmocka_unit_test(test_attend),
-      cmocka_unit_test(test_attend_not_finite),
+      cmocka_unit_test(test_attend_not_finite), cmocka_unit_test(test_sparse_calibration),
       cmocka_unit_test(test_decode_attend_order),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -59,7 +59,7 @@ static void check_observation_fields(mistake_room *m) {
     kvsift_status status;
     const char *words;
   } answers[] = {{KVSIFT_INVALID_STRUCT_SIZE, "observation->struct_size is 7"},
-                 {KVSIFT_CAPACITY, "observation->tokens is 0"},
+                 {KVSIFT_INVALID_ARGUMENT, "observation->tokens is 0"},
                  {KVSIFT_CAPACITY, "observation->tokens is 201|200"},
                  {KVSIFT_CAPACITY, "observation->tokens is 4294967295"},
                  {KVSIFT_OUT_OF_ORDER, "observation->tokens is 64"},
@@ -140,7 +140,7 @@ static void check_prompt_fields(mistake_room *m) {
     const char *words;
   } tries[] = {{64, 8, KVSIFT_OUT_OF_ORDER, "query->tokens is 64"},
                {0, 1, KVSIFT_INVALID_ARGUMENT, "query->rows is 1|query->tokens 0"},
-               {201, 8, KVSIFT_OUT_OF_ORDER, "query->tokens is 201"},
+               {201, 8, KVSIFT_CAPACITY, "query->tokens is 201|max_tokens is 200"},
                {72, 9, KVSIFT_OUT_OF_ORDER, "query->rows is 9"},
                {72, 73, KVSIFT_INVALID_ARGUMENT, "query->rows is 73"},
                {73, 8, KVSIFT_INVALID_ARGUMENT, "cache->tokens is 72"}};
@@ -157,6 +157,8 @@ static void check_prompt_fields(mistake_room *m) {
   mistakes_check(m, prompt(m, NULL, &cache), KVSIFT_INVALID_ARGUMENT, "query is null");
   mistakes_check(m, prompt(m, &good, NULL), KVSIFT_INVALID_ARGUMENT, "cache is null");
   mistakes_check(m, kvsift_prefill_attend(m->p, m->layer, &good, &cache, NULL), KVSIFT_INVALID_ARGUMENT, "out is null");
+  mistakes_check(m, kvsift_prefill_attend(m->p, m->layer, &good, &cache, (float *)m->s->arena), KVSIFT_INVALID_ARGUMENT,
+                 "out lies");
   mistakes_check(m, kvsift_prefill_attend(m->p, 99, &good, &cache, m->out), KVSIFT_INVALID_ARGUMENT, "layer is 99");
   int32_t table[64];
   kvsift_cache holes = cache;
@@ -229,6 +231,7 @@ static void check_going_back(mistake_room *m) {
                {61, KVSIFT_ROLLBACK, "tokens is 61|rollback_tokens is 2"},
                {59, KVSIFT_ROLLBACK, "tokens is 59|prompt of 60"},
                {0, KVSIFT_ROLLBACK, "tokens is 0"}};
+  must(m->p, kvsift_advance(m->p, 0)); /* nothing, not the end of a prompt */
   for (size_t i = 0; i < COUNT(tries); ++i) {
     cases_name("truncate to %u", tries[i].tokens);
     mistakes_check(m, kvsift_truncate(m->p, tries[i].tokens), tries[i].status, tries[i].words);
@@ -299,6 +302,7 @@ static void test_merge(void **state) {
              kvsift_merge_attention(4, a, &la, NULL, 0) == bad, "nulls");
   expect(kvsift_merge_attention(0, a, &la, b, 0) == bad && kvsift_merge_attention(257, a, &la, b, 0) == bad, "head_dim");
   expect(kvsift_merge_attention(4, a, &la, b, NAN) == KVSIFT_NOT_FINITE, "NaN");
+  expect(kvsift_merge_attention(4, a, &la, b, INFINITY) == KVSIFT_NOT_FINITE, "infinity");
   expect(a[0] == 1 && a[3] == 4 && la == 0, "a failed merge changed its result");
 }
 
