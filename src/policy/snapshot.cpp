@@ -6,6 +6,7 @@
 #include "core/checksum.h"
 #include "methods/method.h"
 #include "policy/coreset.h"
+#include "policy/same_config.h"
 #include "predictor/weights.h"
 
 namespace kvsift {
@@ -31,16 +32,20 @@ std::uint64_t sum_of(Header header, const char *body) {
   return checksum(&header, sizeof header, checksum(body, header.bytes - sizeof header));
 }
 
-constexpr std::size_t kDenseEnd = offsetof(kvsift_policy_config, dense_tokens) + sizeof(std::uint32_t);
+void clear_between(kvsift_policy_config *c, std::size_t begin, std::size_t end) {
+  std::memset(reinterpret_cast<char *>(c) + begin, 0, end - begin);
+}
 
-// The configuration as far as it shapes the state.
+// The configuration as far as it shapes the state; padding is zero, so that equal states have equal snapshots.
 kvsift_policy_config identity(const Settings &s) {
+  constexpr std::size_t kDenseEnd = offsetof(kvsift_policy_config, dense_tokens) + sizeof(std::uint32_t);
   kvsift_policy_config c = s.c;
   c.predictor = nullptr;
+  c.error = nullptr;
   c.dense_tokens = s.dense_tokens;
   c.struct_size = 0;
-  // Padding compares like the rest.
-  std::memset(reinterpret_cast<char *>(&c) + kDenseEnd, 0, offsetof(kvsift_policy_config, seed) - kDenseEnd);
+  clear_between(&c, kDenseEnd, offsetof(kvsift_policy_config, seed));
+  clear_between(&c, offsetof(kvsift_policy_config, tensor_attention), sizeof c);
   return c;
 }
 
@@ -137,10 +142,10 @@ kvsift_status check_header(const Policy &policy, const Header &h, std::uint64_t 
     return fail(error, KVSIFT_VERSION_MISMATCH, "buffer is a snapshot of version ", h.version, ", this is version ",
                 kVersion);
   }
-  const kvsift_policy_config own = identity(policy.s);
-  if (std::memcmp(&h.config, &own, sizeof own) != 0) {
-    return fail(error, KVSIFT_CONFIG_MISMATCH, "buffer is a snapshot of another configuration (method ", h.config.method,
-                ", ", h.config.layers, " layers, ", h.config.max_tokens, " tokens)");
+  const ConfigDifference other = difference_of(h.config, identity(policy.s));
+  if (other.field != nullptr) {
+    return fail(error, KVSIFT_CONFIG_MISMATCH, "buffer is a snapshot of another configuration: its ", other.field, " is ",
+                other.a, ", the policy's ", other.b);
   }
   if (h.weights != weights_of(policy.s)) {
     return fail(error, KVSIFT_CONFIG_MISMATCH, "buffer is a snapshot of a policy with other predictor weights (checksum ",
