@@ -9,7 +9,7 @@ namespace {
 
 kvsift_status check_config(const kvsift_balance_config *config, BalancePlan *plan) {
   if (config == nullptr) return KVSIFT_INVALID_ARGUMENT;
-  if (config->struct_size != sizeof *config) return KVSIFT_INVALID_STRUCT_SIZE;
+  if (config->struct_size < sizeof *config) return KVSIFT_INVALID_STRUCT_SIZE;
   if (kvsift_status s = settle_balance(*config, plan)) return s;
   if (config->form != KVSIFT_BALANCE_CUBLAS) return KVSIFT_OK;
   return fail(config->error, KVSIFT_UNSUPPORTED, "form is ", config->form,
@@ -79,7 +79,7 @@ kvsift_status check_output(const BalancePlan &plan, std::uint32_t tokens, const 
     return fail(plan.c.error, KVSIFT_INVALID_ARGUMENT, "capacity is ", out.capacity,
                 ", must be at least ", most);
   }
-  if (stats != nullptr && stats->struct_size != sizeof *stats) {
+  if (stats != nullptr && stats->struct_size < sizeof *stats) {
     return fail(plan.c.error, KVSIFT_INVALID_STRUCT_SIZE, "stats.struct_size is ",
                 stats->struct_size);
   }
@@ -148,6 +148,21 @@ kvsift_status check_queries(std::uint32_t head_dim, const kvsift_query *queries,
                             head_dim, "key", error);
 }
 
+kvsift_status check_scale(float scale, kvsift_error *error) {
+  if (scale - scale == 0.0f) return KVSIFT_OK;
+  return fail(error, KVSIFT_NOT_FINITE, "scale is ", scale, ", must be finite");
+}
+
+// What the rows of a cache came to: NaN and infinity in them, and logits that overflow, show here.
+kvsift_status check_result(const char *name, const float *x, std::uint32_t count, kvsift_error *error) {
+  for (std::uint32_t i = 0; i < count; ++i) {
+    if (x[i] - x[i] == 0.0f) continue;
+    return fail(error, KVSIFT_NOT_FINITE, name, "[", i, "] is ", x[i],
+                ": keys, values or the query hold NaN or infinity, or overflow");
+  }
+  return KVSIFT_OK;
+}
+
 // Indices within the cache, weights finite and not negative.
 kvsift_status check_set(const kvsift_weighted *set, const char *name, std::uint32_t tokens,
                         kvsift_error *error) {
@@ -176,7 +191,7 @@ using namespace kvsift;
 
 kvsift_status kvsift_balance_config_init(kvsift_balance_config *config, uint32_t form) {
   if (config == nullptr || form > KVSIFT_BALANCE_CUBLAS) return KVSIFT_INVALID_ARGUMENT;
-  if (config->struct_size != sizeof *config) return KVSIFT_INVALID_STRUCT_SIZE;
+  if (config->struct_size < sizeof *config) return KVSIFT_INVALID_STRUCT_SIZE;
   balance_defaults(form, config);
   return KVSIFT_OK;
 }
@@ -236,6 +251,7 @@ kvsift_status kvsift_balance_importance(uint32_t head_dim, float scale, const kv
   if (row == nullptr || importance == nullptr) {
     return fail(error, KVSIFT_INVALID_ARGUMENT, "row or importance is null");
   }
+  if (kvsift_status s = check_scale(scale, error)) return s;
   if (scale == 0.0f) scale = 1.0f / __builtin_sqrtf(static_cast<float>(head_dim));
   const Kernels &k = *kernels(best_level());
   const std::uint32_t head = queries->first_kv_head, rows = queries->rows;
@@ -251,7 +267,7 @@ kvsift_status kvsift_balance_importance(uint32_t head_dim, float scale, const kv
                      1.0f / static_cast<float>(group * rows), row, importance);
     }
   }
-  return KVSIFT_OK;
+  return check_result("importance", importance, queries->tokens, error);
 }
 
 kvsift_status kvsift_balance_attend(uint32_t head_dim, float scale, const float *query,
@@ -268,6 +284,7 @@ kvsift_status kvsift_balance_attend(uint32_t head_dim, float scale, const float 
   }
   if (denominator == nullptr) denominator = numerator;
   if (cache == nullptr) return fail(error, KVSIFT_INVALID_ARGUMENT, "cache is null");
+  if (kvsift_status s = check_scale(scale, error)) return s;
   kvsift_status status = check_balance_cache(cache, head, kvsift_range{0, cache->tokens}, error);
   if (status == KVSIFT_OK) status = check_set(numerator, "numerator", cache->tokens, error);
   if (status == KVSIFT_OK) status = check_set(denominator, "denominator", cache->tokens, error);
@@ -286,5 +303,5 @@ kvsift_status kvsift_balance_attend(uint32_t head_dim, float scale, const float 
                             scale,
                             padded};
   estimator.attend(*numerator, *denominator, out);
-  return KVSIFT_OK;
+  return check_result("out", out, head_dim, error);
 }

@@ -3,6 +3,7 @@
 
 #include "balance/stream.h"
 #include "balance_checks.h"
+#include "overlap.h"
 
 namespace kvsift {
 namespace {
@@ -17,8 +18,8 @@ const Stream *live(const kvsift_balance_stream *handle) {
 
 kvsift_status settle(const kvsift_balance_stream_config *config, StreamSettings *settings) {
   if (config == nullptr) return KVSIFT_INVALID_ARGUMENT;
-  if (config->struct_size != sizeof *config ||
-      config->balance.struct_size != sizeof config->balance)
+  if (config->struct_size < sizeof *config ||
+      config->balance.struct_size < sizeof config->balance)
     return KVSIFT_INVALID_STRUCT_SIZE;
   return settle_stream(*config, settings);
 }
@@ -57,9 +58,9 @@ kvsift_status kvsift_balance_stream_config_init(kvsift_balance_stream_config *co
                                                 uint32_t form) {
   if (config == nullptr || form > KVSIFT_BALANCE_RELATIVE || form == KVSIFT_BALANCE_PERMUTATION)
     return KVSIFT_INVALID_ARGUMENT;
-  if (config->struct_size != sizeof *config) return KVSIFT_INVALID_STRUCT_SIZE;
+  if (config->struct_size < sizeof *config) return KVSIFT_INVALID_STRUCT_SIZE;
   kvsift_balance_stream_config c{};
-  c.struct_size = sizeof c;
+  c.struct_size = config->struct_size;
   c.batch_tokens = 256;
   c.max_tokens = KVSIFT_MAX_TOKENS;
   c.rollback_batches = 1;
@@ -116,8 +117,8 @@ kvsift_status kvsift_balance_stream_push(kvsift_balance_stream *handle, const kv
   if (tokens == 0) return KVSIFT_OK;
   const std::uint32_t seen = stream->moment(0).tokens;
   if (tokens > stream->s.c.max_tokens - seen) {
-    return fail(&stream->error, KVSIFT_CAPACITY, tokens, " tokens more than ", seen,
-                " pass max_tokens of ", stream->s.c.max_tokens);
+    return fail(&stream->error, KVSIFT_CAPACITY, "tokens is ", tokens, ", the stream is at ", seen, " of max_tokens ",
+                stream->s.c.max_tokens);
   }
   kvsift_status status = check_balance_view(keys, "keys", &stream->error);
   if (status == KVSIFT_OK) status = check_balance_view(values, "values", &stream->error);
@@ -136,12 +137,12 @@ kvsift_status kvsift_balance_stream_read(kvsift_balance_stream *handle,
                                          kvsift_balance_stream_view *view) {
   Stream *stream = live(handle);
   if (stream == nullptr) return KVSIFT_INVALID_ARGUMENT;
-  if (view == nullptr || view->struct_size != sizeof *view) {
-    return fail(&stream->error, KVSIFT_INVALID_STRUCT_SIZE,
-                "view is null or its struct_size is off");
+  if (view == nullptr) return fail(&stream->error, KVSIFT_INVALID_ARGUMENT, "view is null");
+  if (view->struct_size < sizeof *view) {
+    return fail(&stream->error, KVSIFT_INVALID_STRUCT_SIZE, "view->struct_size is ", view->struct_size);
   }
   kvsift_balance_stream_view v{};
-  v.struct_size = sizeof v;
+  v.struct_size = view->struct_size;
   v.cache.struct_size = sizeof v.cache;
   v.cache.tokens = stream->s.rows;
   v.cache.keys = stream->key_view;
@@ -181,11 +182,16 @@ kvsift_status kvsift_balance_stream_truncate(kvsift_balance_stream *handle, uint
 kvsift_status kvsift_balance_stream_fork(const kvsift_balance_stream *handle, void *arena,
                                          uint64_t bytes, kvsift_balance_stream **copy) {
   Stream *stream = live(const_cast<kvsift_balance_stream *>(handle));
-  if (stream == nullptr || copy == nullptr) return KVSIFT_INVALID_ARGUMENT;
-  *copy = nullptr;
+  if (copy != nullptr) *copy = nullptr;
+  if (stream == nullptr) return KVSIFT_INVALID_ARGUMENT;
+  if (copy == nullptr) return fail(&stream->error, KVSIFT_INVALID_ARGUMENT, "copy is null");
   const kvsift_status status = check_arena(arena, bytes, stream->bytes, &stream->error);
   if (status != KVSIFT_OK) return status;
+  if (overlap(arena, stream->bytes, stream, stream->bytes)) {
+    return fail(&stream->error, KVSIFT_INVALID_ARGUMENT, "arena overlaps the stream's own");
+  }
   std::memcpy(arena, stream, stream->bytes);
+  static_cast<Stream *>(arena)->error = kvsift_error{};
   *copy = static_cast<kvsift_balance_stream *>(arena);
   return KVSIFT_OK;
 }
@@ -201,21 +207,26 @@ kvsift_status kvsift_balance_stream_snapshot_size(const kvsift_balance_stream *h
 kvsift_status kvsift_balance_stream_snapshot_save(const kvsift_balance_stream *handle, void *buffer,
                                                   uint64_t bytes, uint64_t *written) {
   Stream *stream = live(const_cast<kvsift_balance_stream *>(handle));
-  if (stream == nullptr || buffer == nullptr || written == nullptr) return KVSIFT_INVALID_ARGUMENT;
+  if (stream == nullptr) return KVSIFT_INVALID_ARGUMENT;
+  if (buffer == nullptr) return fail(&stream->error, KVSIFT_INVALID_ARGUMENT, "buffer is null");
   const std::uint64_t needed = snapshot_bytes(stream);
   if (bytes < needed) {
     return fail(&stream->error, KVSIFT_ARENA_TOO_SMALL, "buffer is ", bytes,
                 " bytes, the snapshot needs ", needed);
   }
+  if (overlap(buffer, needed, stream, stream->bytes)) {
+    return fail(&stream->error, KVSIFT_INVALID_ARGUMENT, "buffer overlaps the stream's arena");
+  }
   save_stream(stream, static_cast<std::uint8_t *>(buffer));
-  *written = needed;
+  if (written != nullptr) *written = needed;
   return KVSIFT_OK;
 }
 
 kvsift_status kvsift_balance_stream_snapshot_load(kvsift_balance_stream *handle, const void *buffer,
                                                   uint64_t bytes) {
   Stream *stream = live(handle);
-  if (stream == nullptr || buffer == nullptr) return KVSIFT_INVALID_ARGUMENT;
+  if (stream == nullptr) return KVSIFT_INVALID_ARGUMENT;
+  if (buffer == nullptr) return fail(&stream->error, KVSIFT_INVALID_ARGUMENT, "buffer is null");
   return load_stream(stream, static_cast<const std::uint8_t *>(buffer), bytes);
 }
 
@@ -223,7 +234,7 @@ kvsift_status kvsift_balance_stream_stats(const kvsift_balance_stream *handle,
                                           kvsift_balance_stats *stats) {
   const Stream *stream = live(handle);
   if (stream == nullptr || stats == nullptr) return KVSIFT_INVALID_ARGUMENT;
-  if (stats->struct_size != sizeof *stats) return KVSIFT_INVALID_STRUCT_SIZE;
+  if (stats->struct_size < sizeof *stats) return KVSIFT_INVALID_STRUCT_SIZE;
   const BalanceCounters &c = stream->moment(0).counters;
   *stats = kvsift_balance_stats{static_cast<std::uint32_t>(sizeof *stats),
                                 0,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/view.h"
+#include "overlap.h"
 #include "policy/policy.h"
 
 namespace kvsift {
@@ -55,11 +56,5 @@ void widen_queries(const Policy *policy, const kvsift_query &query, std::uint32_
 
 // What a call writes for the query heads of its span, `floats` each, must lie outside the policy's arena; null is left to others.
 kvsift_status check_own_room(const Policy *policy, const char *name, const float *buffer, std::uint64_t floats, HeadSpan span);
-
-// Whether two stretches of memory share a byte.
-inline bool overlap(const void *a, std::uint64_t a_bytes, const void *b, std::uint64_t b_bytes) {
-  const auto x = reinterpret_cast<std::uintptr_t>(a), y = reinterpret_cast<std::uintptr_t>(b);
-  return x < y + b_bytes && y < x + a_bytes;
-}
 
 }  // namespace kvsift

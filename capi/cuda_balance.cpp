@@ -7,7 +7,7 @@ using namespace kvsift;
 
 static kvsift_status check_plan(const kvsift_balance_config *config, uint32_t heads, uint32_t tokens, BalancePlan *plan) {
   if (config == nullptr) return KVSIFT_INVALID_ARGUMENT;
-  if (config->struct_size != sizeof *config) return KVSIFT_INVALID_STRUCT_SIZE;
+  if (config->struct_size < sizeof *config) return KVSIFT_INVALID_STRUCT_SIZE;
   if (kvsift_status s = settle_balance(*config, plan)) return s;
   if (kvsift_status s = check_balance_form(*plan, config->error)) return s;
   if (heads < 1 || heads > KVSIFT_CUDA_BALANCE_HEADS) {

@@ -37,7 +37,7 @@ void Estimator::attend(const kvsift_weighted &numerator, const kvsift_weighted &
   for (std::uint32_t i = 0; i < denominator.count && !same; ++i)
     sum += static_cast<double>(exp1(logit(denominator.index[i]) - max) * denominator.weight[i]);
   for (std::uint32_t c = 0; c < dim; ++c)
-    out[c] = sum > 0.0 ? acc[c] / static_cast<float>(sum) : 0.0f;
+    out[c] = sum == 0.0 ? 0.0f : acc[c] / static_cast<float>(sum);
 }
 
 }  // namespace kvsift

@@ -1,5 +1,6 @@
 #include "kernels/kernels.h"
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 
@@ -46,29 +47,39 @@ unsigned saved_state() {
   return low;
 }
 
+enum : unsigned { kAsked = 1, kHasAvx2 = 2, kHasAvx512 = 4, kHasVnni = 8 };
+
+unsigned ask_machine() {
+  constexpr unsigned kFma = bit(12), kOsxsave = bit(27), kAvx = bit(28), kF16c = bit(29);
+  constexpr unsigned kAvx2 = bit(5), kAvx512 = bit(16) | bit(17) | bit(30) | bit(31);  // F DQ BW VL
+  constexpr unsigned kVnni = bit(11), kYmm = 0x6, kZmm = 0xe6;
+  unsigned a, b, c, d;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0) return kAsked;
+  const unsigned needed = kFma | kOsxsave | kAvx | kF16c;
+  if ((c & needed) != needed || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return kAsked;
+  const unsigned state = saved_state();
+  if ((b & kAvx2) == 0 || (state & kYmm) != kYmm) return kAsked;
+  if ((b & kAvx512) != kAvx512 || (state & kZmm) != kZmm) return kAsked | kHasAvx2;
+  return kAsked | kHasAvx2 | kHasAvx512 | ((c & kVnni) != 0 ? kHasVnni : 0u);
+}
+
+// Asked once: in a virtual machine CPUID takes tens of microseconds, and calls without a handle have nowhere else to keep it.
+unsigned machine() {
+  static std::atomic<unsigned> answer{0};
+  unsigned bits = answer.load(std::memory_order_relaxed);
+  if (bits == 0) answer.store(bits = ask_machine(), std::memory_order_relaxed);
+  return bits;
+}
+
 }  // namespace
 
 bool machine_has(Level level) {
   if (level == Level::scalar) return true;
-  constexpr unsigned kFma = bit(12), kOsxsave = bit(27), kAvx = bit(28), kF16c = bit(29);
-  constexpr unsigned kAvx2 = bit(5), kAvx512 = bit(16) | bit(17) | bit(30) | bit(31);  // F DQ BW VL
-  constexpr unsigned kYmm = 0x6, kZmm = 0xe6;
-  unsigned a, b, c, d;
-  if (__get_cpuid(1, &a, &b, &c, &d) == 0) return false;
-  const unsigned needed = kFma | kOsxsave | kAvx | kF16c;
-  if ((c & needed) != needed || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
-  const unsigned state = saved_state();
-  const bool avx2 = (b & kAvx2) != 0 && (state & kYmm) == kYmm;
-  if (level == Level::avx2) return avx2;
-  return level == Level::avx512 && avx2 && (b & kAvx512) == kAvx512 && (state & kZmm) == kZmm;
+  const unsigned bits = machine();
+  return (level == Level::avx2 && (bits & kHasAvx2) != 0) || (level == Level::avx512 && (bits & kHasAvx512) != 0);
 }
 
-bool machine_multiplies_int8(Level level) {
-  constexpr unsigned kVnni = bit(11);
-  unsigned a, b, c, d;
-  return level == Level::avx512 && machine_has(level) && __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 &&
-         (c & kVnni) != 0;
-}
+bool machine_multiplies_int8(Level level) { return level == Level::avx512 && (machine() & kHasVnni) != 0; }
 #else
 bool machine_multiplies_int8(Level) { return false; }
 

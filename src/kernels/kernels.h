@@ -40,12 +40,11 @@ const Kernels *kernels(Level level);
 
 bool machine_has(Level level);
 
-// Whether the machine multiplies int8 at this level in one instruction (AVX-512 VNNI). Asks the processor each time.
+// Whether the machine multiplies int8 at this level in one instruction (AVX-512 VNNI).
 bool machine_multiplies_int8(Level level);
 
 // The best level that is compiled in and that processor and operating system support, or the one
-// that the environment variable KVSIFT_CPU names where that can run. Costs microseconds: ask once
-// and keep the answer.
+// that the environment variable KVSIFT_CPU names where that can run.
 Level best_level();
 
 const char *level_name(Level level);

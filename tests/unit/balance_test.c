@@ -255,6 +255,18 @@ static void estimates_weighted_attention(void **state) {
   }
   for (uint32_t c = 0; c < 8; ++c) assert_true(fabs((double)halved[c] - wanted[c] / all) < 1e-5);
 
+  static const float scales[] = {NAN, INFINITY, -INFINITY};
+  for (uint32_t i = 0; i < 3; ++i) {
+    assert_int_equal(kvsift_balance_attend(8, scales[i], query, &job.cache, 0, &set, NULL, out, &job.error), KVSIFT_NOT_FINITE);
+    assert_non_null(strstr(job.error.message, "scale is"));
+  }
+  for (uint32_t i = 0; i < 2; ++i) {
+    float *row = (i == 0 ? job.keys : job.values) + index[0] * 8, good = row[5];
+    row[5] = NAN;
+    assert_int_equal(kvsift_balance_attend(8, 0.0f, query, &job.cache, 0, &set, NULL, out, &job.error), KVSIFT_NOT_FINITE);
+    assert_non_null(strstr(job.error.message, "out["));
+    row[5] = good;
+  }
   index[3] = 40;
   assert_int_equal(kvsift_balance_attend(8, 0.0f, query, &job.cache, 0, &set, NULL, out, &job.error),
                    KVSIFT_INVALID_ARGUMENT);
@@ -287,6 +299,13 @@ static void measures_importance(void **state) {
   assert_int_equal(kvsift_balance_importance(DIM, 0.0f, &query, HEADS, &job.cache, row, importance, &job.error),
                    KVSIFT_OK);
   for (uint32_t i = 0; i < TOKENS; ++i) assert_true(fabs((double)importance[i] - wanted[i]) < 1e-6);
+  assert_int_equal(kvsift_balance_importance(DIM, NAN, &query, HEADS, &job.cache, row, importance, &job.error),
+                   KVSIFT_NOT_FINITE);
+  assert_non_null(strstr(job.error.message, "scale is"));
+  job.keys[0] = 3e38f;
+  assert_int_equal(kvsift_balance_importance(DIM, 1e3f, &query, HEADS, &job.cache, row, importance, &job.error),
+                   KVSIFT_NOT_FINITE);
+  assert_non_null(strstr(job.error.message, "importance["));
   query.rows = 0;
   assert_int_equal(kvsift_balance_importance(DIM, 0.0f, &query, HEADS, &job.cache, row, importance, &job.error),
                    KVSIFT_INVALID_ARGUMENT);
@@ -344,6 +363,26 @@ static void small_grades_count(void **state) {
   }
 }
 
+/* Copies of a stream that would lie in its own arena; a copy begins without a sentence. */
+static void refuses_overlaps(kvsift_balance_stream *stream, char *arena) {
+  uint64_t bytes = 0, arena_bytes = 0;
+  kvsift_balance_stream *copy = stream;
+  kvsift_balance_stream_config c = stream_config(KVSIFT_BALANCE_PRACTICAL, 16, 64, 10000, NULL);
+  assert_int_equal(kvsift_balance_stream_arena_size(&c, &arena_bytes), KVSIFT_OK);
+  assert_int_equal(kvsift_balance_stream_fork(stream, arena + 64, arena_bytes, &copy), KVSIFT_INVALID_ARGUMENT);
+  assert_non_null(strstr(kvsift_balance_stream_last_error(stream), "arena overlaps"));
+  assert_null(copy);
+  assert_int_equal(kvsift_balance_stream_snapshot_size(stream, &bytes), KVSIFT_OK);
+  assert_int_equal(kvsift_balance_stream_snapshot_save(stream, arena, bytes, NULL), KVSIFT_INVALID_ARGUMENT);
+  assert_non_null(strstr(kvsift_balance_stream_last_error(stream), "buffer overlaps"));
+  assert_int_equal(kvsift_balance_stream_snapshot_load(stream, NULL, bytes), KVSIFT_INVALID_ARGUMENT);
+  assert_non_null(strstr(kvsift_balance_stream_last_error(stream), "buffer is null"));
+  void *room = aligned_alloc(KVSIFT_ARENA_ALIGNMENT, arena_bytes);
+  assert_int_equal(kvsift_balance_stream_fork(stream, room, arena_bytes, &copy), KVSIFT_OK);
+  assert_string_equal(kvsift_balance_stream_last_error(copy), "");
+  free(room);
+}
+
 static void refuses_bad_streams(void **state) {
   (void)state;
   kvsift_error error = {0};
@@ -384,7 +423,9 @@ static void refuses_bad_streams(void **state) {
     assert_int_equal(kvsift_balance_stream_push(stream, &job.cache.keys, &job.cache.values, 0, 100), KVSIFT_OK);
   }
   assert_int_equal(kvsift_balance_stream_push(stream, &job.cache.keys, &job.cache.values, 0, 1), KVSIFT_CAPACITY);
+  assert_non_null(strstr(kvsift_balance_stream_last_error(stream), "tokens is 1, the stream is at 10000 of max_tokens 10000"));
   assert_int_equal(kvsift_balance_stream_truncate(stream, 10001), KVSIFT_INVALID_ARGUMENT);
+  refuses_overlaps(stream, arena);
   assert_int_equal(kvsift_balance_stream_truncate(stream, 0), KVSIFT_ROLLBACK);
   balance_job_free(&job);
   free(arena);
