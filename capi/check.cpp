@@ -36,6 +36,7 @@ kvsift_status check_view(const Policy *policy, const char *name, const kvsift_vi
   if (view.type > KVSIFT_I8) {
     return fail_in(policy, KVSIFT_INVALID_ARGUMENT, name, ".type is ", view.type, ", no KVSIFT_F32 .. KVSIFT_I8");
   }
+  if (view.reserved != 0) return fail_in(policy, KVSIFT_INVALID_ARGUMENT, name, ".reserved is ", view.reserved, ", not 0");
   const std::uint64_t size = element_bytes(view.type);
   if (reinterpret_cast<std::uintptr_t>(view.data) % size != 0 || view.token_stride % size != 0 ||
       view.head_stride % size != 0 || view.page_stride % size != 0) {

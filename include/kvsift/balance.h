@@ -8,9 +8,10 @@
  *     K(i, j) = exp(temperature * <k_i - m, k_j - m> * softmax_scale) * (<v_i, v_j> + value_offset)
  * Token i of the group gets +1 where its uniform number is below 1/2 - gamma * sum_{j<i} K(i, j) sign_j.
  *
- * Attention over the result: softmax(q.k * scale + log weight) over the kept tokens, times their values.
- * A call works on one head and keeps nothing between calls: heads may be spread over threads freely, and the same input
- * and seed give the same bits. */
+ * Attention over the result: softmax(q.k * scale + log weight) over the kept tokens, times their values. Compressing works on
+ * one head and keeps nothing between calls: heads may be spread over threads freely. A stream is one head's, and one thread's
+ * at a time; to end or empty it, leave its arena or create it anew. The same input and seed give the same bits. Statuses are
+ * listed as in kvsift.h, besides INVALID_ARGUMENT and INVALID_STRUCT_SIZE. */
 #ifndef KVSIFT_BALANCE_H
 #define KVSIFT_BALANCE_H
 
@@ -86,14 +87,14 @@ typedef struct kvsift_balance_stats {
 /* Defaults of `form`; head_dim is left 0 and must be set. struct_size must be set before the call. */
 kvsift_status kvsift_balance_config_init(kvsift_balance_config *config, uint32_t form);
 
-/* Bytes of scratch to compress `tokens` tokens: exact. UNSUPPORTED for form CUBLAS. */
+/* Bytes of scratch to compress `tokens` tokens: exact. Returns NOT_FINITE (a parameter) or UNSUPPORTED (form CUBLAS). */
 kvsift_status kvsift_balance_scratch_size(const kvsift_balance_config *config, uint32_t tokens, uint64_t *bytes);
 
 /* Compresses tokens [range.begin, range.end) of KV head `head`. index and weight receive the kept tokens, ascending;
  * capacity is their length, at least floor(tokens / 2^T), with the guard at least tokens. scratch must start at a
  * multiple of KVSIFT_ARENA_ALIGNMENT. stats may be null.
- * Returns INVALID_ARGUMENT (bad config or cache, no tokens, fewer than 2^T of them), UNSUPPORTED (form CUBLAS; uniforms given
- * to GRADED), NOT_FINITE naming the token, ARENA_TOO_SMALL, MISALIGNED. Nothing is written on failure but the sentence and scratch. */
+ * Returns UNSUPPORTED (form CUBLAS; uniforms given to GRADED), NOT_FINITE naming the token, ARENA_TOO_SMALL or MISALIGNED;
+ * INVALID_ARGUMENT for fewer than 2^T tokens too. Nothing is written on failure but the sentence and scratch. */
 kvsift_status kvsift_balance_compress(const kvsift_balance_config *config, const kvsift_cache *cache, uint32_t head,
                                       kvsift_range range, void *scratch, uint64_t scratch_bytes, uint32_t *index,
                                       float *weight, uint32_t capacity, uint32_t *count, kvsift_balance_stats *stats);
@@ -101,7 +102,8 @@ kvsift_status kvsift_balance_compress(const kvsift_balance_config *config, const
 /* Mean softmax share that each token had in the last prompt queries: what the graded form goes by. queries: `rows` query
  * rows ending at cache length `tokens`, heads from first_kv_head * group on; `group` query heads share the KV head
  * first_kv_head (kv_heads is not read). row and importance: [queries->tokens]; row is scratch. Tokens of importance x get
- * about log2(1 / sqrt(x)) halvings, up to a constant that makes the count right; the most important are kept as they are. */
+ * about log2(1 / sqrt(x)) halvings, up to a constant that makes the count right; the most important are kept as they are.
+ * Returns MISALIGNED or NOT_FINITE (a row, the scale, or a share that came out). */
 kvsift_status kvsift_balance_importance(uint32_t head_dim, float scale, const kvsift_query *queries, uint32_t group,
                                         const kvsift_cache *cache, float *row, float *importance,
                                         kvsift_error *error);
@@ -116,7 +118,8 @@ typedef struct kvsift_weighted {
 
 /* sum_N w e^(q.k scale) v / sum_D w e^(q.k scale) for one query of `head_dim` float32 over sets N and D of one cache and
  * KV head; null for D means N. With D other than N the result is what the theory and the published code compute; tokens
- * kept exactly go into both with weight 1. scale 0 means 1 / sqrt(head_dim). */
+ * kept exactly go into both with weight 1. scale 0 means 1 / sqrt(head_dim).
+ * Returns MISALIGNED or NOT_FINITE (the query, the scale, or what came out). */
 kvsift_status kvsift_balance_attend(uint32_t head_dim, float scale, const float *query, const kvsift_cache *cache,
                                     uint32_t head, const kvsift_weighted *numerator,
                                     const kvsift_weighted *denominator, float *out, kvsift_error *error);
@@ -151,12 +154,13 @@ typedef struct kvsift_balance_stream_config {
  * struct_size of the stream config must be set; balance.head_dim must be set afterwards. */
 kvsift_status kvsift_balance_stream_config_init(kvsift_balance_stream_config *config, uint32_t form);
 
+/* Returns NOT_FINITE or UNSUPPORTED (a form without a stream); create also ARENA_TOO_SMALL or MISALIGNED. */
 kvsift_status kvsift_balance_stream_arena_size(const kvsift_balance_stream_config *config, uint64_t *bytes);
 kvsift_status kvsift_balance_stream_create(const kvsift_balance_stream_config *config, void *arena, uint64_t bytes,
                                            kvsift_balance_stream **stream);
 
 /* Appends `tokens` tokens of head `head` of the views (which are indexed from 0). Returns CAPACITY beyond max_tokens,
- * NOT_FINITE; then nothing was pushed. */
+ * NOT_FINITE or MISALIGNED; then nothing was pushed. */
 kvsift_status kvsift_balance_stream_push(kvsift_balance_stream *stream, const kvsift_view *keys,
                                          const kvsift_view *values, uint32_t head, uint32_t tokens);
 
@@ -180,12 +184,13 @@ kvsift_status kvsift_balance_stream_count(const kvsift_balance_stream *stream, u
  * ROLLBACK and nothing changes. */
 kvsift_status kvsift_balance_stream_truncate(kvsift_balance_stream *stream, uint32_t tokens);
 
-/* An independent copy in another arena of the same size. */
+/* An independent copy in another arena of the same size. Returns ARENA_TOO_SMALL or MISALIGNED. */
 kvsift_status kvsift_balance_stream_fork(const kvsift_balance_stream *stream, void *arena, uint64_t bytes,
                                          kvsift_balance_stream **copy);
 
-/* State to bytes and back: only rows in use are saved. Load checks magic, version, configuration and checksum before it
- * changes anything. */
+/* State to bytes and back: only rows in use are saved; `written` may be null. Load checks magic, version, configuration and
+ * checksum before it changes anything. Save returns ARENA_TOO_SMALL; load MISALIGNED (the buffer must begin at a multiple of
+ * 8), CORRUPT, VERSION_MISMATCH or CONFIG_MISMATCH. */
 kvsift_status kvsift_balance_stream_snapshot_size(const kvsift_balance_stream *stream, uint64_t *bytes);
 kvsift_status kvsift_balance_stream_snapshot_save(const kvsift_balance_stream *stream, void *buffer, uint64_t bytes,
                                                   uint64_t *written);

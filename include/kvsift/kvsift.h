@@ -3,24 +3,39 @@
  * The public surface is this header, and <kvsift/balance.h>, <kvsift/store.h> and <kvsift/kvsift_cuda.h>, which include it.
  *
  * One object, one arena. Ask for a size, hand over that much memory, create. After create no call allocates, blocks
- * on a lock or does I/O (the store's worker threads aside). The library keeps no global state.
+ * on a lock or does I/O (the store aside, which has worker threads). Nothing is global but what was found out about the
+ * processor.
  *
  *     kvsift_policy_config_init -> set geometry and budget -> kvsift_policy_arena_size -> kvsift_policy_create
  *     prompt, each layer:  kvsift_observe_keys, kvsift_prefill_attend        then kvsift_advance(policy, prompt tokens)
- *     decode, each layer:  kvsift_observe_keys, kvsift_select_blocks, kvsift_attend, kvsift_observe_attention
+ *     decode, each layer:  kvsift_observe_keys, kvsift_select_blocks, kvsift_decode_attend
  *             each step:   kvsift_advance(policy, 1)
+ *     with a kernel of your own, instead of kvsift_decode_attend: yours over the selection, kvsift_attend_tail and
+ *             kvsift_merge_attention where there is a tail, kvsift_observe_attention where info.needs asks for it
  *
- * Threads. A handle belongs to one thread at a time; different handles share nothing. Functions that take a
- * kvsift_query work on the heads it names: calls for disjoint ranges of KV heads of one layer may overlap, so an engine
- * splits a layer's select, attend and observe over its own threads with no lock. A barrier of the caller's must lie
- * between a layer's last overlapping call and the next call without a range (advance, truncate, fork, stats ...).
+ * One policy is one sequence: as many policies as sequences in a batch. Query heads [h * g, (h + 1) * g) share KV head h,
+ * with g = query_heads / kv_heads. Keys and values have the same head_dim. Tokens are only added at the end, and forgotten
+ * from the end on (kvsift_truncate): to drop or shift others, make the policy anew. A prompt that comes after decoded tokens
+ * is decoded tokens to methods that decide on the prompt (SnapKV, PyramidKV, uniform): they keep all of it.
+ *
+ * Threads. A handle belongs to one thread at a time; different handles share nothing but loaded weights, which are only read.
+ * Functions that take a kvsift_query work on the heads it names: calls for disjoint ranges of KV heads of one layer may
+ * overlap, so an engine splits a layer's select, attend and observe over its own threads with no lock. Calls for two layers
+ * must not overlap, kvsift_predict_next apart: scratch and lists belong to a KV head, not to a layer. A barrier of the
+ * caller's must lie between a layer's last overlapping call and the next layer's first, or a call without a range (advance,
+ * truncate, stats ...).
  *
  * Numbers. The same input gives the same bits on every instruction set: one order of operations, fused multiply-add,
  * own exp. Ties go to the lower index.
  *
- * Errors. Every call returns a kvsift_status. A call that fails changes nothing, and leaves a sentence that names the
- * argument and the value: in the policy (kvsift_last_error), or in the kvsift_error that a config points to.
- */
+ * Structs. Set struct_size to sizeof before each call, of structs that a call fills too; larger than the library's is well,
+ * smaller is INVALID_STRUCT_SIZE. Structs that others hold by value (kvsift_view, kvsift_cache, kvsift_balance_config) do not
+ * grow.
+ *
+ * Errors. Every call returns a kvsift_status. A call that fails leaves the handle as it was; buffers that it was to fill may
+ * hold a part. It leaves a sentence that names the argument and the value: in the policy (kvsift_last_error), or in the
+ * kvsift_error that a config points to. Listed with a call is what it answers besides INVALID_ARGUMENT and
+ * INVALID_STRUCT_SIZE, which all do: the first for a handle that is null or destroyed too. */
 #ifndef KVSIFT_KVSIFT_H
 #define KVSIFT_KVSIFT_H
 
@@ -51,11 +66,11 @@ enum {
   KVSIFT_OK = 0,
   KVSIFT_INVALID_ARGUMENT = 1,   /* null, out of range, contradictory */
   KVSIFT_INVALID_STRUCT_SIZE = 2,
-  KVSIFT_ARENA_TOO_SMALL = 3,
+  KVSIFT_ARENA_TOO_SMALL = 3,    /* an arena, scratch, or a snapshot's buffer */
   KVSIFT_MISALIGNED = 4,
-  KVSIFT_NOT_FINITE = 5,         /* NaN or infinity in a query, key, value, row or parameter */
+  KVSIFT_NOT_FINITE = 5,         /* NaN or infinity in a query, key, value, parameter or result; a row that is no softmax */
   KVSIFT_OUT_OF_ORDER = 6,       /* a call before the one it needs, or tokens that do not follow on */
-  KVSIFT_CAPACITY = 7,           /* more tokens than max_tokens */
+  KVSIFT_CAPACITY = 7,           /* more tokens than max_tokens; store: more blocks at once than its slots */
   KVSIFT_ROLLBACK = 8,           /* truncate further back than rollback_tokens reach */
   KVSIFT_UNSUPPORTED = 9,        /* valid, but this method or build cannot do it */
   KVSIFT_CORRUPT = 20,           /* snapshot or weights: bad magic, size or checksum */
@@ -75,7 +90,8 @@ typedef struct kvsift_error {
 typedef uint32_t kvsift_type;
 enum { KVSIFT_F32 = 0, KVSIFT_F16 = 1, KVSIFT_BF16 = 2, KVSIFT_I8 = 3 };
 
-/* Rows of head_dim contiguous elements, one for each token and head, read where they lie:
+/* Rows of head_dim contiguous elements, one for each token and head, read where they lie (a cache whose tokens lie anywhere
+ * is one with a block table of pages of one token):
  *     data + page * page_stride + offset * token_stride + head * head_stride          (strides in bytes)
  * page and offset are token / page_tokens and token % page_tokens of the cache's block table, 0 and token without one.
  * I8 rows carry one float32 scale each, addressed likewise. Element addresses must be aligned to the element. */
@@ -119,7 +135,7 @@ typedef struct kvsift_range {
 } kvsift_range;
 
 /* What a step attends to. Filled by kvsift_select_blocks; the lists belong to the policy and hold until the next
- * select of the same heads. One list for each KV head, or for each query head (`per_query_head`).
+ * select of the same heads, in any layer. One list for each KV head, or for each query head (`per_query_head`).
  * `ranges` is exact: ascending, disjoint, not adjacent, sinks and local tokens included. `blocks` names the blocks that
  * hold at least one kept token, ascending, for engines with paged kernels and for prefetching. Where `everything` is
  * set each list is the one range [0, tokens), and `blocks` is empty but for a dense calibration, where it holds what
@@ -157,7 +173,8 @@ typedef struct kvsift_selection {
 typedef struct kvsift_observation {
   uint32_t struct_size;
   uint32_t tokens;              /* cache length of the step */
-  uint32_t full;                /* 0 or 1: everything was attended, so this is the full row (set by kvsift_attend) */
+  uint32_t full;                /* 0 or 1: everything was attended, so this is the full row. kvsift_attend sets it; with a
+                                   kernel of your own it is yours to set */
   uint32_t block_stride;        /* entries from one query head to the next, at least ceil(tokens / block_tokens) */
   float *block_max;             /* [query heads][block_stride]; may be null for methods that ask for block_mass */
   float *block_mass;            /* [query heads][block_stride] share of the softmax on each block; may be null for methods
@@ -189,7 +206,8 @@ enum {
 /* Grouping: one choice for each query head, or one for each KV head from its query heads' softmaxed scores. */
 enum { KVSIFT_GROUP_QUERY_HEAD = 0, KVSIFT_GROUP_MEAN = 1, KVSIFT_GROUP_MAX = 2 };
 
-/* Tail: what stands for blocks of which no token is kept. MOMENTS: one pseudo-token a block from the mean and variance of
+/* Tail: what stands for pages (of page_tokens) of which no token is kept; tokens left out of a page that is kept in part count
+ * nowhere. MOMENTS: one pseudo-token a page from the mean and variance of
  * its keys and the mean of its values, logit q.mean(k) * scale + log(1 + x/2) + log(tokens), x = scale^2 sum q_c^2 var_c.
  * Page statistics then rank pages by the largest logit they are likely to hold, q.mean(k) * scale + sqrt(2 x log(tokens)).
  * BALANCE: a weighted BalanceKV coreset. */
@@ -199,8 +217,8 @@ enum { KVSIFT_POOL_AVG = 0, KVSIFT_POOL_MAX = 1 };
 
 /* kvsift_policy_config.dense_tokens. Up to that length methods learn from full rows and evict nothing; those that evict by
  * score drop what is beyond the budget at the first longer step, and those that decide on the prompt decide then. Rows that
- * are forgotten by that step are passed over: EMA keeps those that then still weigh 2^-24 (of ema_decay 0.8 the last 75), the
- * predictor the last history_rows + predict_period - 1. */
+ * would be forgotten by that step are skipped: EMA begins with those that still weigh 2^-24 then (at ema_decay 0.8 the last
+ * 75), the predictor with the last history_rows + predict_period - 1. */
 #define KVSIFT_DENSE_OFF 0xffffffffu
 
 /* SnapKV profiles that circulate, as window / kernel / pool. */
@@ -224,7 +242,9 @@ typedef struct kvsift_policy_config {
   uint32_t head_dim;            /* 1 .. KVSIFT_MAX_HEAD_DIM */
   uint32_t max_tokens;          /* cache capacity, prompt included */
   /* budget: tokens attended exactly, sinks and local included. The larger of budget_tokens and
-   * budget_share * context holds; with target_mass that is the cap. */
+   * budget_share * context holds; with target_mass that is the cap. SnapKV, PyramidKV and uniform: of the prompt, decoded tokens
+   * come on top; PyramidKV gives its first layers up to twice as many. BalanceKV is bounded by its halvings instead. A tail comes
+   * on top. */
   uint32_t block_tokens;        /* 1 .. 256; H2O, SnapKV, PyramidKV and uniform default to 1, the others to 16 */
   uint32_t page_tokens;         /* 1 .. 256, default 16: tokens a page of key statistics (Quest, page statistics, moments); Quest
                                    and page statistics choose whole pages and need block_tokens equal to it */
@@ -237,36 +257,36 @@ typedef struct kvsift_policy_config {
   uint32_t grouping;            /* KVSIFT_GROUP_* */
   uint32_t tail;                /* KVSIFT_TAIL_* */
   kvsift_type moments_type;     /* how page moments are kept: KVSIFT_I8 (the default), each row by its greatest magnitude:
-                                   queries become int8 where they meet them, and weights of pages 32767ths of the largest of
-                                   256; or KVSIFT_F16, in twice the bytes and slower, for keys some of whose channels lie ten
-                                   times and more above the others */
+                                   queries are rounded to int8 for that product, and weights of pages to 1/32767 of the
+                                   largest of each 256; or KVSIFT_F16, in twice the bytes and slower, for keys some of
+                                   whose channels lie ten times and more above the others */
   float softmax_scale;          /* 0: 1 / sqrt(head_dim) */
-  uint32_t rollback_tokens;     /* how far kvsift_truncate reaches back */
-  uint32_t dense_tokens;        /* a cache of at most so many tokens is attended to whole, whatever the budget. 0: as many as
-                                   a sparse step would be slower with than full attention, told from method, grouping, tail
+  uint32_t rollback_tokens;     /* how far kvsift_truncate reaches back, at most 4096; 1 and more: a step that was begun can be
+                                   given up */
+  uint32_t dense_tokens;        /* a cache of at most so many tokens is attended to whole, whatever the budget. 0: the longest
+                                   for which a sparse step is slower than full attention, estimated from method, grouping, tail
                                    and budget (README: "Short contexts"); KVSIFT_DENSE_OFF: only what the budget covers */
   uint64_t seed;                /* uniform sampling and BalanceKV */
   /* SnapKV and PyramidKV */
-  uint32_t window;              /* last prompt queries that vote */
-  uint32_t pool_kernel;         /* odd */
+  uint32_t window;              /* last prompt queries that vote; 1 .. budget_tokens - sink_tokens */
+  uint32_t pool_kernel;         /* odd, at most 255 */
   uint32_t pooling;             /* KVSIFT_POOL_* */
-  uint32_t pyramid_beta;
-  /* H2O: share of the budget for recent tokens */
-  float recent_share;
+  uint32_t pyramid_beta;        /* PyramidKV: at least 1; the last layer's budget is about 1 / pyramid_beta of the mean */
+  float recent_share;           /* share of the budget that recent tokens have at least; 0.5 with H2O, else 0 */
   /* EMA and AttentionPredictor */
   float ema_decay;              /* weight of the past, 0 .. 1 */
   uint32_t calibration_period;  /* every M-th decode step sees the full row; 0: never */
   uint32_t calibration_dense;   /* 1: the output of that step is full attention too; 0: it stays sparse */
-  uint32_t history_rows;        /* 5 .. 256: rows of the prompt's end to learn from. Of a prompt in several calls EMA takes so
-                                   many of each call; the predictor's history is that of one call */
+  uint32_t history_rows;        /* rows of the prompt's end to learn from; predictor 5 .. 256. Of a prompt in several calls
+                                   EMA takes so many of each call; the predictor's history is that of one call */
   kvsift_type history_type;     /* KVSIFT_F32, or F16 / I8 as cheaper forms */
   float history_floor;          /* pooled shares below it enter the history as zero; 0: off */
-  uint32_t predict_period;      /* predict every n-th step */
+  uint32_t predict_period;      /* predict every n-th step, 1 .. 256 */
   uint32_t predictor_arithmetic; /* KVSIFT_F32 exact; cheaper second convolution: KVSIFT_I8, or KVSIFT_BF16, whose inputs and
                                    weights are rounded to bf16 and whose sums are float32. BF16 is for tensor cores: CPUs
                                    give the same bits for it on every level, and gain nothing by it */
   uint32_t predictor_plain;     /* 1: recompute the whole network each step (the reference) */
-  uint32_t verify_blocks;       /* AttentionPredictor, EMA: late check by page statistics adds up to this many; 0: off. Methods
+  uint32_t verify_blocks;       /* AttentionPredictor, EMA: late check by page statistics adds up to so many, at most 4096; 0: off. Methods
                                    that evict cannot take blocks back */
   uint32_t balance_form;        /* BalanceKV, as method or tail: KVSIFT_BALANCE_* of <kvsift/balance.h>, 0 is the published
                                    practical form. GRADED compresses the prompt by what its last `window` queries attended
@@ -297,21 +317,23 @@ typedef struct kvsift_policy kvsift_policy;
  * Returns INVALID_ARGUMENT (null, unknown method) or INVALID_STRUCT_SIZE. */
 kvsift_status kvsift_policy_config_init(kvsift_policy_config *config, kvsift_method method);
 
-/* Sets window, pool_kernel and pooling to a KVSIFT_SNAPKV_* profile. */
+/* Sets window, pool_kernel and pooling to a KVSIFT_SNAPKV_* profile. No other statuses. */
 kvsift_status kvsift_policy_config_snapkv(kvsift_policy_config *config, uint32_t profile);
 
 /* Sets the named profile `attention-predictor-fast`: the cheaper forms that pay, together. One choice per query head as
  * published, a floor of 0.003, history in 16 bits, int8 second convolution, a prediction every 3rd step, every 8th step a
- * calibration whose output stays sparse. Set `grouping` to KVSIFT_GROUP_MEAN afterwards for a choice per KV head: faster still,
- * a quarter of the state with groups of four, and recovery as sharing a choice has it (tests/bench/RESULTS.md). */
+ * calibration whose output stays sparse. Set `grouping` to KVSIFT_GROUP_MEAN afterwards for a choice per KV head: faster
+ * still, a quarter of the state with groups of four, and recovery as sharing a choice has it (tests/bench/RESULTS.md).
+ * Returns UNSUPPORTED for a config of another method. */
 kvsift_status kvsift_policy_config_predictor_fast(kvsift_policy_config *config);
 
-/* Bytes and alignment of the arena that `config` needs: exact. Returns any status a bad config gets. */
+/* Bytes and alignment of the arena that `config` needs: exact. Returns NOT_FINITE (a parameter) or UNSUPPORTED (a combination
+ * that this method or build cannot do). */
 kvsift_status kvsift_policy_arena_size(const kvsift_policy_config *config, uint64_t *bytes, uint64_t *alignment);
 
 /* Builds a policy in `arena` (at least the size asked for, aligned to KVSIFT_ARENA_ALIGNMENT, the caller's, must outlive
- * the policy; its contents need not be zero). Returns ARENA_TOO_SMALL naming the buffer that did not fit, MISALIGNED,
- * INVALID_ARGUMENT. On failure *policy is null and the memory may be used again. */
+ * the policy; its contents need not be zero). Returns what kvsift_policy_arena_size does, ARENA_TOO_SMALL naming the buffer
+ * that did not fit, or MISALIGNED. On failure *policy is null and the memory may be used again. */
 kvsift_status kvsift_policy_create(const kvsift_policy_config *config, void *arena, uint64_t bytes,
                                    kvsift_policy **policy);
 
@@ -325,7 +347,7 @@ kvsift_status kvsift_policy_destroy(kvsift_policy *policy);
 enum {
   KVSIFT_NEEDS_KEYS = 1,        /* kvsift_observe_keys for every token */
   KVSIFT_NEEDS_VALUES = 2,      /*   with values */
-  KVSIFT_NEEDS_ATTENTION = 4,   /* kvsift_observe_attention every step */
+  KVSIFT_NEEDS_ATTENTION = 4,   /* kvsift_decode_attend or kvsift_observe_attention every step; a step without is not told */
   KVSIFT_NEEDS_MASS = 8,        /*   with block_mass (or rows) */
   KVSIFT_NEEDS_QUERY = 16       /* select reads the query */
 };
@@ -344,47 +366,55 @@ kvsift_status kvsift_policy_get_info(const kvsift_policy *policy, kvsift_policy_
 
 /* ---- a decode step ---- */
 
-/* Keys (and values, which may be null where not needed) of tokens [first_token, first_token + tokens) of `layer`, as
- * views indexed from 0. Tokens must follow on from those seen. `query` names the heads; its view is not read and it may be
- * null for all heads. */
+/* Keys (and values, which may be null where not needed) of tokens [first_token, first_token + tokens) of `layer`, as views
+ * indexed from 0, without a block table: of a paged cache a call for each page. Tokens must follow on from those seen.
+ * `heads` names the heads; its view is not read and it may be null for all heads. Returns MISALIGNED, NOT_FINITE,
+ * OUT_OF_ORDER or CAPACITY. */
 kvsift_status kvsift_observe_keys(kvsift_policy *policy, uint32_t layer, const kvsift_query *heads,
                                   uint32_t first_token, uint32_t tokens, const kvsift_view *keys,
                                   const kvsift_view *values);
 
-/* Chooses what the query attends to. query->tokens is the cache length with the new token. */
+/* Chooses what the query attends to. query->tokens is the cache length with the new token. Returns MISALIGNED or NOT_FINITE
+ * (the query), OUT_OF_ORDER (keys of this length are missing, or the length was advanced over) or CAPACITY. */
 kvsift_status kvsift_select_blocks(kvsift_policy *policy, uint32_t layer, const kvsift_query *query,
                                    kvsift_selection *selection);
 
-/* Attention of one decode query over a selection: softmax(q.k * scale) over the kept tokens, and the tail, times
- * values. out: [query heads][head_dim] float32, only the heads of `query` are written. `observation` may be null;
- * its buffers are filled for the heads of `query`. Nothing of the policy is changed. A calibration step whose
- * output stays sparse reads all keys for the observation. */
+/* Attention of one decode query over a selection: softmax(q.k * scale) over the kept tokens, and the tail, times values. out:
+ * [query heads][head_dim] float32, only the heads of `query` are written. `observation` may be null; its buffers are filled
+ * for the heads of `query`. Of the policy only scratch of those heads is used. A calibration step whose output stays sparse
+ * reads all keys for the observation. Returns MISALIGNED, NOT_FINITE (the query, the newest row, or what came out: rows that
+ * went bad, or finite ones that overflow), OUT_OF_ORDER (the tail's keys are missing) or CAPACITY. */
 kvsift_status kvsift_attend(const kvsift_policy *policy, uint32_t layer, const kvsift_query *query,
                             const kvsift_cache *cache, const kvsift_selection *selection, float *out,
                             kvsift_observation *observation);
 
-/* The tail alone, for engines with their own kernel: its output and log-sum-exp for each query head, to be merged
- * with the kernel's (kvsift_merge_attention). A head without a tail gets zeros and minus infinity. */
+/* The tail alone, for engines with their own kernel: its output and log-sum-exp for each query head, to be merged with the
+ * kernel's (kvsift_merge_attention). A head without a tail gets zeros and minus infinity. Only a coreset reads `cache`, which
+ * may be null otherwise. Statuses: those of kvsift_attend. */
 kvsift_status kvsift_attend_tail(const kvsift_policy *policy, uint32_t layer, const kvsift_query *query,
                                  const kvsift_cache *cache, const kvsift_selection *selection, float *out,
                                  float *log_sum_exp);
 
-/* Merges partial attention (b into a): a = (a e^la + b e^lb) / (e^la + e^lb), la = log(e^la + e^lb). */
+/* Merges partial attention (b into a): a = (a e^la + b e^lb) / (e^la + e^lb), la = log(e^la + e^lb).
+ * Returns NOT_FINITE where la or lb is NaN or plus infinity. */
 kvsift_status kvsift_merge_attention(uint32_t head_dim, float *a, float *la, const float *b, float lb);
 
 /* kvsift_attend, and the method learns from what it saw (as by kvsift_observe_attention) while that is still near: faster, and
  * no buffers to lend. For the policy's own selection of this step; on a calibration step the share of attention that the choice
  * would have kept is counted too (kvsift_stats). A call that fails has learnt nothing. Statuses: those of kvsift_attend, and
- * OUT_OF_ORDER without a selection for this length or with a row of it observed before. */
+ * OUT_OF_ORDER without a selection for this length or, where the method learns, with a row of it observed before. */
 kvsift_status kvsift_decode_attend(kvsift_policy *policy, uint32_t layer, const kvsift_query *query,
                                    const kvsift_cache *cache, const kvsift_selection *selection, float *out);
 
 /* Feeds a step's attention back. `heads` names the range (null: all). During a prompt, an engine with its own prefill
- * kernel passes the full rows of the last info.prefill_rows queries, oldest first. */
+ * kernel passes the full rows of the last info.prefill_rows queries, one a call, oldest first, before kvsift_advance. Returns
+ * NOT_FINITE (a row that is no softmax), OUT_OF_ORDER (a row of this length was observed) or CAPACITY. */
 kvsift_status kvsift_observe_attention(kvsift_policy *policy, uint32_t layer, const kvsift_query *heads,
                                        const kvsift_observation *observation);
 
-/* Once a step, after the last layer: `tokens` were added to the cache. */
+/* Once a step, after the last layer: `tokens` were added to the cache. It ends a decode step where a selection for a longer
+ * cache was made since the last advance, else a piece of the prompt. Returns OUT_OF_ORDER (a layer's keys are missing) or
+ * CAPACITY. */
 kvsift_status kvsift_advance(kvsift_policy *policy, uint32_t tokens);
 
 /* AttentionPredictor: computes the next token's scores of `layer` now. May run as soon as that layer's attention was
@@ -396,21 +426,24 @@ kvsift_status kvsift_predict_next(kvsift_policy *policy, uint32_t layer, const k
 
 /* Exact causal attention of the last query->rows tokens over the cache, in tiles; out: [rows][query heads][head_dim].
  * On the way the method gets what it learns from (as by kvsift_observe_attention). A prompt may come in several calls;
- * each is followed by kvsift_advance once all layers are through. */
+ * each is followed by kvsift_advance once all layers are through. Returns MISALIGNED, NOT_FINITE, OUT_OF_ORDER or CAPACITY. */
 kvsift_status kvsift_prefill_attend(kvsift_policy *policy, uint32_t layer, const kvsift_query *query,
                                     const kvsift_cache *cache, float *out);
 
 /* ---- what engines do to a cache ---- */
 
-/* Forgets tokens from `tokens` on. Exact within rollback_tokens, back to the end of the prompt for methods that learn
- * from attention; else ROLLBACK and nothing changes. */
+/* Forgets tokens from `tokens` on. Exact within rollback_tokens; streaming and full go back any length; methods that learn
+ * from the prompt's attention or decide on it (those with info.prefill_rows, uniform, GRADED coresets) only to the end of its
+ * last piece. Else ROLLBACK. With the length that the policy has it gives up a step that was begun: its selection, and its
+ * keys where rollback_tokens is not 0. */
 kvsift_status kvsift_truncate(kvsift_policy *policy, uint32_t tokens);
 
-/* An independent copy in another arena of the same size. */
+/* An independent copy in another arena of the same size. Returns ARENA_TOO_SMALL or MISALIGNED. */
 kvsift_status kvsift_fork(const kvsift_policy *policy, void *arena, uint64_t bytes, kvsift_policy **copy);
 
-/* State to bytes and back; only what is in use is saved. Load needs a policy of the same configuration and weights, and
- * checks magic, version, configuration and checksum before it changes anything. */
+/* State to bytes and back; only what is in use is saved. `written` may be null. Load needs a policy of the same configuration
+ * and weights, and checks magic, version, configuration and checksum before it changes anything. Save returns
+ * ARENA_TOO_SMALL, load CORRUPT, VERSION_MISMATCH or CONFIG_MISMATCH, which names the field. */
 kvsift_status kvsift_snapshot_size(const kvsift_policy *policy, uint64_t *bytes);
 kvsift_status kvsift_snapshot_save(const kvsift_policy *policy, void *buffer, uint64_t bytes, uint64_t *written);
 kvsift_status kvsift_snapshot_load(kvsift_policy *policy, const void *buffer, uint64_t bytes);
@@ -418,7 +451,8 @@ kvsift_status kvsift_snapshot_load(kvsift_policy *policy, const void *buffer, ui
 /* ---- predictor weights ---- */
 
 kvsift_status kvsift_predictor_arena_size(uint64_t *bytes, uint64_t *alignment);
-/* Loads weights (tools/convert_predictor.py writes them) into an arena that must outlive the policies using them. */
+/* Loads weights (tools/convert_predictor.py writes them) into an arena that must outlive the policies using them. Returns
+ * ARENA_TOO_SMALL, MISALIGNED, NOT_FINITE, CORRUPT or VERSION_MISMATCH. */
 kvsift_status kvsift_predictor_load(const void *data, uint64_t size, void *arena, uint64_t bytes,
                                     kvsift_predictor **predictor, kvsift_error *error);
 

@@ -33,7 +33,7 @@ Crossover crossover_of(const Config &c) {
 
 // Single tokens lie all over the cache, and ranking methods rank and list each of them.
 Crossover scattered(const Config &c, Crossover x) {
-  if (c.block_tokens >= 4 || c.method == KVSIFT_METHOD_STREAMING) return x;
+  if (c.block_tokens >= 4 || c.method == KVSIFT_METHOD_STREAMING || c.method == KVSIFT_METHOD_BALANCE) return x;
   const bool once = c.method == KVSIFT_METHOD_SNAPKV || c.method == KVSIFT_METHOD_PYRAMIDKV ||
                     c.method == KVSIFT_METHOD_UNIFORM;
   if (once) return {x.shared + 20, x.more + 16};

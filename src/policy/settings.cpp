@@ -38,6 +38,7 @@ kvsift_status check_geometry(const Config &c) {
       {"grouping", c.grouping, 0, KVSIFT_GROUP_MAX},
       {"tail", c.tail, 0, KVSIFT_TAIL_BALANCE},
       {"rollback_tokens", c.rollback_tokens, 0, 4096},
+      {"verify_blocks", c.verify_blocks, 0, 4096},
       {"dense_layers", c.dense_layers, 0, KVSIFT_MAX_LAYERS},
       {"sink_tokens", c.sink_tokens, 0, KVSIFT_MAX_TOKENS},
       {"local_tokens", c.local_tokens, 0, KVSIFT_MAX_TOKENS},

@@ -71,6 +71,7 @@ static const number numbers[] = {
     BAD(EMA, moments_type, KVSIFT_BF16),
     BAD(EMA, moments_type, 77),
     BAD(EMA, rollback_tokens, 4097),
+    BAD(EMA, verify_blocks, 4097),
     BAD(EMA, calibration_dense, 2),
     BAD(EMA, tensor_attention, 2),
     BAD(STREAMING, sink_tokens, 516),
