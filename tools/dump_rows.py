@@ -144,7 +144,8 @@ def main() -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--gguf", type=Path, help="file of export_gguf.py")
     source.add_argument("--traces", type=Path, help="folder of layerNN_q.npy and layerNN_k.npy")
-    source.add_argument("--hugging-face", help="name or folder of a causal language model")
+    source.add_argument("--hugging-face", help="name or folder of a causal language model (needs "
+                        "torch and transformers: pip install torch transformers)")
     parser.add_argument("--text", type=Path, help="folder of .txt files (not for --traces)")
     parser.add_argument("--texts", type=int, default=12)
     parser.add_argument("--length", type=int, default=2048, help="tokens of each text")
