@@ -10,6 +10,7 @@ folder of .npy files. It must hold conv1.weight, conv1.bias, conv2.weight, conv2
 from __future__ import annotations
 
 import argparse
+import ast
 import io
 import json
 import math
@@ -17,14 +18,21 @@ import pickle
 import struct
 import sys
 import zipfile
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-NAMES = ("conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias", "conv3.weight", "conv3.bias")
-SIZES = (144, 16, 4608, 32, 32, 1)
+SHAPES = {"conv1.weight": (16, 1, 3, 3), "conv1.bias": (16,), "conv2.weight": (32, 16, 3, 3),
+          "conv2.bias": (32,), "conv3.weight": (1, 32, 1), "conv3.bias": (1,)}
 MOST = 1e6  # the loader's bound on a parameter
 
-Tensors = dict[str, list[float]]
+
+class Tensor(NamedTuple):
+    shape: tuple[int, ...]
+    values: list[float]
+
+
+Tensors = dict[str, Tensor]
 
 
 def floats_of(raw: bytes, what: str) -> list[float]:
@@ -38,6 +46,13 @@ class Storage:
 
     def __init__(self, key: str) -> None:
         self.key = key
+
+
+class Place(NamedTuple):
+    """What a tensor of a checkpoint is before its storage has been read."""
+    key: str
+    offset: int
+    shape: tuple[int, ...]
 
 
 class CheckpointReader(pickle.Unpickler):
@@ -61,75 +76,99 @@ class CheckpointReader(pickle.Unpickler):
 
     @staticmethod
     def tensor(storage: Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...],
-               *_: Any) -> tuple[str, int, int]:
+               *_: Any) -> Place:
         expected = 1
         for extent, step in zip(reversed(size), reversed(stride)):
             if extent != 1 and step != expected:
                 raise ValueError("a tensor of the checkpoint is not contiguous")
             expected *= extent
-        return storage.key, offset, expected
+        return Place(storage.key, int(offset), tuple(int(extent) for extent in size))
+
+
+def places_of(data: bytes) -> dict[str, Place]:
+    try:
+        found = CheckpointReader(io.BytesIO(data)).load()
+    except Exception as error:  # bytes that are no pickle raise nearly anything
+        raise ValueError(f"data.pkl cannot be read ({error})") from error
+    if not isinstance(found, dict) or not all(isinstance(place, Place) for place in found.values()):
+        raise ValueError("data.pkl holds something else than a dict of tensors")
+    return {str(name): place for name, place in found.items()}
 
 
 def read_checkpoint(path: Path) -> Tensors:
     with zipfile.ZipFile(path) as archive:
         index = next((n for n in archive.namelist() if n.endswith("/data.pkl")), None)
         if index is None:
-            raise ValueError(f"{path}: no data.pkl, not a checkpoint")
+            raise ValueError("no data.pkl, not a checkpoint")
         root = index[: -len("data.pkl")]
-        found = CheckpointReader(io.BytesIO(archive.read(index))).load()
         tensors: Tensors = {}
-        for name, place in found.items():
-            key, offset, count = place
-            raw = archive.read(f"{root}data/{key}")[4 * offset : 4 * (offset + count)]
-            tensors[str(name)] = floats_of(raw, str(name))
+        for name, place in places_of(archive.read(index)).items():
+            end = place.offset + math.prod(place.shape)
+            raw = archive.read(f"{root}data/{place.key}")[4 * place.offset : 4 * end]
+            tensors[name] = Tensor(place.shape, floats_of(raw, name))
     return tensors
+
+
+def read_entry(name: str, entry: Any, data: bytes) -> Tensor:
+    """A tensor by its entry in a .safetensors header, which is anything that JSON can say."""
+    try:
+        kind, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        if not 0 <= begin <= end <= len(data):
+            raise ValueError(f"bytes {begin} to {end} of {len(data)}")
+        raw = data[begin:end]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{name}: no dtype, shape and data_offsets ({error})") from error
+    if kind != "F32":
+        raise ValueError(f"{name} is {kind}, not F32")
+    return Tensor(shape, floats_of(raw, name))
 
 
 def read_safetensors(path: Path) -> Tensors:
     data = path.read_bytes()
-    (length,) = struct.unpack_from("<Q", data)
-    header = json.loads(data[8 : 8 + length])
-    tensors: Tensors = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        if entry["dtype"] != "F32":
-            raise ValueError(f"{name} is {entry['dtype']}, not F32")
-        begin, end = entry["data_offsets"]
-        tensors[name] = floats_of(data[8 + length + begin : 8 + length + end], name)
-    return tensors
+    begin = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:begin])
+    if not isinstance(header, dict):
+        raise ValueError("not a .safetensors file: its header is no object")
+    return {name: read_entry(name, entry, data[begin:]) for name, entry in header.items()
+            if name != "__metadata__"}
 
 
-def read_npy(path: Path) -> list[float]:
+def read_npy(path: Path) -> Tensor:
     data = path.read_bytes()
     if data[:6] != b"\x93NUMPY":
-        raise ValueError(f"{path}: not a .npy file")
-    wide = data[6] >= 2
-    (length,) = struct.unpack_from("<I" if wide else "<H", data, 8)
-    begin = (12 if wide else 10) + length
-    header = data[begin - length : begin].decode("latin-1")
-    if "'<f4'" not in header or "'fortran_order': False" not in header:
-        raise ValueError(f"{path}: not little-endian float32 in C order")
-    return floats_of(data[begin:], str(path))
+        raise ValueError(f"{path.name}: not a .npy file")
+    wide = data[6:7] >= b"\2"
+    try:
+        (length,) = struct.unpack_from("<I" if wide else "<H", data, 8)
+        begin = (12 if wide else 10) + length
+        header = ast.literal_eval(data[begin - length : begin].decode("latin-1"))
+        kind, fortran, shape = header["descr"], header["fortran_order"], tuple(header["shape"])
+    except (struct.error, SyntaxError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path.name}: not a .npy file ({error})") from error
+    if kind != "<f4" or fortran:
+        raise ValueError(f"{path.name}: not little-endian float32 in C order")
+    return Tensor(shape, floats_of(data[begin:], path.name))
 
 
 def read_weights(path: Path) -> list[float]:
     """All parameters in the file's order, from any of the three kinds of input."""
     if path.is_dir():
-        tensors = {name: read_npy(path / f"{name}.npy") for name in NAMES}
+        tensors = {name: read_npy(path / f"{name}.npy") for name in SHAPES}
     elif path.suffix == ".safetensors":
         tensors = read_safetensors(path)
     else:
         tensors = read_checkpoint(path)
     parameters: list[float] = []
-    for name, size in zip(NAMES, SIZES):
+    for name, shape in SHAPES.items():
         # Checkpoints may carry a prefix such as "module.".
         matches = [key for key in tensors if key == name or key.endswith("." + name)]
         if len(matches) != 1:
-            raise ValueError(f"{path}: {len(matches)} tensors are named {name}")
-        values = tensors[matches[0]]
-        if len(values) != size:
-            raise ValueError(f"{name} has {len(values)} values, not {size}")
+            raise ValueError(f"{len(matches)} tensors are named {name}")
+        found, values = tensors[matches[0]]
+        if found != shape:
+            raise ValueError(f"{name} has shape {list(found)}, not {list(shape)}")
+        if len(values) != math.prod(shape):
+            raise ValueError(f"{name} has {len(values)} values, not {math.prod(shape)}")
         if not all(math.isfinite(v) and abs(v) <= MOST for v in values):
             raise ValueError(f"{name} has a value that is not finite or beyond {MOST:g}")
         parameters += values
@@ -168,6 +207,10 @@ def hex_float(value: float) -> str:
     return f"{mantissa}p{exponent}"
 
 
+# A damaged zip raises any of the last four.
+UNREADABLE = (ValueError, OSError, KeyError, zipfile.BadZipFile, EOFError, RuntimeError, zlib.error)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", type=Path, help=".pth, .safetensors, or a folder of .npy files")
@@ -177,11 +220,15 @@ def main() -> int:
     args = parser.parse_args()
     try:
         parameters = read_weights(args.input)
-    except (ValueError, OSError, KeyError, struct.error, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         print(f"{args.input}: {error}", file=sys.stderr)
         return 1
     data = binary(parameters) if args.format == "binary" else c_source(parameters)
-    args.output.write_bytes(data)
+    try:
+        args.output.write_bytes(data)
+    except OSError as error:
+        print(f"{args.output}: cannot be written ({error.strerror})", file=sys.stderr)
+        return 1
     print(f"{args.output}: {len(parameters)} parameters, {len(data)} bytes")
     return 0
 

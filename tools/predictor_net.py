@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from convert_predictor import SHAPES
+
 HISTORY = 64
-SHAPES = {"conv1.weight": (16, 1, 3, 3), "conv1.bias": (16,), "conv2.weight": (32, 16, 3, 3),
-          "conv2.bias": (32,), "conv3.weight": (1, 32, 1), "conv3.bias": (1,)}
 
 
 def init_random(seed: int) -> dict:
