@@ -10,7 +10,12 @@ the embedding; the second half has one slot per head for what the first layer sa
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:  # model imports this file
+    import model
 
 CONSTANT = 0.2
 LOOK_BACK = 4.0
@@ -18,7 +23,8 @@ MATCH = 2.0
 COPY = 0.12
 
 
-def look_back(config, weights: dict, rates: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def look_back(config: model.Config, weights: dict, rates: np.ndarray,
+              rng: np.random.Generator) -> np.ndarray:
     """Head h of layer 0 attends to the token h + 1 before; returns what its values hold."""
     c, half, slot = config, config.head_dim // 2, config.head_dim // 2
     wq, wk, wv, wo = (weights[n][0] for n in ("wq", "wk", "wv", "wo"))
@@ -38,7 +44,7 @@ def look_back(config, weights: dict, rates: np.ndarray, rng: np.random.Generator
     return seen
 
 
-def match_and_copy(config, weights: dict, seen: np.ndarray) -> None:
+def match_and_copy(config: model.Config, weights: dict, seen: np.ndarray) -> None:
     """Layer 1: KV head g matches offset g + 1 of the past with offset g of the present.
 
     Only the slow half of the rotations is used: it hardly turns over the whole context.
@@ -68,7 +74,8 @@ def match_and_copy(config, weights: dict, seen: np.ndarray) -> None:
             wo[h * c.head_dim + np.arange(copied), features] = COPY
 
 
-def apply(config, weights: dict, rates: np.ndarray, rng: np.random.Generator) -> dict:
+def apply(config: model.Config, weights: dict, rates: np.ndarray,
+          rng: np.random.Generator) -> dict:
     """The given initial weights (NumPy, [in][out]) with the two layers put in place."""
     if config.width != config.heads * config.head_dim or config.layers < 2:
         raise ValueError("the copying start needs width = heads * head_dim and two layers")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import sentencepiece
 
 from tasks import Corpus
 
@@ -53,7 +54,8 @@ def sentence_starts(tokens: np.ndarray, pieces: list[str]) -> np.ndarray:
     return np.array(starts + [len(tokens)])
 
 
-def load(folder: Path, tokenizer) -> tuple[Corpus, Corpus, dict[str, str]]:
+def load(folder: Path,
+         tokenizer: sentencepiece.SentencePieceProcessor) -> tuple[Corpus, Corpus, dict[str, str]]:
     """Training corpus, held-out corpus and the held-out text of every file."""
     pieces = [tokenizer.id_to_piece(i) for i in range(tokenizer.vocab_size())]
     parts: tuple[list, list] = ([], [])

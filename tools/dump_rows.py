@@ -16,6 +16,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -84,9 +85,10 @@ def gguf_rows(args: argparse.Namespace) -> tuple[list[np.ndarray], list[dict]]:
     return rows, streams
 
 
-def open_hugging_face(name: str, length: int):
+def open_hugging_face(name: str, length: int) -> tuple[Any, Any]:
     """Tokenizer and network; eager attention, the only kind that hands out its weights."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import (  # type: ignore[import-not-found]
+        AutoModelForCausalLM, AutoTokenizer)
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
@@ -100,10 +102,10 @@ def open_hugging_face(name: str, length: int):
     return tokenizer, network.float().eval()
 
 
-def last_rows(network, ids, rows: int) -> list[np.ndarray]:
+def last_rows(network: Any, ids: Any, rows: int) -> list[np.ndarray]:
     """Per layer [heads][rows][tokens]. The tokens before the rows are read first, without their
     weights, which would take memory in the square of the length for every layer at once."""
-    import torch
+    import torch  # type: ignore[import-not-found]
 
     with torch.no_grad():
         cache = network(ids[:, :-rows], use_cache=True).past_key_values if rows < ids.shape[1] \

@@ -25,7 +25,8 @@ def interleave_pairs(weight: np.ndarray, head_dim: int) -> np.ndarray:
     return split.swapaxes(1, 2).reshape(rows, width)
 
 
-def add_tokenizer(writer: gguf.GGUFWriter, tokenizer) -> None:
+def add_tokenizer(writer: gguf.GGUFWriter,
+                  tokenizer: sentencepiece.SentencePieceProcessor) -> None:
     tokens, scores, types = [], [], []
     for i in range(tokenizer.vocab_size()):
         tokens.append(tokenizer.id_to_piece(i).encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any, Callable
 
 import gguf
 import jax.numpy as jnp
@@ -39,9 +40,9 @@ def read_params(reader: gguf.GGUFReader, config: Config) -> dict:
     return {name: jnp.asarray(p) for name, p in params.items()}
 
 
-def read_tokenizer(value) -> sentencepiece.SentencePieceProcessor:
+def read_tokenizer(value: Callable[[str], Any]) -> sentencepiece.SentencePieceProcessor:
     """The vocabulary with the settings of train_tokenizer.py, which the file does not hold."""
-    proto = sentencepiece_model_pb2.ModelProto()
+    proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     pieces = zip(*(value(f"tokenizer.ggml.{n}") for n in ("tokens", "scores", "token_type")))
     for piece, score, kind in pieces:
         proto.pieces.add(piece=piece, score=score, type=kind)
@@ -59,7 +60,7 @@ def read_model(path: Path) -> tuple[Config, dict, sentencepiece.SentencePiecePro
         reader = gguf.GGUFReader(path)
         fields = reader.fields
 
-        def value(name: str):
+        def value(name: str) -> Any:
             return fields[name].contents()
 
         config = Config(**{n: value(f"llama.{stored}") for n, stored in SIZES.items()})

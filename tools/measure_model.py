@@ -43,7 +43,12 @@ def bigram_bits(train: np.ndarray, tokens: np.ndarray, vocab: int) -> float:
     return float(-np.log2(smoothed[tokens[:-1], tokens[1:]]).sum())
 
 
-def bits_per_byte(args, config, params, tokenizer) -> dict[str, float]:
+def packed_size(data: bytes) -> int:
+    return len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
+
+
+def bits_per_byte(args: argparse.Namespace, config: model.Config, params: dict,
+                  tokenizer: sentencepiece.SentencePieceProcessor) -> dict[str, float]:
     train, _, held_out = corpus.load(args.text, tokenizer)
     text = "\n".join(held_out.values())
     ids = tokenizer.encode(text)
@@ -52,16 +57,16 @@ def bits_per_byte(args, config, params, tokenizer) -> dict[str, float]:
     whole = "\n".join(t for t in corpus.read_folder(args.text).values()).encode()
     known = "\n".join(corpus.split_held_out(t)[0]
                       for t in corpus.read_folder(args.text).values()).encode()
-    xz = {"preset": 9 | lzma.PRESET_EXTREME}
-    packed = len(lzma.compress(known + text.encode(), **xz)) - len(lzma.compress(known, **xz))
+    packed = packed_size(known + text.encode()) - packed_size(known)
     print(f"{len(whole)} bytes of text, {size} of them measured", file=sys.stderr)
     return {"model": model_bits(config, params, ids, tokenizer.bos_id(), args.length) / size,
             "bigram": bigram_bits(train.tokens, np.array(ids), config.vocab) / size,
-            "xz -9e": 8 * len(lzma.compress(text.encode(), **xz)) / len(text.encode()),
+            "xz -9e": 8 * packed_size(text.encode()) / len(text.encode()),
             "xz -9e, after the training text": 8 * packed / len(text.encode())}
 
 
-def answers_right(config, params, seqs: list[Sequence], length: int) -> float:
+def answers_right(config: model.Config, params: dict, seqs: list[Sequence],
+                  length: int) -> float:
     """Share of sequences whose last answer greedy decoding gets exactly right."""
     tokens = np.zeros((len(seqs), length + 1), dtype=np.int32)
     for row, seq in enumerate(seqs):
@@ -71,7 +76,8 @@ def answers_right(config, params, seqs: list[Sequence], length: int) -> float:
                           for row, seq in enumerate(seqs)]))
 
 
-def other_tasks(args, config, params, maker: TaskMaker, length: int) -> dict[str, float]:
+def other_tasks(args: argparse.Namespace, config: model.Config, params: dict, maker: TaskMaker,
+                length: int) -> dict[str, float]:
     rng = np.random.default_rng([args.seed, length])
 
     def chain(links: int) -> Sequence:

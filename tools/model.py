@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +89,8 @@ def attend(q: jnp.ndarray, k: jnp.ndarray, v: jnp.ndarray) -> jnp.ndarray:
     return jnp.concatenate(outputs, axis=-2)
 
 
-def block(config: Config, x: jnp.ndarray, layer: dict, cos, sin) -> tuple[jnp.ndarray, tuple]:
+def block(config: Config, x: jnp.ndarray, layer: dict, cos: jnp.ndarray,
+          sin: jnp.ndarray) -> tuple[jnp.ndarray, tuple]:
     c = config
     batch, length, _ = x.shape
     h = rms_norm(x, layer["attn_norm"], c.norm_eps)
@@ -106,7 +108,7 @@ def block(config: Config, x: jnp.ndarray, layer: dict, cos, sin) -> tuple[jnp.nd
 LAYER_NAMES = ("attn_norm", "ffn_norm", "wq", "wk", "wv", "wo", "gate", "up", "down")
 
 
-def forward(config: Config, params: dict, tokens: jnp.ndarray, keep_qkv: bool = False):
+def forward(config: Config, params: dict, tokens: jnp.ndarray, keep_qkv: bool = False) -> Any:
     """Logits [batch, time, vocab]; with keep_qkv also a list of (q, k, v) per layer."""
     cos, sin = rope_tables(config, tokens.shape[1])
     x = params["embed"][tokens]
@@ -136,7 +138,7 @@ def pointer_loss(q: jnp.ndarray, k: jnp.ndarray, pointers: jnp.ndarray) -> jnp.n
 
 
 def weighted_loss(config: Config, params: dict, tokens: jnp.ndarray, weights: jnp.ndarray,
-                  pointers: jnp.ndarray, pointer_weight: float):
+                  pointers: jnp.ndarray, pointer_weight: float) -> tuple[jnp.ndarray, tuple]:
     """Weighted mean of the next token's negative log-likelihood, plus the pointers' share."""
     logits, kept = forward(config, params, tokens[:, :-1], True)
     pointing = pointer_loss(kept[POINTER_LAYER][0], kept[POINTER_LAYER][1], pointers)
@@ -147,7 +149,8 @@ def weighted_loss(config: Config, params: dict, tokens: jnp.ndarray, weights: jn
 
 
 @partial(jax.jit, static_argnums=0)
-def predict(config: Config, params: dict, tokens: jnp.ndarray):
+def predict(config: Config, params: dict,
+            tokens: jnp.ndarray) -> tuple[jnp.ndarray, jnp.ndarray]:
     """Per position of tokens[:, 1:]: is it the most likely token, and its loss in nats."""
     logits = forward(config, params, tokens[:, :-1])
     target = jnp.take_along_axis(logits, tokens[:, 1:, None], axis=-1)[..., 0]

@@ -30,7 +30,7 @@ def looks_back(head: dict) -> float:
 
 
 def palette() -> bytes:
-    colours = []
+    colours: list[int] = []
     for cell in range(64):
         grey = 255 - 16 * (cell >> 2)
         colours += MARKS.get(cell & 3, (grey, grey, grey))

@@ -17,18 +17,20 @@ from rollout import ema_weights
 SOFTNESS = 0.1  # of the edge of a choice; at this one the soft choice loses 1% more than the hard
 
 
-def mse_loss(params: dict, rows, inside, target, blocks) -> jnp.ndarray:
+def mse_loss(params: dict, rows: jnp.ndarray, inside: jnp.ndarray, target: jnp.ndarray,
+             blocks: jnp.ndarray) -> jnp.ndarray:
     mask = inside[:, None]
     error = (net.stretch_scores(params, rows, inside) - target) ** 2 * mask
     return jnp.sum(error) / jnp.sum(mask * jnp.ones_like(target))
 
 
-def soft_edge(scores, mask, spread, blocks) -> jnp.ndarray:
+def soft_edge(scores: jnp.ndarray, mask: jnp.ndarray, spread: jnp.ndarray,
+              blocks: jnp.ndarray) -> jnp.ndarray:
     """Where to cut so that `blocks` columns are expected to be kept, one step's cut each."""
     hold = jax.lax.stop_gradient
     still, wide = hold(scores), hold(spread)
 
-    def halve(_, ends):
+    def halve(_: int, ends: tuple) -> tuple:
         middle = (ends[0] + ends[1]) / 2
         kept = jnp.sum(jax.nn.sigmoid((still - middle) / wide) * mask, axis=2, keepdims=True)
         return (jnp.where(kept > blocks, middle, ends[0]),
@@ -45,12 +47,14 @@ def soft_edge(scores, mask, spread, blocks) -> jnp.ndarray:
     return edge + (excess - hold(excess)) / jnp.maximum(slope, 1e-9)
 
 
-def recovery_loss(params: dict, rows, inside, target, blocks) -> jnp.ndarray:
+def recovery_loss(params: dict, rows: jnp.ndarray, inside: jnp.ndarray, target: jnp.ndarray,
+                  blocks: jnp.ndarray) -> jnp.ndarray:
     lost = lost_mass(net.stretch_scores(params, rows, inside), inside, target, blocks)
     return jnp.mean(lost * weight_of(inside, target, blocks))
 
 
-def ema_loss(rows, inside, target, blocks) -> jnp.ndarray:
+def ema_loss(rows: jnp.ndarray, inside: jnp.ndarray, target: jnp.ndarray,
+             blocks: jnp.ndarray) -> jnp.ndarray:
     """What EMA loses on the same rows, to hold a loss against."""
     weights, steps = ema_weights(0.7), target.shape[1]
     windows = np.stack([np.pad(weights, (i, steps - 1 - i)) for i in range(steps)])
@@ -58,7 +62,7 @@ def ema_loss(rows, inside, target, blocks) -> jnp.ndarray:
     return jnp.mean(lost * weight_of(inside, target, blocks))
 
 
-def weight_of(inside, target, blocks) -> jnp.ndarray:
+def weight_of(inside: jnp.ndarray, target: jnp.ndarray, blocks: jnp.ndarray) -> jnp.ndarray:
     """What a stretch counts [batch]: more where a good choice gains little over a blind one, as in
     heads that look everywhere, or those would not be learned. About one for a usual head."""
     mass = jnp.where(inside[:, None], target, 0)
@@ -68,7 +72,8 @@ def weight_of(inside, target, blocks) -> jnp.ndarray:
     return 0.6 * (jnp.mean(best - blind, axis=1) + 0.03) ** -0.25
 
 
-def lost_mass(scores, inside, target, blocks) -> jnp.ndarray:
+def lost_mass(scores: jnp.ndarray, inside: jnp.ndarray, target: jnp.ndarray,
+              blocks: jnp.ndarray) -> jnp.ndarray:
     """Mass of the crop that a choice of `blocks` columns loses [batch], its edge made soft.
 
     A column is kept with a probability that rises with its score's distance from the edge, in
@@ -80,7 +85,7 @@ def lost_mass(scores, inside, target, blocks) -> jnp.ndarray:
     rank = jnp.arange(scores.shape[2])
     count = jnp.sum(inside, axis=1)[:, None, None]
 
-    def mean_of(first, end):
+    def mean_of(first: jnp.ndarray, end: jnp.ndarray) -> jnp.ndarray:
         wanted = (rank >= first) & (rank < jnp.minimum(end, count))
         return jnp.sum(jnp.where(wanted, ranked, 0), axis=2, keepdims=True) / \
             jnp.maximum(jnp.sum(wanted, axis=2, keepdims=True), 1)

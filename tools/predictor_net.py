@@ -71,7 +71,7 @@ def activations(params: dict, history: jnp.ndarray, inside: jnp.ndarray) -> jnp.
     mask = inside[:, None, :, None]
     x = history[..., None] * mask
 
-    def conv(x, weight, bias):
+    def conv(x: jnp.ndarray, weight: jnp.ndarray, bias: jnp.ndarray) -> jnp.ndarray:
         kernel = jnp.transpose(weight, (2, 3, 1, 0))
         return jax.lax.conv_general_dilated(
             x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias

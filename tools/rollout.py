@@ -130,6 +130,7 @@ class NetworkScore:
         self.bias = float(params["conv3.bias"][0])
         self.params = params
         self.inside: np.ndarray | None = None
+        self.history = self.per_row = np.empty(0)
 
     def __call__(self, history: np.ndarray, inside: np.ndarray, mass: np.ndarray) -> np.ndarray:
         masks = np.repeat(inside[None], len(history), axis=0)

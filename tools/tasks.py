@@ -14,6 +14,7 @@ Counting: " Count the {noun}:" then nouns, ". The count is", answer " {digit}.".
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Callable
 
 import numpy as np
 
@@ -101,7 +102,8 @@ class Sequence:
 class TaskMaker:
     """Builds sequences. `encode` maps words to token ids, as if a space stood before them."""
 
-    def __init__(self, encode, bos: int, corpus: Corpus, text_weight: float = 0.4) -> None:
+    def __init__(self, encode: Callable[[str], list[int]], bos: int, corpus: Corpus,
+                 text_weight: float = 0.4) -> None:
         self.bos, self.text_weight = bos, text_weight
         self.corpus = corpus
         self.ids = {w: encode(w) for w in

@@ -131,7 +131,8 @@ def needle_accuracy(config: model.Config, params: dict, maker: TaskMaker, length
     return float(np.mean(answers)), float(np.mean(prompts))
 
 
-def bits_per_byte(config: model.Config, params: dict, tokenizer, held_out: dict[str, str],
+def bits_per_byte(config: model.Config, params: dict,
+                  tokenizer: sentencepiece.SentencePieceProcessor, held_out: dict[str, str],
                   length: int, windows: int | None = None) -> float:
     """Over windows of held-out text that begin with BOS; windows=None takes all of it."""
     ids = [i for text in held_out.values() for i in tokenizer.encode(text)]
@@ -187,9 +188,10 @@ def main() -> None:
         state, first, seen = optimizer.init_state(params), 0, 0
 
     @partial(jax.jit, donate_argnums=1)
-    def accumulate(params, total, *batch):
-        (_, losses), grads = jax.value_and_grad(
-            lambda p: model.weighted_loss(config, p, *batch, args.pointers), has_aux=True)(params)
+    def accumulate(params: dict, total: dict, tokens: jnp.ndarray, weights: jnp.ndarray,
+                   pointers: jnp.ndarray) -> tuple[dict, jnp.ndarray]:
+        (_, losses), grads = jax.value_and_grad(lambda p: model.weighted_loss(
+            config, p, tokens, weights, pointers, args.pointers), has_aux=True)(params)
         return jax.tree.map(jnp.add, total, grads), jnp.stack(losses)
 
     apply = jax.jit(optimizer.update, donate_argnums=(0, 2))

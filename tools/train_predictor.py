@@ -18,7 +18,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Callable, Iterator, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +64,7 @@ def roll_out(rows: np.ndarray, first_length: int, setting: Setting, share: int, 
             for t in starts for s in range(len(rows))]
 
 
-def batches(stretches: list[Stretch], size: int, rng: np.random.Generator):
+def batches(stretches: list[Stretch], size: int, rng: np.random.Generator) -> Iterator[tuple]:
     """Endless batches of stretches of equal width."""
     widths: dict[int, list[Stretch]] = {}
     for stretch in stretches:
@@ -79,7 +79,8 @@ def batches(stretches: list[Stretch], size: int, rng: np.random.Generator):
 
 
 @partial(jax.jit, static_argnames="loss")
-def adam(loss: Callable, params: dict, first: dict, second: dict, t, rate, data: tuple):
+def adam(loss: Callable, params: dict, first: dict, second: dict, t: int, rate: float,
+         data: tuple) -> tuple[dict, dict, dict, jnp.ndarray]:
     # One stretch after the other, because one fits into a core's cache.
     values, grads = jax.lax.map(
         lambda one: jax.value_and_grad(loss)(params, *(x[None] for x in one)), data)
