@@ -12,6 +12,8 @@ of a text, rotated already), or from a Hugging Face model.
 
 from __future__ import annotations
 
+import missing  # noqa: F401
+
 import argparse
 import json
 import sys

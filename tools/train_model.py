@@ -7,6 +7,8 @@ alone, so a run that was interrupted goes on as if it had not been; SIGTERM save
 
 from __future__ import annotations
 
+import missing  # noqa: F401
+
 import argparse
 import json
 import os

@@ -11,6 +11,8 @@ newest rows.
 
 from __future__ import annotations
 
+import missing  # noqa: F401
+
 import argparse
 import json
 import sys
