@@ -7,6 +7,8 @@
 static uint32_t character(const unsigned char *c) {
   uint32_t bytes = *c < 0x80 ? 1 : *c >= 0xc2 && *c < 0xe0 ? 2 : *c >= 0xe0 && *c < 0xf0 ? 3 : 4;
   if (*c >= 0xf5 || (*c >= 0x80 && *c < 0xc2)) return 0;
+  if ((*c == 0xe0 && c[1] < 0xa0) || (*c == 0xed && c[1] > 0x9f)) return 0; /* too long, a surrogate */
+  if ((*c == 0xf0 && c[1] < 0x90) || (*c == 0xf4 && c[1] > 0x8f)) return 0; /* too long, too great */
   for (uint32_t i = 1; i < bytes; i++) {
     if ((c[i] & 0xc0) != 0x80) return 0;
   }

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "engine.h"
+#include "json.h"
 #include "plain_attention.h"
 #include "sift.h"
 
@@ -171,11 +172,36 @@ static void wrong_models_are_refused(void **state) {
   assert_non_null(strstr(why.text, "no/such/file.gguf: No such file"));
 }
 
+static void expect_written(const char *text, const char *written) {
+  char got[64] = "";
+  FILE *to = fmemopen(got, sizeof got, "w");
+  assert_non_null(to);
+  json j = {.to = to};
+  json_text(&j, NULL, text);
+  fclose(to);
+  assert_string_equal(got, written);
+}
+
+static void json_holds_utf8_alone(void **state) {
+  (void)state;
+  expect_written("a\xc3\xa9\xe0\xa0\x80\xed\x9f\xbf\xee\x80\x80\xf0\x90\x80\x80\xf4\x8f\xbf\xbf",
+                 "\"a\xc3\xa9\xe0\xa0\x80\xed\x9f\xbf\xee\x80\x80\xf0\x90\x80\x80\xf4\x8f\xbf\xbf\"");
+  static const char *const wrong[] = {"\x80",         "\xc1\xbf",         "\xe2\x82",        "\xe0\x80\x80",
+                                      "\xe0\x9f\xbf", "\xed\xa0\x80",     "\xed\xbf\xbf",     "\xf0\x8f\xbf\xbf",
+                                      "\xf4\x90\x80\x80", "\xf4\xbf\xbf\xbf", "\xf5\x80\x80\x80"};
+  for (uint32_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+    char written[64] = "\"";
+    for (size_t c = 0; wrong[i][c] != 0; c++) strcat(written, "\\ufffd");
+    expect_written(wrong[i], strcat(written, "\""));
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(full_attention_is_attention),
                                      cmocka_unit_test(how_the_work_is_cut_does_not_matter),
                                      cmocka_unit_test(a_budget_that_covers_all_is_full_attention),
                                      cmocka_unit_test(every_cache_type_comes_close),
-                                     cmocka_unit_test(wrong_models_are_refused)};
+                                     cmocka_unit_test(wrong_models_are_refused),
+                                     cmocka_unit_test(json_holds_utf8_alone)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
