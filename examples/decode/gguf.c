@@ -122,12 +122,12 @@ static bool place_tensor(const gguf_file *file, gguf_tensor *tensor, uint64_t st
   }
   uint64_t rows = 1;
   for (uint32_t i = 0; i < 4; i++) {
-    if (tensor->shape[i] == 0 || (i > 0 && tensor->shape[i] > UINT32_MAX / rows)) {
+    if (tensor->shape[i] == 0 || tensor->shape[i] > UINT32_MAX / rows) {
       return fail(why,
                   "%s: tensor %.*s has %" PRIu64
                   " as dimension %u; expected 1 or more, and"
-                  " fewer than 2^32 rows",
-                  file->name, width, name, tensor->shape[i], i);
+                  " fewer than 2^32 %s",
+                  file->name, width, name, tensor->shape[i], i, i == 0 ? "elements a row" : "rows");
     }
     if (i > 0) rows *= tensor->shape[i];
   }

@@ -58,7 +58,7 @@ static bool wrong_kind(const gguf_file *file, const gguf_value *value, const cha
               value_type_names[value->type], expected);
 }
 
-/* Any integer type, as long as the number is one that fits. */
+/* Any integer type; a uint64 from 2^63 on comes out negative. */
 static bool as_integer(const gguf_value *value, int64_t *out) {
   union {
     uint8_t u8;
@@ -99,7 +99,7 @@ static bool as_integer(const gguf_value *value, int64_t *out) {
     case GGUF_U64:
       memcpy(&v, value->data, 8);
       *out = (int64_t)v.u64;
-      return v.u64 <= INT64_MAX;
+      return true;
     case GGUF_I64:
       memcpy(&v, value->data, 8);
       *out = v.i64;
@@ -115,8 +115,13 @@ bool gguf_read_u32(const gguf_file *file, const char *key, uint32_t *out, failur
   if (value == NULL) return true;
   if (!as_integer(value, &number)) return wrong_kind(file, value, "one integer", why);
   if (number < 0 || number > (int64_t)UINT32_MAX) {
-    return fail(why, "%s: key %s is %" PRId64 "; expected 0 to 4294967295", file->name, key,
-                number);
+    char digits[24];
+    if (value->type == GGUF_U64) {
+      snprintf(digits, sizeof digits, "%" PRIu64, (uint64_t)number);
+    } else {
+      snprintf(digits, sizeof digits, "%" PRId64, number);
+    }
+    return fail(why, "%s: key %s is %s; expected 0 to 4294967295", file->name, key, digits);
   }
   *out = (uint32_t)number;
   return true;

@@ -17,6 +17,8 @@ static void build(gguf_builder *b, uint32_t version) {
   put_key_bool(b, "flag", 1);
   put_key(b, "wide", GGUF_I64);
   put_u64(b, (uint64_t)-3);
+  put_key(b, "huge", GGUF_U64);
+  put_u64(b, UINT64_MAX);
   put_key_array(b, "words", GGUF_STRING, 3);
   put_string(b, "one");
   put_string(b, "");
@@ -102,6 +104,8 @@ static void wrong_kinds_are_named(void **state) {
   assert_non_null(strstr(why.text, "key llama.eps is float32; expected one integer"));
   assert_false(gguf_read_u32(&file, "wide", &number, &why));
   assert_non_null(strstr(why.text, "key wide is -3"));
+  assert_false(gguf_read_u32(&file, "huge", &number, &why));
+  assert_non_null(strstr(why.text, "key huge is 18446744073709551615; expected 0 to 4294967295"));
   assert_false(gguf_read_u32(&file, "numbers", &number, &why));
   assert_non_null(strstr(why.text, "an array of float32"));
   assert_false(gguf_read_bool(&file, "words", &flag, &why));
@@ -227,6 +231,8 @@ static void tensors_are_checked(void **state) {
   expect_bad_tensor(0, (const uint64_t[]){1}, 0, "tensor t has 0 dimensions");
   expect_bad_tensor(2, (const uint64_t[]){4, 0}, 0, "tensor t has 0 as dimension 1");
   expect_bad_tensor(3, (const uint64_t[]){4, 1u << 31, 1u << 31}, 0, "fewer than 2^32 rows");
+  expect_bad_tensor(1, (const uint64_t[]){1ull << 32}, 0,
+                    "tensor t has 4294967296 as dimension 0; expected 1 or more, and fewer than 2^32 elements a row");
   expect_bad_tensor(1, (const uint64_t[]){17}, 0, "cut short: tensor t needs 1 rows of 68 bytes");
   expect_bad_tensor(1, (const uint64_t[]){4}, 8,
                     "tensor t has offset 8; expected a multiple of 32");
