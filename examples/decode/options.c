@@ -109,12 +109,18 @@ static bool read_text(options *out, const char *name, const char *value, bool *k
   return true;
 }
 
+/* The first token of an answer comes with the prompt's last one, so none cannot be asked for. */
+static bool read_tokens(options *out, const char *text, failure *why) {
+  if (!read_u32("--tokens", text, &out->tokens, why)) return false;
+  return out->tokens > 0 || fail(why, "--tokens is 0; expected 1 or more");
+}
+
 static bool read_number(options *out, const char *name, const char *value, bool *known,
                         failure *why) {
   const struct {
     const char *name;
     uint32_t *to;
-  } numbers[] = {{"--tokens", &out->tokens}, {"--threads", &out->threads},
+  } numbers[] = {{"--threads", &out->threads},
                  {"--block", &out->block},   {"--sink", &out->sink},
                  {"--local", &out->local},   {"--dense-layers", &out->dense_layers},
                  {"--fast-blocks", &out->fast_blocks}};
@@ -129,6 +135,7 @@ static bool read_number(options *out, const char *name, const char *value, bool 
 static bool read_choice(options *out, const char *name, const char *value, bool *known,
                         failure *why) {
   *known = true;
+  if (strcmp(name, "--tokens") == 0) return read_tokens(out, value, why);
   if (strcmp(name, "--method") == 0) return read_method(out, value, why);
   if (strcmp(name, "--budget") == 0) return read_budget(out, value, why);
   if (strcmp(name, "--tail") == 0) return read_name(name, value, tails, 3, &out->tail, why);
