@@ -28,6 +28,15 @@ bool file_map(mapped_file *file, const char *path, failure *why) {
   return mapped;
 }
 
+bool file_claim(const char *path, failure *why) {
+  int descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (descriptor < 0 && errno == EEXIST)
+    return fail(why, "%s is there already; expected the path of a new file", path);
+  if (descriptor < 0) return fail(why, "%s: %s", path, strerror(errno));
+  close(descriptor);
+  return true;
+}
+
 void file_unmap(mapped_file *file) {
   if (file->bytes != NULL) munmap((void *)(uintptr_t)file->bytes, file->size);
   memset(file, 0, sizeof *file);

@@ -1,4 +1,4 @@
-/* A whole file in memory, mapped where possible. */
+/* A whole file in memory, mapped where possible; and a place for a new one. */
 #ifndef DECODE_FILE_H
 #define DECODE_FILE_H
 
@@ -13,5 +13,8 @@ typedef struct mapped_file {
 
 bool file_map(mapped_file *file, const char *path, failure *why);
 void file_unmap(mapped_file *file);
+
+/* Makes an empty file; what is at `path` already is left as it is, and is a failure. */
+bool file_claim(const char *path, failure *why);
 
 #endif

@@ -42,8 +42,9 @@ static const char *const help[] = {
     "  --attention KIND     with --device cuda: exact, to the CPU's bits, or tensor, on tensor cores\n"
     "                       where rows are f16 or bf16 (default: exact)\n"
     "  --offload host|FILE  in slow memory: answers once with everything in memory and once from a\n"
-    "                       store, whose text must be the same. With --device cuda: host memory\n"
-    "                       alone, before device memory; first with everything on the device\n"
+    "                       store, whose text must be the same. FILE is made, and is gone\n"
+    "                       afterwards. With --device cuda: host memory alone, before device\n"
+    "                       memory; first with everything on the device\n"
     "  --fast-blocks N      blocks of a KV head that a layer keeps in fast memory  (default: 1/4)\n"
     "  --trace FILE         what the store did when, for chrome://tracing and Perfetto; on the CPU\n\n",
     "What to get\n"

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "file.h"
 #include "generate.h"
 #include "memory.h"
 #include "sift.h"
@@ -67,8 +68,11 @@ static bool create_store(offload *o, failure *why) {
   }
   void *arena = take_aligned(o->arena_bytes, alignment, &o->arena);
   if (arena == NULL) return fail(why, "no memory for %" PRIu64 " bytes", o->arena_bytes);
+  if (o->config.path != NULL && !file_claim(o->config.path, why)) return false;
   kvsift_status status = kvsift_store_create(&o->config, arena, o->arena_bytes, &o->store);
   o->config.error = NULL;
+  /* The store has it open: so it is gone however this program ends. */
+  if (o->config.path != NULL) unlink(o->config.path);
   return status == KVSIFT_OK || fail(why, "%s", error.message);
 }
 
@@ -191,7 +195,6 @@ bool offload_answer(engine *e, const script *asked, const kvsift_policy_config *
          answer_offloaded(e, asked, &o, &offloaded, why) && report(&o, &resident, &offloaded, why);
   if (done && from->trace != NULL) done = offload_write_trace(o.store, from->trace, why);
   if (o.store != NULL) kvsift_store_close(o.store);
-  if (o.store != NULL && o.config.path != NULL) unlink(o.config.path);
   sift_release(&o.sift);
   generation_release(&resident);
   generation_release(&offloaded);

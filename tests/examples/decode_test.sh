@@ -3,17 +3,20 @@
 # Usage: decode_test.sh DECODE
 set -eu
 decode=$1
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+small() { "$decode" --tokens 4 --sink 8 --local 16 --budget 48 "$@" 2>&1; }
 must_say() { # what it printed, a pattern
   printf '%s\n' "$1" | grep -q -e "$2" || { printf '%s\nlacks: %s\n' "$1" "$2"; exit 1; }
 }
 must_fail() { # the sentence, options
   sentence=$1
   shift
-  if said=$("$decode" "$@" 2>&1); then
+  if said=$(small "$@"); then
     printf '%s\nwas not refused: %s\n' "$said" "$*"
     exit 1
   fi
-  must_say "$said" "^decode: $sentence\$"
+  must_say "$said" "decode: $sentence\$"
 }
 
 # The README's command: sparse attention answers as full attention does.
@@ -21,3 +24,18 @@ said=$("$decode" 2>&1)
 must_say "$said" "The answers are the same."
 
 must_fail "--tokens is 0; expected 1 or more" --tokens 0
+
+# A store's file is a new one, and is gone afterwards.
+stored() { small --fast-blocks 8 --offload "$@"; }
+none_left() { [ ! -e "$folder/cache.kv" ] || { echo "cache.kv is still there"; exit 1; }; }
+said=$(stored "$folder/cache.kv")
+must_say "$said" "same text  *yes"
+none_left
+must_fail ".*fast_blocks is 2, sink and local tokens and the open block need at least 4" --fast-blocks 2 \
+  --offload "$folder/cache.kv"
+none_left
+must_fail ".*slots in fast memory are too few.*" --method full --fast-blocks 8 --offload "$folder/cache.kv"
+none_left
+echo precious >"$folder/model.gguf"
+must_fail ".*model.gguf is there already; expected the path of a new file" --offload "$folder/model.gguf"
+[ "$(cat "$folder/model.gguf")" = precious ] || { echo "model.gguf was touched"; exit 1; }
