@@ -49,8 +49,8 @@ static const char *const help[] = {
     "  --trace FILE         what the store did when, for chrome://tracing and Perfetto; on the CPU\n\n",
     "What to get\n"
     "  --no-compare         the method alone, without full attention first; on a device without the\n"
-    "                       CPU, and offloaded from it without everything there first\n"
-    "  --json FILE          the figures, layer by layer\n"
+    "                       CPU, and offloaded without everything in memory first\n"
+    "  --json FILE          the figures, layer by layer; not with --offload\n"
     "  --dump-rows DIR      write the prompt's last attention rows for tools/train_predictor.py and\n"
     "                       stop\n\n",
     "Figures\n"

@@ -9,8 +9,8 @@
 #include "options.h"
 #include "script.h"
 
-/* Answers with everything in memory and then from the store, whose text must be the same; prints
- * both and what was moved. */
+/* Answers with everything in memory, unless --no-compare, and then from the store, whose text must
+ * be the same; prints both and what was moved. */
 bool offload_answer(engine *e, const script *asked, const kvsift_policy_config *chosen,
                     const options *from, failure *why);
 

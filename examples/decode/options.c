@@ -183,6 +183,17 @@ static bool check_device(const options *from, failure *why) {
   return true;
 }
 
+/* What is written has no figures of a store. */
+static bool check_written(const options *from, failure *why) {
+  if (from->dump_rows != NULL && from->json != NULL)
+    return fail(why, "--dump-rows goes without --json: it stops before there are figures");
+  if (from->offload != NULL && from->dump_rows != NULL)
+    return fail(why, "--offload goes without --dump-rows, which reads the whole cache");
+  if (from->offload != NULL && from->json != NULL)
+    return fail(why, "--offload goes without --json, whose figures are those of a cache in memory");
+  return true;
+}
+
 bool options_read(options *out, int count, char **arguments, failure *why) {
   *out = (options){.model = DEFAULT_MODEL,
                    .tokens = UNSET,
@@ -221,5 +232,5 @@ bool options_read(options *out, int count, char **arguments, failure *why) {
     return fail(why, "--trace and --fast-blocks need --offload");
   if (!out->on_device && out->tensor_attention != UNSET)
     return fail(why, "--attention needs --device cuda");
-  return !out->on_device || check_device(out, why);
+  return (!out->on_device || check_device(out, why)) && check_written(out, why);
 }

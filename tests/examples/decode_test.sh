@@ -39,3 +39,13 @@ none_left
 echo precious >"$folder/model.gguf"
 must_fail ".*model.gguf is there already; expected the path of a new file" --offload "$folder/model.gguf"
 [ "$(cat "$folder/model.gguf")" = precious ] || { echo "model.gguf was touched"; exit 1; }
+
+# What goes together with a store, and what does not.
+said=$(stored host --no-compare)
+must_say "$said" "read a token"
+case $said in *"all in memory"*) echo "--no-compare compared"; exit 1 ;; esac
+must_fail "--offload goes without --json, whose figures are those of a cache in memory" --offload host \
+  --json "$folder/figures.json"
+must_fail "--offload goes without --dump-rows, which reads the whole cache" --offload host --dump-rows "$folder/rows"
+must_fail "--dump-rows goes without --json: it stops before there are figures" --dump-rows "$folder/rows" \
+  --json "$folder/figures.json"
