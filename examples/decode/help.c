@@ -46,6 +46,8 @@ static const char *const help[] = {
     "                       afterwards. With --device cuda: host memory alone, before device\n"
     "                       memory; first with everything on the device\n"
     "  --fast-blocks N      blocks of a KV head that a layer keeps in fast memory  (default: 1/4)\n"
+    "  --late-blocks N      blocks that a layer waits for in a step; what comes later is left to the\n"
+    "                       tail, so the text may be another; on the CPU     (default: no limit)\n"
     "  --trace FILE         what the store did when, for chrome://tracing and Perfetto; on the CPU\n\n",
     "What to get\n"
     "  --no-compare         the method alone, without full attention first; on a device without the\n"

@@ -10,7 +10,7 @@
 #include "script.h"
 
 /* Answers with everything in memory, unless --no-compare, and then from the store, whose text must
- * be the same; prints both and what was moved. */
+ * be the same unless --late-blocks caps what is waited for; prints both and what was moved. */
 bool offload_answer(engine *e, const script *asked, const kvsift_policy_config *chosen,
                     const options *from, failure *why);
 

@@ -123,7 +123,8 @@ static bool read_number(options *out, const char *name, const char *value, bool 
   } numbers[] = {{"--threads", &out->threads},
                  {"--block", &out->block},   {"--sink", &out->sink},
                  {"--local", &out->local},   {"--dense-layers", &out->dense_layers},
-                 {"--fast-blocks", &out->fast_blocks}};
+                 {"--fast-blocks", &out->fast_blocks},
+                 {"--late-blocks", &out->late_blocks}};
   for (uint32_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
     if (strcmp(numbers[i].name, name) != 0) continue;
     *known = true;
@@ -180,6 +181,7 @@ static bool check_device(const options *from, failure *why) {
                 from->offload);
   if (from->trace != NULL)
     return fail(why, "--device cuda goes without --trace: the device's store keeps no times");
+  if (from->late_blocks != UNSET) return fail(why, "--device cuda goes without --late-blocks");
   return true;
 }
 
@@ -208,6 +210,7 @@ bool options_read(options *out, int count, char **arguments, failure *why) {
                    .local = UNSET,
                    .dense_layers = UNSET,
                    .fast_blocks = UNSET,
+                   .late_blocks = UNSET,
                    .cache_type = KVSIFT_F16,
                    .compare = true};
   for (int i = 1; i < count; i++) {
@@ -228,8 +231,9 @@ bool options_read(options *out, int count, char **arguments, failure *why) {
   }
   if (out->prompt != NULL && out->file != NULL)
     return fail(why, "give --prompt or --file, not both");
-  if (out->offload == NULL && (out->trace != NULL || out->fast_blocks != UNSET))
-    return fail(why, "--trace and --fast-blocks need --offload");
+  if (out->offload == NULL &&
+      (out->trace != NULL || out->fast_blocks != UNSET || out->late_blocks != UNSET))
+    return fail(why, "--trace, --fast-blocks and --late-blocks need --offload");
   if (!out->on_device && out->tensor_attention != UNSET)
     return fail(why, "--attention needs --device cuda");
   return (!out->on_device || check_device(out, why)) && check_written(out, why);

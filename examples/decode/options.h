@@ -22,7 +22,8 @@ typedef struct options {
   float budget_share; /* of the context; 0 where budget_tokens is set */
   uint32_t budget_tokens;
   float target_mass;
-  uint32_t tail, moments, grouping, tensor_attention, block, sink, local, dense_layers, fast_blocks;
+  uint32_t tail, moments, grouping, tensor_attention, block, sink, local, dense_layers, fast_blocks,
+      late_blocks;
   kvsift_type cache_type;
   uint32_t threads; /* 0: as many as the model is worth */
   uint64_t seed;

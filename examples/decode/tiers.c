@@ -22,9 +22,11 @@ void tiers_print_sizes(uint64_t fast_bytes, uint32_t slots, uint32_t block_token
 
 void tiers_print_counters(const kvsift_store_stats *stats, uint64_t steps) {
   double hits = (double)stats->hits, ahead = (double)stats->prefetched, late = (double)stats->late;
-  double each = (double)steps, all = hits + ahead + late;
+  double dropped = (double)stats->dropped, each = (double)steps, all = hits + ahead + late + dropped;
   printf("  read a token       %.1f KB in %.1f transfers\n", (double)stats->bytes_read / each / 1e3,
          (double)stats->reads / each);
-  printf("  blocks asked for   %.1f %% in fast memory, %.1f %% fetched ahead, %.1f %% late\n",
+  printf("  blocks asked for   %.1f %% in fast memory, %.1f %% fetched ahead, %.1f %% late",
          100 * hits / all, 100 * ahead / all, 100 * late / all);
+  if (dropped > 0) printf(", %.1f %% too late", 100 * dropped / all);
+  puts("");
 }

@@ -49,3 +49,15 @@ must_fail "--offload goes without --json, whose figures are those of a cache in 
 must_fail "--offload goes without --dump-rows, which reads the whole cache" --offload host --dump-rows "$folder/rows"
 must_fail "--dump-rows goes without --json: it stops before there are figures" --dump-rows "$folder/rows" \
   --json "$folder/figures.json"
+
+# A late cap: what is not there in time is left out, and the text may be another.
+for place in host "$folder/cache.kv"; do
+  said=$(stored "$place" --late-blocks 1 --tail moments)
+  must_say "$said" "same text  *\(yes\|no: --late-blocks left some of the cache out\)\$"
+  said=$(stored "$place" --late-blocks 0 --method full)
+  must_say "$said" "0.0 % late, [0-9.]*[1-9][0-9.]* % too late"
+  must_say "$said" "same text  *no: --late-blocks left some of the cache out"
+  none_left
+done
+must_fail "--trace, --fast-blocks and --late-blocks need --offload" --late-blocks 4
+must_fail "--device cuda goes without --late-blocks" --offload host --device cuda --late-blocks 4
