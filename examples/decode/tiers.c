@@ -10,7 +10,7 @@ uint32_t tiers_fast_blocks(uint32_t asked, uint32_t max_tokens, uint32_t block_t
 
 bool tiers_look_ahead(const kvsift_policy_config *policy, uint32_t tokens) {
   return policy->method == KVSIFT_METHOD_ATTENTION_PREDICTOR && policy->verify_blocks == 0 &&
-         tokens < policy->max_tokens;
+         policy->tail != KVSIFT_TAIL_MOMENTS && tokens < policy->max_tokens;
 }
 
 void tiers_print_sizes(uint64_t fast_bytes, uint32_t slots, uint32_t block_tokens,

@@ -9,8 +9,8 @@
 /* Blocks of a KV head in the fast tier: a quarter of all where `asked` is UNSET. */
 uint32_t tiers_fast_blocks(uint32_t asked, uint32_t max_tokens, uint32_t block_tokens);
 
-/* Whether the choice for the token after `tokens` needs no query, so that it can be fetched while
- * the other layers compute. */
+/* Whether the choice for the token after `tokens` needs neither query nor keys, so that it can be
+ * fetched while the other layers compute. */
 bool tiers_look_ahead(const kvsift_policy_config *policy, uint32_t tokens);
 
 void tiers_print_sizes(uint64_t fast_bytes, uint32_t slots, uint32_t block_tokens,
