@@ -1,11 +1,5 @@
 /* A cache eight times as large as its fast memory: decodes over a toy cache with its blocks in a file, and compares every
- * output with that over the same cache in memory.
- *
- *     offload [--file PATH] [--fast-blocks N] [--late-blocks N] [--trace FILE]
- *
- * --late-blocks caps what a step may wait for; the rest is left to the moment tail. --trace writes what happened when, for
- * chrome://tracing or Perfetto. */
-#define _POSIX_C_SOURCE 200112L
+ * output with that over the same cache in memory. --help lists the options. */
 #include <kvsift/kvsift.h>
 #include <kvsift/store.h>
 #include <math.h>
@@ -14,7 +8,26 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LAYERS = 4, HEADS = 8, KV_HEADS = 2, DIM = 64, BLOCK = 16, PROMPT = 4096, STEPS = 200, TOKENS = PROMPT + STEPS };
+#include "decode/count.h"
+#include "decode/file.h"
+
+enum { LAYERS = 4, HEADS = 8, KV_HEADS = 2, DIM = 64, BLOCK = 16, PROMPT = 4096, STEPS = 200, TOKENS = PROMPT + STEPS,
+       TRACE_EVENTS = 1 << 14 };
+
+static const char help[] =
+    "Decodes over a toy cache with its blocks in a file, and compares every output with that over the\n"
+    "same cache in memory.\n\n"
+    "usage: offload [options]\n\n"
+    "  --file PATH      where the blocks go: a new file, gone afterwards       (default: offload.kv)\n"
+    "  --fast-blocks N  blocks of a KV head that a layer keeps in fast memory   (default: an eighth)\n"
+    "  --late-blocks N  blocks that a layer waits for in a step; the rest is left to the moment tail\n"
+    "                   (default: no limit)\n"
+    "  --trace FILE     what happened when, for chrome://tracing and Perfetto\n";
+
+typedef struct options {
+  const char *path, *trace;
+  uint64_t fast_blocks, late_blocks;
+} options;
 
 typedef struct rows {
   float token[TOKENS][KV_HEADS * DIM];
@@ -29,6 +42,30 @@ static void check(kvsift_status status, const char *what) {
   fprintf(stderr, "%s: %s; %s %s\n", what, kvsift_status_string(status), policy != NULL ? kvsift_last_error(policy) : "",
           store != NULL ? kvsift_store_last_error(store) : "");
   exit(1);
+}
+
+static void refuse(const failure *why) {
+  fprintf(stderr, "offload: %s\n", why->text);
+  exit(1);
+}
+
+static bool read_option(options *o, const char *name, const char *value, failure *why) {
+  if (strcmp(name, "--fast-blocks") == 0) return read_count(name, value, TOKENS, &o->fast_blocks, why);
+  if (strcmp(name, "--late-blocks") == 0) return read_count(name, value, TOKENS, &o->late_blocks, why);
+  if (strcmp(name, "--file") == 0) return o->path = value, true;
+  if (strcmp(name, "--trace") == 0) return o->trace = value, true;
+  return fail(why, "there is no option %s; --help lists them", name);
+}
+
+static options read_options(int count, char **words) {
+  options o = {.path = "offload.kv", .fast_blocks = TOKENS / BLOCK / 8, .late_blocks = KVSIFT_STORE_NO_LIMIT};
+  failure why;
+  for (int i = 1; i < count; i += 2) {
+    if (strcmp(words[i], "--help") == 0) exit(fputs(help, stdout) < 0);
+    const bool valued = i + 1 < count || fail(&why, "%s needs a value", words[i]);
+    if (!valued || !read_option(&o, words[i], words[i + 1], &why)) refuse(&why);
+  }
+  return o;
 }
 
 static float noise(void) { return (float)rand() / (float)RAND_MAX - 0.5f; }
@@ -67,17 +104,22 @@ static void make_policy(void) {
   check(kvsift_policy_create(&c, memory(bytes, alignment), bytes, &policy), error.message);
 }
 
-static void make_store(const char *path, uint32_t fast_blocks, uint32_t late_blocks, uint32_t trace) {
+static void make_store(const options *o) {
   uint64_t bytes = 0, alignment = 0;
   kvsift_error error = {0};
+  failure why;
   kvsift_store_config c = {.struct_size = sizeof c};
   check(kvsift_store_config_init(&c, KVSIFT_STORE_FILE), "store");
   c.layers = LAYERS, c.query_heads = HEADS, c.kv_heads = KV_HEADS, c.head_dim = DIM, c.max_tokens = TOKENS;
-  c.type = c.storage = KVSIFT_F32, c.fast_blocks = fast_blocks, c.late_blocks = late_blocks;
-  c.timing = 1, c.trace_events = trace, c.path = path, c.error = &error;
+  c.type = c.storage = KVSIFT_F32, c.fast_blocks = (uint32_t)o->fast_blocks, c.late_blocks = (uint32_t)o->late_blocks;
+  c.timing = 1, c.trace_events = o->trace != NULL ? TRACE_EVENTS : 0, c.path = o->path, c.error = &error;
   if (kvsift_store_arena_size(&c, &bytes, &alignment) != KVSIFT_OK) check(error.status, error.message);
-  check(kvsift_store_create(&c, memory(bytes, alignment), bytes, &store), error.message);
-  printf("fast memory %.1f MB, cache %.1f MB in %s\n", (double)bytes / 1e6, (double)sizeof keys * 2 / 1e6, path);
+  void *arena = memory(bytes, alignment);
+  if (!file_claim(o->path, &why)) refuse(&why); /* a store would empty a file that is there */
+  const kvsift_status status = kvsift_store_create(&c, arena, bytes, &store);
+  unlink(o->path); /* the store has it open: so it is gone however this program ends */
+  check(status, error.message);
+  printf("fast memory %.1f MB, cache %.1f MB in %s\n", (double)bytes / 1e6, (double)sizeof keys * 2 / 1e6, o->path);
 }
 
 static void add_tokens(uint32_t layer, uint32_t first, uint32_t tokens) {
@@ -109,11 +151,11 @@ static double attend(uint32_t layer, uint32_t tokens, int capped) {
 
 static void write_trace(const char *path) {
   static const char *const names[] = {"read", "write", "commit", "prefetch", "resolve", "wait", "append"};
-  static kvsift_store_event events[1 << 14];
+  static kvsift_store_event events[TRACE_EVENTS];
   uint32_t count = 0;
   FILE *file = fopen(path, "w");
   if (file == NULL) check(KVSIFT_IO, path);
-  check(kvsift_store_read_trace(store, events, 1 << 14, &count), "trace");
+  check(kvsift_store_read_trace(store, events, TRACE_EVENTS, &count), "trace");
   fprintf(file, "[\n");
   for (uint32_t i = 0; i < count; ++i) {
     const kvsift_store_event *e = &events[i];
@@ -142,17 +184,10 @@ static void report(double largest) {
 }
 
 int main(int count, char **words) {
-  const char *path = "offload.kv", *trace = NULL;
-  uint32_t fast_blocks = TOKENS / BLOCK / 8, late_blocks = KVSIFT_STORE_NO_LIMIT;
-  for (int i = 1; i + 1 < count; i += 2) {
-    if (strcmp(words[i], "--file") == 0) path = words[i + 1];
-    if (strcmp(words[i], "--trace") == 0) trace = words[i + 1];
-    if (strcmp(words[i], "--fast-blocks") == 0) fast_blocks = (uint32_t)atoi(words[i + 1]);
-    if (strcmp(words[i], "--late-blocks") == 0) late_blocks = (uint32_t)atoi(words[i + 1]);
-  }
+  const options o = read_options(count, words);
   make_cache();
   make_policy();
-  make_store(path, fast_blocks, late_blocks, trace != NULL ? 1 << 14 : 0);
+  make_store(&o);
   for (uint32_t l = 0; l < LAYERS; ++l) add_tokens(l, 0, PROMPT);
   check(kvsift_advance(policy, PROMPT), "advance");
   double largest = 0;
@@ -160,14 +195,13 @@ int main(int count, char **words) {
     for (int i = 0; i < HEADS * DIM; ++i) queries[i] = 0.9f * queries[i] + 2 * noise();
     for (uint32_t l = 0; l < LAYERS; ++l) {
       add_tokens(l, t, 1);
-      const double difference = attend(l, t + 1, late_blocks != KVSIFT_STORE_NO_LIMIT);
+      const double difference = attend(l, t + 1, o.late_blocks != KVSIFT_STORE_NO_LIMIT);
       if (difference > largest) largest = difference;
     }
     check(kvsift_advance(policy, 1), "advance");
   }
-  if (trace != NULL) write_trace(trace);
+  if (o.trace != NULL) write_trace(o.trace);
   report(largest);
   check(kvsift_store_close(store), "close");
-  unlink(path);
   return 0;
 }

@@ -1,9 +1,10 @@
 #include "options.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "count.h"
 
 #ifndef DEFAULT_MODEL
 #define DEFAULT_MODEL "examples/model/kvsift-tiny.gguf"
@@ -32,17 +33,6 @@ static bool read_name(const char *option, const char *text, const char *const *n
     snprintf(all + strlen(all), sizeof all - strlen(all), "%s%s", i == 0 ? "" : ", ", names[i]);
   }
   return fail(why, "%s is \"%s\"; expected one of %s", option, text, all);
-}
-
-static bool read_count(const char *option, const char *text, uint64_t most, uint64_t *out,
-                       failure *why) {
-  char *end;
-  errno = 0;
-  *out = strtoull(text, &end, 10);
-  bool whole = text[0] >= '0' && text[0] <= '9' && *end == 0 && errno == 0;
-  if (whole && *out <= most) return true;
-  return fail(why, "%s is \"%s\"; expected a whole number, at most %llu", option, text,
-              (unsigned long long)most);
 }
 
 static bool read_u32(const char *option, const char *text, uint32_t *out, failure *why) {
