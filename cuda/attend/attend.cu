@@ -97,7 +97,7 @@ __device__ inline void dense_logits(const DenseChunk<Tiles> &chunk, bool values,
   RowSource source = dense_start(chunk, cache.keys);
   fetch_rows<T>(chunk, cache.keys, 0, 0, &source);
   if (stages > 1) fetch_rows<T>(chunk, cache.keys, 1, 1, &source);
-  if (stages == 1 && values) fetch_rows<T>(chunk, cache.values, 0, 1, value_source);
+  if (stages == 1) values ? fetch_rows<T>(chunk, cache.values, 0, 1, value_source) : end_copies();
   for (std::uint32_t stage = 0; stage < stages; ++stage) {
     const std::uint32_t next = stage + 2;
     wait_copies<1>();

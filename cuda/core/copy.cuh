@@ -9,7 +9,7 @@ namespace {
 // 16 bytes, both addresses multiples of 16.
 __device__ inline void copy_async(void *shared, const void *global) {
 #ifdef KVSIFT_EMULATED
-  memcpy(shared, global, 16);
+  emulator::copy_async(shared, global, 16);
 #else
   const auto to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
@@ -18,7 +18,9 @@ __device__ inline void copy_async(void *shared, const void *global) {
 
 // The copies since the last call are one group.
 __device__ inline void end_copies() {
-#ifndef KVSIFT_EMULATED
+#ifdef KVSIFT_EMULATED
+  emulator::end_copies();
+#else
   asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
@@ -26,7 +28,9 @@ __device__ inline void end_copies() {
 // Waits until at most `kLeft` of this thread's groups are under way.
 template <int kLeft>
 __device__ inline void wait_copies() {
-#ifndef KVSIFT_EMULATED
+#ifdef KVSIFT_EMULATED
+  emulator::wait_copies(kLeft);
+#else
   asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
 #endif
 }

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <vector>
 
 #include "emulation/fiber.h"
@@ -13,6 +14,13 @@ constexpr unsigned kWarp = 32, kMostThreads = 1024, kMostShared = 227 * 1024;
 
 enum class State { kRuns, kAtBarrier, kInWarp, kDone };
 
+struct Copy {
+  void *to;
+  const void *from;
+  std::size_t bytes;
+  unsigned group;
+};
+
 struct Thread {
   Fiber fiber;
   State state;
@@ -21,6 +29,8 @@ struct Thread {
   Op op;
   unsigned mask, argument, width;
   std::uint64_t value;  // given, then received
+  std::deque<Copy> copies;
+  unsigned groups;  // of copies, that are ended
 };
 
 // The machine. One launch at a time.
@@ -58,6 +68,8 @@ void wait(State state, const char *file, int line) {
 
 void thread_main() {
   machine.kernel->run(machine.args);
+  const Thread &own = machine.threads[machine.current];
+  if (!own.copies.empty()) give_up("a thread ends before its copies", own, own);
   wait(State::kDone, "the end", 0);
 }
 
@@ -126,10 +138,14 @@ void finish_warp(Thread *lanes, unsigned mask) {
   }
 }
 
+unsigned random_below(unsigned n) {
+  machine.random = machine.random * 6364136223846793005ull + 1442695040888963407ull;
+  return static_cast<unsigned>(machine.random >> 33) % n;
+}
+
 void shuffle_order() {
   for (unsigned i = machine.count; i > 1; --i) {
-    machine.random = machine.random * 6364136223846793005ull + 1442695040888963407ull;
-    const unsigned j = static_cast<unsigned>(machine.random >> 33) % i, k = machine.order[i - 1];
+    const unsigned j = random_below(i), k = machine.order[i - 1];
     machine.order[i - 1] = machine.order[j];
     machine.order[j] = k;
   }
@@ -139,6 +155,7 @@ void run_block() {
   for (unsigned i = 0; i < machine.count; ++i) {
     start(&machine.threads[i].fiber, thread_main);
     machine.threads[i].state = State::kRuns;
+    machine.threads[i].groups = 0;
   }
   std::memset(machine.shared.data(), 0xff, machine.shared.size());
   for (;;) {
@@ -177,6 +194,26 @@ int sync_threads(const char *file, int line, int vote) {
   machine.votes += vote;
   wait(State::kAtBarrier, file, line);
   return machine.vote_result;
+}
+
+void copy_async(void *to, const void *from, std::size_t bytes) {
+  Thread &own = machine.threads[machine.current];
+  if (machine.random != 0 && random_below(2) == 0) {
+    std::memcpy(to, from, bytes);
+  } else {
+    own.copies.push_back(Copy{to, from, bytes, own.groups});
+  }
+}
+
+void end_copies() { ++machine.threads[machine.current].groups; }
+
+void wait_copies(unsigned left) {
+  Thread &own = machine.threads[machine.current];
+  while (!own.copies.empty() && own.copies.front().group + left < own.groups) {
+    const Copy &copy = own.copies.front();
+    std::memcpy(copy.to, copy.from, copy.bytes);
+    own.copies.pop_front();
+  }
 }
 
 std::uint64_t warp(Op op, unsigned mask, std::uint64_t value, unsigned argument, unsigned width, const char *file,

@@ -1,6 +1,7 @@
 // A small SIMT machine: one fiber for each thread of a block, blocks one after another, barriers that yield. A barrier that
 // some threads never reach, or reach at another line, ends the program with a sentence. KVSIFT_EMULATOR_SHUFFLE=n runs the
-// threads of a block in another order at each turn, which brings races to light.
+// threads of a block in another order at each turn, which brings races to light. Asynchronous copies are done as late as a
+// thread's waits allow, shuffled some of them at once.
 #pragma once
 
 #include <cstddef>
@@ -27,6 +28,11 @@ enum class Op { kSync, kIndex, kUp, kDown, kXor, kBallot, kSum, kMax, kMin };
 // Waits for the lanes of `mask`, which must all be at the same place, and gives this lane its part of the result.
 std::uint64_t warp(Op op, unsigned mask, std::uint64_t value, unsigned argument, unsigned width, const char *file,
                    int line);
+
+// Copies of the running thread, in groups of which all but `left` are done after a wait. None may be left at its end.
+void copy_async(void *to, const void *from, std::size_t bytes);
+void end_copies();
+void wait_copies(unsigned left);
 
 struct WarpSync {
   const char *file;
