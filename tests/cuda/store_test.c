@@ -56,11 +56,18 @@ static void check_selected(const fixture *f, const kvsift_selection *s, const kv
   }
 }
 
+/* On a device what a cap leaves out, which is fetched behind the stream, would come while we look. */
+static void let_come(fixture *f) {
+  if (!gpu_is_mock()) fine(f, kvsift_cuda_store_flush(f->store));
+}
+
 static void resolve_and_check(fixture *f, uint32_t layer, test_random *r) {
   kvsift_selection s = pick_lists(f, layer, r);
   kvsift_cache cache = {.struct_size = sizeof cache};
   fine(f, kvsift_cuda_store_resolve(f->store, layer, &s, &cache, gpu_stream()));
-  if (random_below(r, 2) == 0) fine(f, kvsift_cuda_store_flush(f->store)); /* what is fetched behind comes before we look */
+  const bool before = random_below(r, 2) == 0;
+  if (before) fine(f, kvsift_cuda_store_flush(f->store));
+  else let_come(f);
   check_resident(f, layer, &cache);
   check_selected(f, &s, &cache);
 }
@@ -221,6 +228,7 @@ static void late_caps_leave_out(void **state) {
   assert_int_equal(s.block_counts[0], 1);
   assert_int_equal(s.blocks[0], 3);
   assert_int_equal(s.range_counts[1], 0);
+  let_come(f);
   check_resident(f, 0, &cache);
   check_selected(f, &s, &cache);
   /* What was left out has come by the next resolve, which leaves nothing out: the lists stay the caller's. */
@@ -279,6 +287,7 @@ static void what_is_fetched_behind_can_be_truncated(void **state) {
   fine(f, append(f, 0, 390 - f->tokens[0]));
   s = block_of_each(f, 3);
   fine(f, kvsift_cuda_store_resolve(f->store, 0, &s, &cache, gpu_stream()));
+  let_come(f);
   check_resident(f, 0, &cache);
   /* One that is forgotten leaves its slot: all of them are free, and there is one for each block that comes. */
   s = block_of_each(f, 12);
