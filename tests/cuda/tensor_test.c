@@ -81,6 +81,38 @@ static void outputs_are_near(void **state) {
   if (seen.runs >= 60) assert_true(seen.sparse > 20 && seen.pages > 8);
 }
 
+/* So many KV heads that each has one block of a device, or two: a warp's ring goes round more than once, a block takes several
+ * rounds of a list and several chunks of pages. */
+static kvsift_policy_config long_config(test_random *r, uint32_t i) {
+  kvsift_policy_config c = {.struct_size = sizeof c};
+  const bool full = i % 2 == 0;
+  assert_int_equal(kvsift_policy_config_init(&c, full ? KVSIFT_METHOD_FULL : KVSIFT_METHOD_PAGE_STATS), KVSIFT_OK);
+  c.layers = 1, c.dense_layers = 0;
+  c.kv_heads = gpu_is_mock() ? 2 : i % 4 < 2 ? 48 : 70;
+  c.query_heads = c.kv_heads * (1 + random_below(r, 8));
+  c.head_dim = 16 * (1 + random_below(r, 3));
+  c.max_tokens = gpu_is_mock() ? 800 : 3300 + random_below(r, 1000);
+  c.budget_tokens = full ? 0 : gpu_is_mock() ? 600 : 1300, c.budget_share = 0;
+  c.block_tokens = c.page_tokens = gpu_is_mock() ? 2 : 4, c.sink_tokens = 16, c.local_tokens = 32;
+  c.grouping = random_below(r, 2) == 0 ? KVSIFT_GROUP_MEAN : KVSIFT_GROUP_QUERY_HEAD;
+  c.dense_tokens = KVSIFT_DENSE_OFF;
+  c.moments_type = random_below(r, 2) == 0 ? KVSIFT_F16 : KVSIFT_I8;
+  if (!full) c.tail = KVSIFT_TAIL_MOMENTS;
+  c.tensor_attention = 1;
+  return c;
+}
+
+static void long_caches_are_near(void **state) {
+  (void)state;
+  for (uint32_t i = 0; i < 8; ++i) {
+    test_random r = {i + 100};
+    cases_name("tensor cores, long, case %u", i);
+    const kvsift_policy_config config = long_config(&r, i);
+    const toy_form form = {.type = i % 3 == 0 ? KVSIFT_BF16 : KVSIFT_F16, .page_tokens = random_below(&r, 2) * 16};
+    run(i + 100, &config, form, false);
+  }
+}
+
 /* What tensor cores do not do is exact. */
 static void others_are_exact(void **state) {
   (void)state;
@@ -145,6 +177,7 @@ static void bad_rows_are_told(void **state) {
 
 int main(void) {
   if (!gpu_open()) return 77;
-  const struct CMUnitTest tests[] = {cmocka_unit_test(outputs_are_near), cmocka_unit_test(others_are_exact), cmocka_unit_test(bad_rows_are_told)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(outputs_are_near), cmocka_unit_test(long_caches_are_near),
+                                     cmocka_unit_test(others_are_exact), cmocka_unit_test(bad_rows_are_told)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
