@@ -7,7 +7,7 @@
 namespace kvsift {
 namespace {
 
-constexpr std::uint32_t kTileColumns = 256;  // of each row, on their way to a sum
+constexpr std::uint32_t kTileColumns = 256;  // of each of 16 rows, on their way to a sum; fewer rows have more
 
 // A KV head's rows, and the columns of them that a block takes.
 struct ReduceWork {
@@ -52,15 +52,16 @@ __device__ inline void join_maxima(const ReduceWork &work, float *max) {
 }
 
 struct SumTile {
-  alignas(16) float columns[2][16][kTileColumns];  // of sixteen rows; one half is on its way while the other is added up
+  alignas(16) float half[2][16 * kTileColumns];  // one half is on its way while the other is added up
 };
 
 // Columns [first, ...) of rows [row, ...) on their way near.
-__device__ inline void fetch_tile(const GroupRows &rows, std::uint32_t row, std::uint32_t first, float (*tile)[kTileColumns]) {
+__device__ inline void fetch_tile(const GroupRows &rows, std::uint32_t row, std::uint32_t first, std::uint32_t columns,
+                                  float *tile) {
   const std::uint32_t count = rows.group - row < 16 ? rows.group - row : 16;
-  for (std::uint32_t i = threadIdx.x; i < count * (kTileColumns / 4); i += kReduceThreads) {
-    const std::uint32_t g = i / (kTileColumns / 4), c = i % (kTileColumns / 4) * 4;
-    if (first + c < rows.count) copy_async(&tile[g][c], rows.row(row + g) + first + c);
+  for (std::uint32_t i = threadIdx.x; i < count * (columns / 4); i += kReduceThreads) {
+    const std::uint32_t g = i / (columns / 4), c = i % (columns / 4) * 4;
+    if (first + c < rows.count) copy_async(tile + g * columns + c, rows.row(row + g) + first + c);
   }
   end_copies();
 }
@@ -71,15 +72,16 @@ __device__ inline void sum_rows(const GroupRows &rows, std::uint32_t row, SumTil
   const std::uint32_t g = threadIdx.x / 16, lane = threadIdx.x % 16;
   float sum = 0.0f;
   std::uint32_t half = 0;
-  fetch_tile(rows, row, 0, tile->columns[0]);
-  for (std::uint32_t first = 0; first < rows.count; first += kTileColumns, half ^= 1) {
-    fetch_tile(rows, row, first + kTileColumns, tile->columns[half ^ 1]);
+  const std::uint32_t count = rows.group - row, columns = kTileColumns * (count <= 4 ? 4 : count <= 8 ? 2 : 1);
+  fetch_tile(rows, row, 0, columns, tile->half[0]);
+  for (std::uint32_t first = 0; first < rows.count; first += columns, half ^= 1) {
+    fetch_tile(rows, row, first + columns, columns, tile->half[half ^ 1]);
     wait_copies<1>();
     __syncthreads();
-    const std::uint32_t left = rows.count - first, here = left < kTileColumns ? left : kTileColumns;
+    const std::uint32_t left = rows.count - first, here = left < columns ? left : columns;
     if (row + g < rows.group) {
 #pragma unroll 16
-      for (std::uint32_t c = lane; c < here; c += 16) sum = sum + tile->columns[half][g][c];
+      for (std::uint32_t c = lane; c < here; c += 16) sum = sum + tile->half[half][g * columns + c];
     }
     __syncthreads();
   }
