@@ -202,7 +202,7 @@ __device__ inline void join_blocks(const AttendPlan &plan, std::uint32_t slots) 
     const std::uint32_t g = i / s.dim16, column = i % s.dim16;
     const float *values = plan.values(plan.place(g, 0)) + column, *shares = plan.sums(plan.place(g, 0));
     float x = 0.0f;
-#pragma unroll 8
+#pragma unroll 16
     for (std::uint32_t n = 0; n < slots; ++n) x = x + shares[2 * n] * values[n * s.dim16];
     const float out = x * inverse[g];
     plan.args.out[plan.query_head(g) * s.c.head_dim + column] = out;
