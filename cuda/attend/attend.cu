@@ -70,7 +70,8 @@ __device__ inline void kept_chunk(const AttendPlan &plan, const ChunkRows &rows,
 template <class T>
 __device__ inline void attend_chunks(const AttendPlan &plan, char *dynamic) {
   const AttendArgs &args = plan.args;
-  const ChunkRows rows = chunk_rows(dynamic, args.call.image.s, std::is_same<T, AnyType>::value ? 4 : sizeof(T));
+  const std::uint32_t element = std::is_same<T, AnyType>::value ? 4 : sizeof(T);
+  const ChunkRows rows = chunk_rows(dynamic, args.call.image.s, element, args.near_keys != 0);
   ChunkShared *shared = rows.shared;
   widen_queries(args.call, plan.head, args.query, rows.queries, false);
   if (plan.tail && args.logits_of_selection != 0 && are_others(plan, rows.queries)) {

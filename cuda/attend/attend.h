@@ -35,10 +35,10 @@ struct ChunkRoom {
   std::uint32_t key_pitch;                    // 0: keys do not come through shared memory
 };
 // Rows of keys are padded so that four (or eight) of them lie in different banks.
-constexpr ChunkRoom chunk_room(const Settings &s, std::uint32_t element) {
+constexpr ChunkRoom chunk_room(const Settings &s, std::uint32_t element, bool near_keys) {
   const std::uint32_t logits = heads_of_rows(s.group) * s.dim16 * 4, shared = logits + heads_of_rows(s.group) * kChunk * 4;
   const std::uint32_t keys = shared + (static_cast<std::uint32_t>(sizeof(ChunkShared)) + 15) / 16 * 16;
-  const std::uint32_t pitch = s.c.head_dim * element <= 256 ? (s.c.head_dim + 16) * element : 0;
+  const std::uint32_t pitch = near_keys && s.c.head_dim * element <= 256 ? (s.c.head_dim + 16) * element : 0;
   return ChunkRoom{logits, shared, keys, keys + kChunk * pitch, pitch};
 }
 
@@ -96,6 +96,7 @@ struct AttendArgs {
   std::uint32_t logits_of_selection;  // the tail's were left by the selection's scoring, else by a kernel before this one
   std::uint32_t present;    // 1: of what was chosen, what the cache has
   std::uint32_t tail_only;  // the selected tokens are another kernel's
+  std::uint32_t near_keys;    // there is shared memory for a chunk's keys
   std::uint32_t dense_tiles;  // fours of query heads, where warps can take chunks alone; else 0
   std::uint32_t dense_warps;  // how many of a block's warps do, or work on tensor cores
 };

@@ -17,8 +17,8 @@ struct ChunkRows {
   std::uint8_t *stage;  // [2][stage_rows][bytes of a value row]
 };
 
-__device__ inline ChunkRows chunk_rows(char *shared, const Settings &s, std::uint32_t element) {
-  const ChunkRoom room = chunk_room(s, element);
+__device__ inline ChunkRows chunk_rows(char *shared, const Settings &s, std::uint32_t element, bool near_keys) {
+  const ChunkRoom room = chunk_room(s, element, near_keys);
   ChunkRows rows;
   rows.queries = reinterpret_cast<float *>(shared);
   rows.logits = reinterpret_cast<float *>(shared + room.logits);

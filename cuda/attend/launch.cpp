@@ -47,13 +47,22 @@ std::uint32_t tensor_warps(const CudaDevice &device, const Settings &s) {
   return warps_of(device, tensor_room(s).ring, tensor_room(s).warp);
 }
 
-std::uint32_t shared_bytes(const CudaDevice &device, const Settings &s, std::uint32_t element) {
+std::uint32_t chunk_bytes(const Settings &s, std::uint32_t element, bool near_keys) {
   std::uint32_t stage = stage_bytes(s, element);
   // Rows of page means come through the same stage.
   for (std::uint32_t mean = 1; s.value_moments && mean <= 2; ++mean) {
     if (stage_bytes(s, mean) > stage) stage = stage_bytes(s, mean);
   }
-  const std::uint32_t chunk = chunk_room(s, element).stage + stage, tiles = dense_tiles(s, element);
+  return chunk_room(s, element, near_keys).stage + stage;
+}
+
+// Some devices have no shared memory for a chunk's keys beside the rest.
+bool has_near_keys(const CudaDevice &device, const Settings &s, std::uint32_t element) {
+  return chunk_bytes(s, element, true) + kStaticShared <= device.shared_bytes;
+}
+
+std::uint32_t shared_bytes(const CudaDevice &device, const Settings &s, std::uint32_t element) {
+  const std::uint32_t chunk = chunk_bytes(s, element, has_near_keys(device, s, element)), tiles = dense_tiles(s, element);
   const DenseRoom room = dense_room(s, tiles, element);
   const std::uint32_t dense = tiles == 0 ? 0 : room.queries + dense_warps(device, s, element) * room.warp;
   return chunk > dense ? chunk : dense;
@@ -62,7 +71,8 @@ std::uint32_t shared_bytes(const CudaDevice &device, const Settings &s, std::uin
 std::uint32_t tensor_shared_bytes(const CudaDevice &device, const Settings &s) {
   const TensorRoom room = tensor_room(s);
   const std::uint32_t kept = room.ring + tensor_warps(device, s) * room.warp;
-  const std::uint32_t pages = s.value_moments ? chunk_room(s, 2).stage + stage_bytes(s, element_bytes(s.c.moments_type)) : 0;
+  if (!s.value_moments) return kept;
+  const std::uint32_t pages = chunk_room(s, 2, false).stage + stage_bytes(s, element_bytes(s.c.moments_type));
   return kept > pages ? kept : pages;
 }
 
@@ -104,6 +114,7 @@ kvsift_status launch_pass(const Launcher &to, const AttendArgs &asked, std::uint
   const bool fast = is_fast(asked);
   AttendArgs args = asked;
   const std::uint32_t element = fast ? element_bytes(args.cache.keys.type) : 4;
+  args.near_keys = has_near_keys(to.device, s, element);
   args.dense_tiles = fast ? dense_tiles(s, element) : 0;
   args.dense_warps = dense_warps(to.device, s, element);
   if (args.dense_warps < kFewestDenseWarps) args.dense_tiles = 0;

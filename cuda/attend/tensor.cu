@@ -164,7 +164,7 @@ __device__ inline void attend_kept(const AttendPlan &plan, const TensorShares &s
 }
 
 __device__ inline void attend_tail(const AttendPlan &plan, const TensorShares &shares, char *dynamic) {
-  const ChunkRows rows = chunk_rows(dynamic, plan.head.settings(), 2);
+  const ChunkRows rows = chunk_rows(dynamic, plan.head.settings(), 2, false);
   for (std::uint32_t chunk = blockIdx.x; chunk < plan.tail_chunks(); chunk += shares.pages) {
     tail_chunk<1>(plan, rows, chunk, [&](std::uint32_t) { return shares.kept; });
   }

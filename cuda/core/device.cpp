@@ -121,7 +121,9 @@ kvsift_status launch_kernel(const CudaDevice &device, KernelId kernel, const Lau
 kvsift_status allow_shared(const CudaDevice &device, KernelId kernel, std::uint32_t bytes, kvsift_error *error) {
   const CUresult result = device.driver.set_attribute(
       device.kernels[kernel], CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, static_cast<int>(bytes));
-  return check_kernel(device.driver, result, "cuFuncSetAttribute", kernel, error);
+  if (result != CUDA_ERROR_INVALID_VALUE) return check_kernel(device.driver, result, "cuFuncSetAttribute", kernel, error);
+  return fail(error, KVSIFT_UNSUPPORTED, kNames[kernel].name, " needs ", bytes,
+              " bytes of shared memory a block and some of its own, the device has ", device.shared_bytes);
 }
 
 }  // namespace kvsift

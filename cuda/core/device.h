@@ -53,6 +53,7 @@ kvsift_status launch(const CudaDevice &device, KernelId kernel, const LaunchShap
   return launch_kernel(device, kernel, shape, stream, &args, error);
 }
 
+// UNSUPPORTED where the device has less.
 kvsift_status allow_shared(const CudaDevice &device, KernelId kernel, std::uint32_t bytes, kvsift_error *error);
 
 }  // namespace kvsift

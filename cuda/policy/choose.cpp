@@ -5,14 +5,15 @@
 namespace kvsift {
 namespace {
 
-constexpr std::uint32_t kMostFloats = 48 * 1024;  // of shared memory; every device since sm_80 has 160 KiB, sm_90 227 KiB
+constexpr std::uint32_t kMostFloats = 48 * 1024;    // of shared memory
+constexpr std::uint32_t kStaticShared = 20 * 1024;  // of the kernels, at most
 
 // Rows lie 16 floats apart modulo 32: the lanes of two rows are in different banks.
 std::uint32_t row_floats(const Settings &s) { return (s.max_blocks + 31) / 32 * 32 + 16; }
 
 // All query heads' rows where they fit, else one, else none.
 std::uint32_t shared_floats(const CudaDevice &device, const Settings &s) {
-  const std::uint32_t room = device.shared_bytes > 12288 ? (device.shared_bytes - 12288) / 4 : 0;
+  const std::uint32_t room = device.shared_bytes > kStaticShared ? (device.shared_bytes - kStaticShared) / 4 : 0;
   const std::uint32_t most = room < kMostFloats ? room : kMostFloats, row = row_floats(s);
   if (s.group * row <= most) return s.group * row;
   return row <= most ? row : 0;

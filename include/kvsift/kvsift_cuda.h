@@ -10,6 +10,11 @@
  * The functions exist in every build. Where the library was built without CUDA (kvsift_build_info.cuda is 0), or where there
  * is no driver, no device or no context, kvsift_cuda_policy_create answers KVSIFT_NO_DEVICE.
  *
+ * Devices: of compute capability 8.0 and later. Those that give a block 163 KiB of shared memory or more (8.0, 8.7, 9.0, 10.0)
+ * take every configuration. With 99 KiB (8.6, 8.9, 12.0) kvsift_cuda_policy_create answers UNSUPPORTED for more than twelve
+ * query heads a KV head of more than 224 dimensions, and kvsift_cuda_prefill_attend for float32 rows of more than 160 dimensions
+ * and 16-bit rows of more than 240. The sentence says how many bytes are needed, and what the device has.
+ *
  * Streams. Every call that works on the device takes the caller's stream (a CUstream or cudaStream_t; null is the default
  * stream), puts kernels and copies into it and returns: nothing is waited for, nothing is allocated, no stream or event is
  * made. Calls of one policy must reach the device in the order in which they were made: use one stream, or order streams

@@ -92,6 +92,28 @@ static void create_without_a_device(void **state) {
   device_arenas_free(&arenas);
 }
 
+/* Sixteen query heads of 256 dimensions are too many for a device with 99 KiB of shared memory a block, eight are not. */
+static void create_on_a_small_device(void **state) {
+  (void)state;
+  if (!only_mock()) skip();
+  kvsift_policy_config c = small_config(KVSIFT_METHOD_PAGE_STATS);
+  kvsift_cuda_policy *policy;
+  c.head_dim = 256;
+  setenv("KVSIFT_MOCK_SHARED_BYTES", "101376", 1);
+  setenv("KVSIFT_MOCK_SHARED_LIMIT", "100208", 1);
+  for (uint32_t group = 8; group <= 16; group += 8) {
+    c.query_heads = c.kv_heads * group;
+    kvsift_cuda_arenas arenas = device_arenas(&c);
+    const kvsift_status wanted = group == 8 ? KVSIFT_OK : KVSIFT_UNSUPPORTED;
+    assert_int_equal(kvsift_cuda_policy_create(&c, &arenas, gpu_stream(), &policy), wanted);
+    if (wanted == KVSIFT_OK) assert_int_equal(kvsift_cuda_policy_destroy(policy), KVSIFT_OK);
+    device_arenas_free(&arenas);
+  }
+  assert_non_null(strstr(error.message, "bytes of shared memory a block and some of its own, the device has 101376"));
+  unsetenv("KVSIFT_MOCK_SHARED_BYTES");
+  unsetenv("KVSIFT_MOCK_SHARED_LIMIT");
+}
+
 static void arenas_are_checked(void **state) {
   (void)state;
   const kvsift_policy_config c = small_config(KVSIFT_METHOD_PAGE_STATS);
@@ -259,8 +281,8 @@ int main(void) {
   if (!gpu_open()) return 77;
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(build_has_cuda), cmocka_unit_test(create_names_what_failed), cmocka_unit_test(create_without_a_device),
-      cmocka_unit_test(arenas_are_checked), cmocka_unit_test(unsupported_configurations_say_so),
-      cmocka_unit_test(failed_launches_lose_the_policy), cmocka_unit_test(bad_data_is_found),
+      cmocka_unit_test(create_on_a_small_device), cmocka_unit_test(arenas_are_checked),
+      cmocka_unit_test(unsupported_configurations_say_so), cmocka_unit_test(failed_launches_lose_the_policy), cmocka_unit_test(bad_data_is_found),
       cmocka_unit_test(order_and_arguments), cmocka_unit_test(copies_are_whole)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

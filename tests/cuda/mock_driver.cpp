@@ -211,7 +211,7 @@ CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice
   const char *few = std::getenv("KVSIFT_MOCK_MULTIPROCESSORS");
   const char *shared = std::getenv("KVSIFT_MOCK_SHARED_BYTES");
   const int multiprocessors = few != nullptr ? std::atoi(few) : 3;
-  const int shared_bytes = shared != nullptr ? std::atoi(shared) : few != nullptr ? 13000 : 232448;
+  const int shared_bytes = shared != nullptr ? std::atoi(shared) : 232448;
   *value = attribute == CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT                   ? multiprocessors
            : attribute == CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN ? shared_bytes
                                                                                   : 0;
@@ -270,9 +270,11 @@ CUresult cuKernelGetFunction(CUfunction *function, CUkernel kernel) {
   *function = reinterpret_cast<CUfunction>(kernel);
   return CUDA_SUCCESS;
 }
-CUresult cuFuncSetAttribute(CUfunction, CUfunction_attribute, int) {
+CUresult cuFuncSetAttribute(CUfunction, CUfunction_attribute attribute, int value) {
   ENTER(cuFuncSetAttribute);
-  return CUDA_SUCCESS;
+  const char *limit = std::getenv("KVSIFT_MOCK_SHARED_LIMIT");
+  const int most = limit != nullptr ? std::atoi(limit) : 232448;
+  return attribute == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES && value > most ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
 }
 CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function, void **parameters, void **) {
   ENTER(cuLaunchKernelEx);

@@ -139,7 +139,7 @@ static void long_prompt(session *s, device_session *d, uint32_t tokens) {
   device_advance(d, tokens);
 }
 
-/* In rows of 96 elements the lanes of a warp do not come out even. EMA's last chunk is short: a warp asks for its rows at once. */
+/* In rows of 96 elements the lanes of a warp do not come out even. EMA's last chunk is so short that all its rows come at once. */
 static void run_long(uint64_t seed) {
   static const kvsift_type types[] = {KVSIFT_F16, KVSIFT_BF16, KVSIFT_I8, KVSIFT_F32};
   test_random r = {seed + 1000};
