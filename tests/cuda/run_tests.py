@@ -18,16 +18,23 @@ SKIPPED = 77
 
 
 def cuda_tests(build: Path) -> list[dict[str, Any]]:
-    """The suite's programs, but for those that only make sense on the emulator or without a device."""
+    """The suite's programs, but for those that only make sense on the emulator or without a device, and for the same program
+    on other emulated devices."""
     listed = json.loads((build / "meson-info" / "intro-tests.json").read_text())
     tests = [t for t in listed if any(s.endswith("cuda") for s in t["suite"])]
-    return [t for t in tests if Path(t["cmd"][0]).is_relative_to(build) and "_shuffled" not in t["name"]]
+    return [t for t in tests if Path(t["cmd"][0]).is_relative_to(build) and not re.search("_shuffled|_apart", t["name"])]
+
+
+def emulated() -> bool:
+    """Whether the tests are about to run on the emulator: as run_on_device.sh is told."""
+    return os.environ.get("KVSIFT_CUDA_MOCK", "0") != "0"
 
 
 def targets(tests: list[dict[str, Any]], build: Path) -> list[str]:
     """What ninja must build for them."""
     programs = {os.path.relpath(t["cmd"][0], build) for t in tests}
-    return sorted({*programs, "tests/cuda/libkvsift_mock_cuda.so", "tests/cuda/libkvsift_mock_cublas.so", "libkvsift.a"})
+    mocks = {f"tests/cuda/libkvsift_mock_{name}.so" for name in ("cuda", "cublas")} if emulated() else set()
+    return sorted({*programs, *mocks, "libkvsift.a"})
 
 
 def run(test: dict[str, Any], wrapper: list[str], seconds: float) -> dict[str, Any]:
