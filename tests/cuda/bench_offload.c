@@ -3,15 +3,18 @@
  * page statistics with moments, budget 1024, against the copy alone, which full attention would need each time: as float16 and
  * as int8, with checksums, and with a cap of 16 blocks of all KV heads that a layer's step waits for.
  *
- *     bench_offload [--quick] [--json FILE]
+ *     bench_offload [--quick] [--json FILE] [--seconds N]
  *
  * Each KV head attends to 64 blocks of 16 tokens; the fast tier holds an eighth of the cache. `scattered`: all 64 are new;
  * `step`: one in ten is, as from one token to the next. Nothing is prefetched: prefetches take the same transfers, behind
- * the caller's back. --quick: tiny shapes, for the emulator, whose times mean nothing. */
+ * the caller's back. --quick: tiny shapes, for the emulator, whose times mean nothing. --seconds: nothing is begun after so many.
+ * The file is whole after each form, wherever the program is ended. */
+#define _POSIX_C_SOURCE 199309L
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <kvsift/kvsift_cuda.h>
 
@@ -146,7 +149,47 @@ static const offload_form forms[] = {
     {"float16, all resident", 1, false, KVSIFT_STORE_NO_LIMIT, false},
 };
 
-static void run(uint32_t tokens, bool quick, FILE *json, bool first) {
+typedef struct request {
+  bool quick;
+  FILE *json;  /* null: none */
+  double end;  /* on the clock of seconds_now; 0: never */
+} request;
+
+static double seconds_now(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static bool is_over(const request *r) { return r->end > 0 && seconds_now() > r->end; }
+
+/* What closes the file as it stands; the next row is written over it. */
+static void close_rows(FILE *json) {
+  const long at = ftell(json);
+  fprintf(json, "]}\n  ]\n}\n");
+  fflush(json);
+  fseek(json, at, SEEK_SET);
+}
+
+static void run_forms(const request *r, uint32_t tokens, double copy_us) {
+  for (uint32_t i = 0; i < sizeof forms / sizeof *forms; ++i) {
+    if (is_over(r)) {
+      printf("left out: %u tokens, %s\n", tokens, forms[i].name);
+      continue;
+    }
+    const offload_steps whole = bench_offload_steps(tokens, r->quick, forms[i]);
+    printf("                a whole layer step, %-26s %8.1f us (%4.1fx; %3.0f %% hits, %2.0f %% left out, %6.0f KiB fetched)\n",
+           forms[i].name, whole.us, copy_us / whole.us, 100 * whole.hits, 100 * whole.dropped, whole.read_kb);
+    if (r->json == NULL) continue;
+    fprintf(r->json, "%s\n      {\"form\": \"%s\", \"us\": %.2f, \"copy_over_step\": %.2f, \"hits\": %.4f, \"dropped\": %.4f, "
+            "\"read_kib\": %.1f}", i == 0 ? "" : ",", forms[i].name, whole.us, copy_us / whole.us, whole.hits, whole.dropped,
+            whole.read_kb);
+    close_rows(r->json);
+  }
+}
+
+static void run(const request *r, uint32_t tokens, bool first) {
+  const bool quick = r->quick;
   bench *b = calloc(1, sizeof *b);
   *b = (bench){.tokens = tokens, .dim = quick ? 16 : 128, .chosen = quick ? 8 : CHOSEN, .steps = quick ? 2 : 50, .random = 5};
   create(b);
@@ -158,46 +201,41 @@ static void run(uint32_t tokens, bool quick, FILE *json, bool first) {
   printf("%7u tokens: all of a layer %9.1f us (%5.1f GB/s), scattered blocks %8.1f us (%5.1f GB/s, %3.0f %% of the copy), "
          "step %8.1f us, %5.1fx\n", tokens, all.us, all.gb_per_s, scattered.us, scattered.gb_per_s,
          100 * scattered.gb_per_s / all.gb_per_s, step.us, all.us / step.us);
-  if (json != NULL) {
-    fprintf(json, "%s\n    {\"tokens\": %u, \"layer_copy_us\": %.2f, \"copy_gb_per_s\": %.2f, \"scattered_us\": %.2f, "
-            "\"gather_gb_per_s\": %.2f, \"step_us\": %.2f, \"copy_over_step\": %.2f, \"whole_steps\": [", first ? "" : ",",
-            tokens, all.us, all.gb_per_s, scattered.us, scattered.gb_per_s, step.us, all.us / step.us);
-  }
-  for (uint32_t i = 0; i < sizeof forms / sizeof *forms; ++i) {
-    const offload_steps whole = bench_offload_steps(tokens, quick, forms[i]);
-    printf("                a whole layer step, %-26s %8.1f us (%4.1fx; %3.0f %% hits, %2.0f %% left out, %6.0f KiB fetched)\n",
-           forms[i].name, whole.us, all.us / whole.us, 100 * whole.hits, 100 * whole.dropped, whole.read_kb);
-    if (json == NULL) continue;
-    fprintf(json, "%s\n      {\"form\": \"%s\", \"us\": %.2f, \"copy_over_step\": %.2f, \"hits\": %.4f, \"dropped\": %.4f, "
-            "\"read_kib\": %.1f}", i == 0 ? "" : ",", forms[i].name, whole.us, all.us / whole.us, whole.hits, whole.dropped,
-            whole.read_kb);
-  }
-  if (json != NULL) fprintf(json, "]}");
   gpu_wait();
   check(b, kvsift_cuda_store_destroy(b->store));
   gpu_free(b->arenas.device);
   gpu_free_pinned(b->arenas.pinned);
   free(b->arenas.host);
   free(b);
+  if (r->json != NULL) {
+    fprintf(r->json, "%s\n    {\"tokens\": %u, \"layer_copy_us\": %.2f, \"copy_gb_per_s\": %.2f, \"scattered_us\": %.2f, "
+            "\"gather_gb_per_s\": %.2f, \"step_us\": %.2f, \"copy_over_step\": %.2f, \"whole_steps\": [", first ? "" : ",",
+            tokens, all.us, all.gb_per_s, scattered.us, scattered.gb_per_s, step.us, all.us / step.us);
+    close_rows(r->json);
+  }
+  run_forms(r, tokens, all.us);
+  if (r->json != NULL) fprintf(r->json, "]}");
 }
 
 int main(int argc, char **argv) {
   static const uint32_t sizes[] = {32768, 65536, 131072};
-  bool quick = false;
+  request r = {0};
   const char *path = NULL;
   for (int i = 1; i < argc; ++i) {
-    if (strcmp(argv[i], "--quick") == 0) quick = true;
+    if (strcmp(argv[i], "--quick") == 0) r.quick = true;
     else if (strcmp(argv[i], "--json") == 0 && i + 1 < argc) path = argv[++i];
-    else return fprintf(stderr, "usage: bench_offload [--quick] [--json FILE]\n"), 2;
+    else if (strcmp(argv[i], "--seconds") == 0 && i + 1 < argc) r.end = seconds_now() + strtod(argv[++i], NULL);
+    else return fprintf(stderr, "usage: bench_offload [--quick] [--json FILE] [--seconds N]\n"), 2;
   }
   if (!gpu_open()) return 77;
-  FILE *json = path != NULL ? fopen(path, "w") : NULL;
-  if (path != NULL && json == NULL) return fprintf(stderr, "%s cannot be written\n", path), 1;
-  if (json != NULL) fprintf(json, "{\n  \"device\": \"%s\",\n  \"emulated\": %s,\n  \"runs\": [", gpu_name(), gpu_is_mock() ? "true" : "false");
-  for (uint32_t i = 0; i < (quick ? 1 : 3); ++i) run(quick ? 1024 : sizes[i], quick, json, i == 0);
-  if (json != NULL) {
-    fprintf(json, "\n  ]\n}\n");
-    fclose(json);
+  if (path != NULL && (r.json = fopen(path, "w")) == NULL) return fprintf(stderr, "%s cannot be written\n", path), 1;
+  if (r.json != NULL) {
+    fprintf(r.json, "{\n  \"device\": \"%s\",\n  \"emulated\": %s,\n  \"runs\": [", gpu_name(), gpu_is_mock() ? "true" : "false");
+  }
+  for (uint32_t i = 0; i < (r.quick ? 1 : 3) && !is_over(&r); ++i) run(&r, r.quick ? 1024 : sizes[i], i == 0);
+  if (r.json != NULL) {
+    fprintf(r.json, "\n  ]\n}\n");
+    fclose(r.json);
   }
   return 0;
 }
