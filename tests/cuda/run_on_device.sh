@@ -57,7 +57,8 @@ results=$(cd "$results" && pwd)
 
 tests=enabled
 if ! pkg-config --exists cmocka && [ "$(id -u)" -eq 0 ]; then
-  { apt-get update -q && apt-get install -y -q --no-install-recommends libcmocka-dev; } >/dev/null 2>&1
+  # Without a network apt-get would try for minutes.
+  timeout 15 sh -c 'apt-get update -q && apt-get install -y -q --no-install-recommends libcmocka-dev' >/dev/null 2>&1
 fi
 if ! pkg-config --exists cmocka; then
   echo "skipped: the tests, for want of cmocka (PKG_CONFIG_PATH may name one); the benchmarks run"
@@ -118,22 +119,37 @@ if [ "$mock" = 0 ] && [ -f "$results/bench.json" ] && python3 -c 'import torch' 
 else
   echo "skipped: the comparison with PyTorch (no torch, no figures, or no device)"
 fi
-stage offload 60 "$bench/bench_offload" ${quick[@]+"${quick[@]}"} --json "$results/offload.json" || worst=1
+stage offload 75 "$bench/bench_offload" ${quick[@]+"${quick[@]}"} --seconds 50 --json "$results/offload.json" || worst=1
 stage compress 20 "$bench/bench_compress" ${quick[@]+"${quick[@]}"} --json "$results/compress.json" || worst=1
 
 ncu=$(command -v ncu || ls /opt/nvidia/nsight-compute/*/ncu 2>/dev/null | tail -1)
 if [ "$mock" = 0 ] && [ -n "$ncu" ]; then
+  # profile METHOD TOKENS OPTIONS...: a step's kernels without a graph; of a prompt's there are too many.
+  profile() {
+    local method=$1 tokens=$2
+    shift 2
+    "$ncu" --clock-control none --csv "$@" "$bench/bench_device" --once --tokens "$tokens" --budget 1024 --method "$method"
+  }
   limiters() {
-    "$ncu" --clock-control none --csv --section SpeedOfLight --section Occupancy --section LaunchStats --launch-count 80 \
-      --kernel-name regex:kvsift_ "$bench/bench_device" --once --tokens 32768 --budget 1024 >"$results/ncu.csv"
+    local method status=0
+    for method in 'full' 'full, tensor cores' 'page-stats + moments, per KV head' 'page-stats + moments, per KV head, tensor cores' \
+      'attention-predictor-fast' 'attention-predictor-bf16, per KV head'; do
+      echo "# $method"
+      profile "$method" 32768 --section SpeedOfLight --section Occupancy --section LaunchStats --launch-count 8 \
+        --kernel-name 'regex:(page_scores|choose|reduce|attend|predictor_(convolve|mean|plan))' || status=1
+    done >"$results/ncu.csv"
+    return $status
   }
-  # Where the warps of a sparse step's kernels wait, instruction by instruction.
+  # Where the warps of a step's kernels wait, instruction by instruction.
   sources() {
-    "$ncu" --clock-control none --cache-control none --section SourceCounters --page source --csv --launch-count 16 \
-      --kernel-name 'regex:kvsift_(choose|page_scores|attend)' "$bench/bench_device" --once --tokens 32768 --budget 1024 \
-      --method 'page-stats + moments, per KV head' >"$results/ncu_source.csv"
+    local lines=(--cache-control none --section SourceCounters --page source) status=0
+    profile 'full, tensor cores' 131072 "${lines[@]}" --kernel-name regex:attend_tensor --launch-skip 2 --launch-count 2 \
+      >"$results/ncu_source_full.csv" || status=1
+    profile 'page-stats + moments, per KV head, tensor cores' 131072 "${lines[@]}" --launch-count 6 \
+      --kernel-name 'regex:(page_scores|choose|attend)' >"$results/ncu_source.csv" || status=1
+    return $status
   }
-  export -f limiters sources
+  export -f profile limiters sources
   export ncu bench results
   stage ncu 60 bash -c limiters || worst=1
   stage ncu_source 40 bash -c sources || worst=1
