@@ -9,21 +9,21 @@
 namespace kvsift {
 namespace {
 
-// Has tokens [begin, end) of one head in fast memory.
-kvsift_status fetch_part(Store *store, std::uint32_t layer, std::uint32_t head, std::uint32_t begin,
-                         std::uint32_t end) {
+// Has tokens [begin, end) of KV heads [first, last) in fast memory, all at once: none makes room for another.
+kvsift_status fetch_part(Store *store, std::uint32_t layer, std::uint32_t first, std::uint32_t last,
+                         std::uint32_t begin, std::uint32_t end) {
   kvsift_selection part{};
   part.tokens = store->layers[layer].tokens;
   part.lists = store->g.kv_heads;
   part.range_stride = 1;
   part.ranges = store->part;
   part.range_counts = store->part_counts;
-  store->part[head] = kvsift_range{begin, end};
-  store->part_counts[head] = 1;
+  for (std::uint32_t h = 0; h < part.lists; ++h) {
+    store->part[h] = kvsift_range{begin, end};
+    store->part_counts[h] = h >= first && h < last ? 1 : 0;
+  }
   bool missing = false;
-  const kvsift_status status = fetch_selection(store, layer, part, false, &missing);
-  store->part_counts[head] = 0;
-  return status;
+  return fetch_selection(store, layer, part, false, &missing);
 }
 
 // The workers have nothing left to do, and will not start on anything of their own.
@@ -40,13 +40,10 @@ void wait_idle(Store *store) {
 }
 
 template <class Use>
-kvsift_status for_each_longer(Store *store, std::uint32_t tokens, Use use) {
+void for_each_longer(Store *store, std::uint32_t tokens, Use use) {
   for (std::uint32_t l = 0; l < store->g.layers; ++l) {
-    for (std::uint32_t h = 0; store->layers[l].tokens > tokens && h < store->g.kv_heads; ++h) {
-      if (kvsift_status s = use(l, h)) return s;
-    }
+    for (std::uint32_t h = 0; store->layers[l].tokens > tokens && h < store->g.kv_heads; ++h) use(l, h);
   }
-  return KVSIFT_OK;
 }
 
 // An entry that is no longer true must go before its records change.
@@ -65,7 +62,6 @@ void reopen(Store *store, std::uint32_t tokens) {
     Slot &slot = slot_of(store, store->layers[l], static_cast<std::uint32_t>(local));
     if (slot.state.load(std::memory_order_relaxed) == kUnwritten) --store->writes_failed;
     slot.state.store(kOpen, std::memory_order_relaxed);
-    return KVSIFT_OK;
   });
 }
 
@@ -83,7 +79,6 @@ void forget(Store *store, std::uint32_t tokens) {
       }
       release_slot(store, layer, local);
     }
-    return KVSIFT_OK;
   });
   for (std::uint32_t l = 0; l < g.layers; ++l) {
     if (store->layers[l].tokens > tokens) store->layers[l].tokens = tokens;
@@ -111,7 +106,7 @@ kvsift_status read_tokens(Store *store, std::uint32_t layer, std::uint32_t head,
   for (std::uint32_t at = first; at < first + tokens;) {
     const std::uint32_t left = first + tokens - at, aligned = part - at % g.block_tokens;
     const std::uint32_t end = at + (left < aligned ? left : aligned);
-    if (kvsift_status s = fetch_part(store, layer, head, at, end)) return s;
+    if (kvsift_status s = fetch_part(store, layer, head, head + 1, at, end)) return s;
     while (at < end) {
       const std::uint32_t offset = at % g.block_tokens, room = g.block_tokens - offset;
       const std::uint32_t rows = end - at < room ? end - at : room;
@@ -135,11 +130,9 @@ kvsift_status read_tokens(Store *store, std::uint32_t layer, std::uint32_t head,
 kvsift_status truncate(Store *store, std::uint32_t tokens) {
   const std::uint32_t open = tokens >> store->g.block_shift, begin = open << store->g.block_shift;
   wait_idle(store);
-  if (begin < tokens) {
-    const kvsift_status status = for_each_longer(store, tokens, [&](std::uint32_t l, std::uint32_t h) {
-      return fetch_part(store, l, h, begin, tokens);
-    });
-    if (status != KVSIFT_OK) return status;
+  for (std::uint32_t l = 0; begin < tokens && l < store->g.layers; ++l) {
+    if (store->layers[l].tokens <= tokens) continue;
+    if (kvsift_status s = fetch_part(store, l, 0, store->g.kv_heads, begin, tokens)) return s;
   }
   pthread_mutex_lock(&store->mutex);
   const kvsift_status status = revoke(store, open);

@@ -98,7 +98,6 @@ void clear_state(Store *store) {
   for (std::uint64_t i = 0; i < records; ++i) store->tables[i] = kNotResident;
   std::memset(store->sums, 0, records * sizeof *store->sums);
   std::memset(store->written, 0, g.blocks * sizeof *store->written);
-  std::memset(store->part_counts, 0, g.kv_heads * sizeof *store->part_counts);
   for (Queue &queue : store->queues) queue = Queue{kNone, kNone};
 }
 

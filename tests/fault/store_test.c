@@ -32,6 +32,10 @@ static void expect_text(const char *message, const char *part) {
   if (strstr(message, part) == NULL) fail_msg("no \"%s\" in \"%s\"", part, message);
 }
 
+static void await_errors(const fixture *f, uint64_t count) {
+  while (fixture_stats(f).io_errors < count) fake_sleep_until(fake_now() + 1000000);
+}
+
 static uint64_t bytes_read(const fixture *f) { return fixture_stats(f).bytes_read; }
 
 /* Every transfer comes in dribs and drabs. */
@@ -121,6 +125,35 @@ static void test_full_disk(void **state) {
   fixture_reopen(&f);
   assert_int_equal(fixture_info(&f).tokens, 256);
   check_everything(&f, 256);
+  end(&f);
+}
+
+/* Failed writes hold all slots but one: truncating into an old block, of two heads, finds no room, and changes nothing. */
+static void test_truncate_without_room(void **state) {
+  (void)state;
+  fixture f;
+  custom(&f);
+  f.config.layers = 1;
+  f.config.sink_tokens = f.config.local_tokens = 0;
+  f.config.fast_blocks = 2;
+  fixture_create(&f);
+  fixture_append(&f, 0, 40);
+  assert_int_equal(kvsift_store_flush(f.store), KVSIFT_OK);
+  device.bandwidth = 1u << 30;
+  device.latency_ns = 50000000; /* both blocks are appended before the first write has failed */
+  fake_break(&device, 0, ENOSPC, 1);
+  fixture_append(&f, 40, 8);
+  await_errors(&f, 3);
+  fake_break(&device, 0, 0, 0);
+  assert_int_equal(kvsift_store_truncate(f.store, 14), KVSIFT_IO);
+  expect_text(kvsift_store_last_error(f.store), "no space left (errno 28)");
+  assert_int_equal(fixture_info(&f).tokens, 48);
+  assert_int_equal(kvsift_store_flush(f.store), KVSIFT_OK);
+  check_everything(&f, 48);
+  assert_int_equal(kvsift_store_truncate(f.store, 14), KVSIFT_OK);
+  check_everything(&f, 14);
+  fixture_append(&f, 14, 34);
+  check_everything(&f, 48);
   end(&f);
 }
 
@@ -321,7 +354,8 @@ static void test_old_content(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_short_transfers), cmocka_unit_test(test_read_error),
-      cmocka_unit_test(test_full_disk),       cmocka_unit_test(test_lying_device),
+      cmocka_unit_test(test_full_disk),       cmocka_unit_test(test_truncate_without_room),
+      cmocka_unit_test(test_lying_device),
       cmocka_unit_test(test_no_room_for_the_file), cmocka_unit_test(test_bad_paths),
       cmocka_unit_test(test_bit_errors),      cmocka_unit_test(test_cut_file),
       cmocka_unit_test(test_old_content),
