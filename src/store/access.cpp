@@ -46,13 +46,15 @@ void for_each_longer(Store *store, std::uint32_t tokens, Use use) {
   }
 }
 
-// An entry that is no longer true must go before its records change.
-kvsift_status revoke(Store *store, std::uint32_t block) {
-  if (store->committed <= block) return KVSIFT_OK;
-  if (kvsift_status s = erase_entry(store, block)) return s;
-  store->committed = block;
-  ++store->epoch;
-  return KVSIFT_OK;
+// After an attempt to erase the entry of `block`. One that failed may have damaged it: it is written again.
+void revoke(Store *store, std::uint32_t block, bool erased) {
+  if (store->committed > block) store->committed = block;
+  if (erased) {
+    store->entries = block;
+    ++store->epoch;
+  } else {
+    pthread_cond_signal(&store->work);
+  }
 }
 
 // The block that the cache will end in takes rows again.
@@ -134,8 +136,12 @@ kvsift_status truncate(Store *store, std::uint32_t tokens) {
     if (store->layers[l].tokens <= tokens) continue;
     if (kvsift_status s = fetch_part(store, l, 0, store->g.kv_heads, begin, tokens)) return s;
   }
+  // An entry that is no longer true must go before its records change. The workers are idle, so nobody needs the lock, which a
+  // device of the caller's should not be called with.
+  const bool named = store->entries > open;
+  const kvsift_status status = named ? erase_entry(store, open) : KVSIFT_OK;
   pthread_mutex_lock(&store->mutex);
-  const kvsift_status status = revoke(store, open);
+  if (named) revoke(store, open, status == KVSIFT_OK);
   if (status == KVSIFT_OK) {
     if (begin < tokens) reopen(store, tokens);
     forget(store, tokens);

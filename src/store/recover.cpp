@@ -141,7 +141,10 @@ kvsift_status recover(Store *store, bool verify, kvsift_error *error) {
     }
   }
   store->epoch = found.latest + 1;
-  store->committed = found.blocks;
+  store->committed = store->entries = found.blocks;
+  for (std::uint32_t b = 0; b < found.blocks; ++b) {
+    store->written[b] = static_cast<std::uint32_t>(g.records_of_block());
+  }
   for (std::uint32_t l = 0; l < g.layers; ++l) store->layers[l].tokens = found.blocks << g.block_shift;
   return KVSIFT_OK;
 }

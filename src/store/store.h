@@ -118,6 +118,7 @@ struct Store {
   Queue queues[kQueueClasses];
   std::uint32_t *written;  // [blocks]: records of the block that are on the slow tier
   std::uint32_t committed, committing, commit_failed;
+  std::uint32_t entries;        // no block from here on has an entry that open would take; some before may be damaged
   std::uint32_t writes_left;    // queued or under way
   std::uint32_t writes_failed;  // slots in kUnwritten
   std::uint32_t wanted_left;    // slots that resolve waits for

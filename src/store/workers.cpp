@@ -33,6 +33,8 @@ void describe(Store *store, JobKind kind, std::uint32_t first, Job *job) {
 void describe_commit(Store *store, Job *job) {
   const Geometry &g = store->g;
   store->committing = 1;
+  // From now on: one whose write is said to have failed may be there all the same.
+  if (store->entries <= store->committed) store->entries = store->committed + 1;
   job->kind = kJobCommit;
   job->slot = kNone;
   job->records = 0;

@@ -33,7 +33,10 @@ static void expect_text(const char *message, const char *part) {
 }
 
 static void await_errors(const fixture *f, uint64_t count) {
-  while (fixture_stats(f).io_errors < count) fake_sleep_until(fake_now() + 1000000);
+  for (int ms = 0; fixture_stats(f).io_errors < count; ++ms) {
+    if (ms == 10000) fail_msg("waited in vain for %u I/O errors", (unsigned)count);
+    fake_sleep_until(fake_now() + 1000000);
+  }
 }
 
 static uint64_t bytes_read(const fixture *f) { return fixture_stats(f).bytes_read; }
@@ -155,6 +158,74 @@ static void test_truncate_without_room(void **state) {
   fixture_append(&f, 14, 34);
   check_everything(&f, 48);
   end(&f);
+}
+
+/* How writes of entries fail: their first half is done, or all of it. */
+enum { WELL, TORN, DONE };
+static _Atomic int entries;
+
+static int64_t write_entry(void *context, uint64_t offset, const kvsift_store_span *spans, uint32_t count) {
+  const kvsift_store_span half = {spans[0].data, spans[0].bytes / 2};
+  const int how = offset >= 128 && offset < 128 + 64 * 64 ? entries : WELL;
+  const int64_t done = fake_write(context, offset, how == TORN ? &half : spans, count);
+  return how == WELL ? done : -EIO;
+}
+
+static void custom_entries(fixture *f) {
+  custom(f);
+  calls.write = write_entry;
+  entries = WELL;
+}
+
+/* Truncating damages an entry, and fails: all is there still, and durable when a flush says so. */
+static void test_torn_truncate(void **state) {
+  (void)state;
+  for (int reopened = 0; reopened < 2; ++reopened) {
+    fixture f;
+    custom_entries(&f);
+    fixture_create(&f);
+    fixture_append(&f, 0, 64);
+    assert_int_equal(kvsift_store_flush(f.store), KVSIFT_OK);
+    if (reopened) fixture_reopen(&f);
+    entries = TORN;
+    assert_int_equal(kvsift_store_truncate(f.store, 32), KVSIFT_IO);
+    await_errors(&f, 1);
+    assert_int_equal(fixture_info(&f).tokens, 64);
+    assert_int_equal(fixture_info(&f).durable_tokens, 32);
+    entries = WELL;
+    assert_int_equal(kvsift_store_flush(f.store), KVSIFT_OK);
+    assert_int_equal(fixture_info(&f).durable_tokens, 64);
+    fixture_reopen(&f);
+    assert_int_equal(fixture_info(&f).tokens, 64);
+    check_everything(&f, 64);
+    end(&f);
+  }
+}
+
+/* An entry is there though its write, or that of zeros over it, failed: what truncate forgets does not come back. */
+static void test_truncate_after_failures(void **state) {
+  (void)state;
+  for (int erasing = 0; erasing < 2; ++erasing) {
+    fixture f;
+    custom_entries(&f);
+    fixture_create(&f);
+    fixture_append(&f, 0, 32);
+    assert_int_equal(kvsift_store_flush(f.store), KVSIFT_OK);
+    entries = erasing ? WELL : DONE;
+    fixture_append(&f, 32, 4);
+    assert_int_equal(kvsift_store_flush(f.store), erasing ? KVSIFT_OK : KVSIFT_IO);
+    entries = WELL;
+    if (erasing) {
+      fake_break(&device, 0, EIO, 0);
+      assert_int_equal(kvsift_store_truncate(f.store, 32), KVSIFT_IO);
+      await_errors(&f, 1);
+      fake_break(&device, 0, 0, 0);
+    }
+    assert_int_equal(kvsift_store_truncate(f.store, 32), KVSIFT_OK);
+    fixture_reopen(&f);
+    assert_int_equal(fixture_info(&f).tokens, 32);
+    end(&f);
+  }
 }
 
 /* A device that says it did more than it was asked to. */
@@ -355,6 +426,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_short_transfers), cmocka_unit_test(test_read_error),
       cmocka_unit_test(test_full_disk),       cmocka_unit_test(test_truncate_without_room),
+      cmocka_unit_test(test_torn_truncate),   cmocka_unit_test(test_truncate_after_failures),
       cmocka_unit_test(test_lying_device),
       cmocka_unit_test(test_no_room_for_the_file), cmocka_unit_test(test_bad_paths),
       cmocka_unit_test(test_bit_errors),      cmocka_unit_test(test_cut_file),
