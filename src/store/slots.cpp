@@ -23,7 +23,8 @@ void link_newest(Store *store, Layer *layer, std::uint32_t local) {
 bool may_go(const Store &store, const Layer &layer, const Slot &slot) {
   const std::uint32_t state = slot.state.load(std::memory_order_acquire);
   if (state == kFree) return true;
-  return state == kClean && slot.epoch != store.call && !pinned(store.g, layer, slot.block);
+  if (slot.epoch == store.call) return false;
+  return state == kFailed || (state == kClean && !pinned(store.g, layer, slot.block));
 }
 
 }  // namespace
@@ -65,10 +66,9 @@ std::uint32_t take_slot(Store *store, Layer *layer, std::uint32_t index) {
   }
   if (local == kNone) return kNone;
   Slot &slot = slot_of(store, *layer, local);
-  if (slot.state.load(std::memory_order_relaxed) == kClean) {
-    *entry_of(*store, index, slot.head, slot.block) = kNotResident;
-    ++store->counts.evictions;
-  }
+  const std::uint32_t state = slot.state.load(std::memory_order_relaxed);
+  if (state != kFree) *entry_of(*store, index, slot.head, slot.block) = kNotResident;
+  if (state == kClean) ++store->counts.evictions;
   slot.prefetched = 0;
   touch(store, layer, local);
   return local;

@@ -18,7 +18,8 @@ void touch(Store *store, Layer *layer, std::uint32_t local);
 // Sinks, local tokens and the block that append fills stay.
 bool pinned(const Geometry &g, const Layer &layer, std::uint32_t block);
 
-// The longest unused slot that may go, emptied and touched; kNone where all are pinned, busy, or wanted by the present call.
+// The longest unused slot that may go (of a block, or of a fetch that failed), emptied and touched; kNone where all are pinned,
+// busy, or wanted by the present call.
 std::uint32_t take_slot(Store *store, Layer *layer, std::uint32_t index);
 
 // Gives a slot back, and takes its block out of the table.

@@ -39,6 +39,11 @@ static void await_errors(const fixture *f, uint64_t count) {
   }
 }
 
+static void await_ticket(const fixture *f, kvsift_ticket ticket) {
+  uint32_t done = 0;
+  while (kvsift_store_poll(f->store, ticket, &done) == KVSIFT_OK && done == 0) fake_sleep_until(fake_now() + 1000000);
+}
+
 static uint64_t bytes_read(const fixture *f) { return fixture_stats(f).bytes_read; }
 
 /* Every transfer comes in dribs and drabs. */
@@ -87,6 +92,30 @@ static void test_read_error(void **state) {
   fake_sleep_until(fake_now() + 20000000);
   fake_break(&device, 0, 0, 0);
   assert_int_equal(fixture_resolve(&f, 0, &s), KVSIFT_OK);
+  check_everything(&f, 256);
+  end(&f);
+}
+
+/* Blocks that were asked for while reads failed, and never again, keep no slots. */
+static void test_slots_of_failed_reads(void **state) {
+  (void)state;
+  fixture f;
+  fixture_lists s;
+  kvsift_ticket ticket;
+  custom(&f);
+  fixture_create(&f);
+  fixture_append(&f, 0, 252);
+  assert_int_equal(kvsift_store_flush(f.store), KVSIFT_OK);
+  fake_break(&device, EIO, 0, 0);
+  lists_init(&s, &f, 252, 0);
+  lists_add_all(&s, 20, 140);
+  assert_int_equal(kvsift_store_prefetch(f.store, 0, &s.selection, &ticket), KVSIFT_OK);
+  await_ticket(&f, ticket);
+  fake_break(&device, 0, 0, 0);
+  lists_init(&s, &f, 252, 0);
+  lists_add_all(&s, 140, 160);
+  assert_int_equal(fixture_resolve(&f, 0, &s), KVSIFT_OK);
+  fixture_append(&f, 252, 4);
   check_everything(&f, 256);
   end(&f);
 }
@@ -430,7 +459,7 @@ int main(void) {
       cmocka_unit_test(test_lying_device),
       cmocka_unit_test(test_no_room_for_the_file), cmocka_unit_test(test_bad_paths),
       cmocka_unit_test(test_bit_errors),      cmocka_unit_test(test_cut_file),
-      cmocka_unit_test(test_old_content),
+      cmocka_unit_test(test_old_content), cmocka_unit_test(test_slots_of_failed_reads),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
