@@ -154,8 +154,8 @@ kvsift_status kvsift_store_append(kvsift_store *store, uint32_t layer, uint32_t 
 kvsift_status kvsift_store_prefetch(kvsift_store *store, uint32_t layer, const kvsift_selection *selection,
                                     kvsift_ticket *ticket);
 
-/* Waits for a prefetch; a later one of the same layer may be waited for with it. IO and CORRUPT where a block could not be
- * fetched (resolve will try again). */
+/* Waits for a prefetch; a later one of the same layer may be waited for with it. IO and CORRUPT where a block of this or an
+ * earlier one could not be fetched and has not come since; that is said once (resolve will try again). */
 kvsift_status kvsift_store_wait(kvsift_store *store, kvsift_ticket ticket);
 kvsift_status kvsift_store_poll(kvsift_store *store, kvsift_ticket ticket, uint32_t *done);
 

@@ -194,7 +194,7 @@ kvsift_status wait_ticket(Store *store, kvsift_ticket ticket) {
   const bool failed = layer->fetch_failed != 0;
   layer->fetch_failed = 0;
   pthread_mutex_unlock(&store->mutex);
-  return failed ? report_read_error(store) : KVSIFT_OK;
+  return failed && release_failed(store, layer) ? report_read_error(store) : KVSIFT_OK;
 }
 
 kvsift_status fetch_selection(Store *store, std::uint32_t index, const kvsift_selection &selection,

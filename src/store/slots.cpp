@@ -88,6 +88,16 @@ void release_slot(Store *store, Layer *layer, std::uint32_t local) {
   layer->oldest = local;
 }
 
+bool release_failed(Store *store, Layer *layer) {
+  bool any = false;
+  for (std::uint32_t local = 0; local < layer->slots; ++local) {
+    if (slot_of(store, *layer, local).state.load(std::memory_order_acquire) != kFailed) continue;
+    release_slot(store, layer, local);
+    any = true;
+  }
+  return any;
+}
+
 std::int32_t settle(Store *store, Layer *layer, std::int32_t *entry) {
   if (*entry >= kNotResident) return *entry;
   const std::uint32_t local = slot_in_flight(*entry);

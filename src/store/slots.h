@@ -25,6 +25,9 @@ std::uint32_t take_slot(Store *store, Layer *layer, std::uint32_t index);
 // Gives a slot back, and takes its block out of the table.
 void release_slot(Store *store, Layer *layer, std::uint32_t local);
 
+// Gives back the slots of fetches that failed and were not asked for again. False where there are none.
+bool release_failed(Store *store, Layer *layer);
+
 // Brings a table entry up to date: in flight and arrived becomes resident, failed becomes not resident.
 std::int32_t settle(Store *store, Layer *layer, std::int32_t *entry);
 

@@ -120,6 +120,34 @@ static void test_slots_of_failed_reads(void **state) {
   end(&f);
 }
 
+/* What failed, and came when resolve tried again, is no failure of the next prefetch; what did not come is one, once. */
+static void test_wait_after_failures(void **state) {
+  (void)state;
+  fixture f;
+  fixture_lists s;
+  kvsift_ticket first, second;
+  custom(&f);
+  fixture_create(&f);
+  fixture_append(&f, 0, 256);
+  assert_int_equal(kvsift_store_flush(f.store), KVSIFT_OK);
+  for (int resolved = 0; resolved < 2; ++resolved) {
+    fake_break(&device, EIO, 0, 0);
+    lists_init(&s, &f, 256, 0);
+    lists_add_all(&s, 20, 40);
+    assert_int_equal(kvsift_store_prefetch(f.store, 0, &s.selection, &first), KVSIFT_OK);
+    await_ticket(&f, first);
+    fake_break(&device, 0, 0, 0);
+    if (resolved) assert_int_equal(fixture_resolve(&f, 0, &s), KVSIFT_OK);
+    lists_init(&s, &f, 256, 0);
+    lists_add_all(&s, resolved ? 120 : 80, resolved ? 128 : 88);
+    assert_int_equal(kvsift_store_prefetch(f.store, 0, &s.selection, &second), KVSIFT_OK);
+    assert_int_equal(kvsift_store_wait(f.store, first), resolved ? KVSIFT_OK : KVSIFT_IO);
+    assert_int_equal(kvsift_store_wait(f.store, second), KVSIFT_OK);
+  }
+  check_everything(&f, 256);
+  end(&f);
+}
+
 /* The disk is full for a while: appending stops, what is there can be read, and a later flush writes it all. */
 static void test_full_disk(void **state) {
   (void)state;
@@ -460,6 +488,7 @@ int main(void) {
       cmocka_unit_test(test_no_room_for_the_file), cmocka_unit_test(test_bad_paths),
       cmocka_unit_test(test_bit_errors),      cmocka_unit_test(test_cut_file),
       cmocka_unit_test(test_old_content), cmocka_unit_test(test_slots_of_failed_reads),
+      cmocka_unit_test(test_wait_after_failures),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
