@@ -107,6 +107,32 @@ void release_all(Store *store) {
   store->magic = 0;
 }
 
+// Waits for all writes and entries. False where some have failed.
+bool wait_written(Store *store) {
+  pthread_mutex_lock(&store->mutex);
+  pthread_cond_signal(&store->work);
+  store->waiting_any = 1;
+  while (store->writes_left > 0 || store->committing != 0 || commit_ready(*store)) wait_done(store, 0);
+  store->waiting_any = 0;
+  const bool good = store->writes_failed == 0 && store->commit_failed == 0;
+  pthread_mutex_unlock(&store->mutex);
+  return good;
+}
+
+// Queues what has failed. Nothing may be under way, or a failure could come between looking and counting.
+void write_again(Store *store) {
+  Batch again(store);
+  for (std::uint32_t i = 0; i < store->g.slots(); ++i) {
+    if (store->slots[i].state.load(std::memory_order_acquire) != kUnwritten) continue;
+    store->slots[i].state.store(kDirty, std::memory_order_relaxed);
+    again.add(i);
+  }
+  pthread_mutex_lock(&store->mutex);
+  store->writes_failed = store->commit_failed = 0;
+  pthread_mutex_unlock(&store->mutex);
+  again.submit(kWriteBehind);
+}
+
 }  // namespace
 
 kvsift_status lay_out(const kvsift_store_config &c, const Geometry &g, Layout *layout, Places *p) {
@@ -165,26 +191,10 @@ kvsift_status create_store(const kvsift_store_config &c, bool fresh, void *arena
 }
 
 kvsift_status flush_store(Store *store) {
-  Batch again(store);
-  pthread_mutex_lock(&store->mutex);
-  const bool failed = store->writes_failed > 0;
-  store->writes_failed = 0;
-  store->commit_failed = 0;
-  pthread_mutex_unlock(&store->mutex);
-  for (std::uint32_t i = 0; failed && i < store->g.slots(); ++i) {
-    if (store->slots[i].state.load(std::memory_order_acquire) != kUnwritten) continue;
-    store->slots[i].state.store(kDirty, std::memory_order_relaxed);
-    again.add(i);
+  if (!wait_written(store)) {
+    write_again(store);
+    if (!wait_written(store)) return report_write_error(store);
   }
-  again.submit(kWriteBehind);
-  pthread_mutex_lock(&store->mutex);
-  pthread_cond_signal(&store->work);
-  store->waiting_any = 1;
-  while (store->writes_left > 0 || store->committing != 0 || commit_ready(*store)) wait_done(store, 0);
-  store->waiting_any = 0;
-  const bool still = store->writes_failed > 0 || store->commit_failed != 0;
-  pthread_mutex_unlock(&store->mutex);
-  if (still) return report_write_error(store);
   const int result = sync(store->device);
   if (result == 0) return KVSIFT_OK;
   return fail(&store->error, KVSIFT_IO, store->device.name, ": sync: ", errno_text(-result), " (errno ", -result,

@@ -188,6 +188,26 @@ static void test_full_disk(void **state) {
   end(&f);
 }
 
+/* One write fails while flush waits for it, or close: it is tried once more. */
+static void test_failure_in_flush(void **state) {
+  (void)state;
+  for (int closing = 0; closing < 2; ++closing) {
+    fixture f;
+    custom(&f);
+    fixture_create(&f);
+    device.bandwidth = 1u << 30;
+    device.latency_ns = 50000000;
+    device.write_errno = EIO;
+    device.failures = 1;
+    fixture_append(&f, 0, 4);
+    if (!closing) assert_int_equal(kvsift_store_flush(f.store), KVSIFT_OK);
+    fixture_reopen(&f);
+    assert_int_equal(fixture_info(&f).tokens, 4);
+    check_everything(&f, 4);
+    end(&f);
+  }
+}
+
 /* Failed writes hold all slots but one: truncating into an old block, of two heads, finds no room, and changes nothing. */
 static void test_truncate_without_room(void **state) {
   (void)state;
@@ -488,7 +508,7 @@ int main(void) {
       cmocka_unit_test(test_no_room_for_the_file), cmocka_unit_test(test_bad_paths),
       cmocka_unit_test(test_bit_errors),      cmocka_unit_test(test_cut_file),
       cmocka_unit_test(test_old_content), cmocka_unit_test(test_slots_of_failed_reads),
-      cmocka_unit_test(test_wait_after_failures),
+      cmocka_unit_test(test_wait_after_failures), cmocka_unit_test(test_failure_in_flush),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

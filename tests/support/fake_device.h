@@ -24,6 +24,7 @@ typedef struct fake_device {
   uint64_t most;        /* of one transfer: short reads and writes; 0: no limit */
   int read_errno, write_errno;
   uint64_t fail_after;  /* transfers that still go well before the errnos hold */
+  uint64_t failures;    /* transfers that the errnos then hold for; 0: all */
   uint64_t calls, syncs;
 } fake_device;
 
@@ -46,6 +47,7 @@ static inline int64_t fake_move(fake_device *device, int write, uint64_t offset,
   ++device->calls;
   if (device->fail_after == 0) failure = write ? device->write_errno : device->read_errno;
   else --device->fail_after;
+  if (failure != 0 && device->failures > 0 && --device->failures == 0) device->read_errno = device->write_errno = 0;
   for (uint32_t i = 0; i < count; ++i) total += spans[i].bytes;
   if (device->most > 0 && total > device->most) total = device->most;
   if (device->bandwidth > 0) {
