@@ -13,14 +13,18 @@
 static fake_device device;
 static kvsift_store_device calls;
 
-static void custom(fixture *f) {
+static void custom_device(fixture *f) {
   uint64_t slow = 0;
-  fixture_config(f, KVSIFT_STORE_CUSTOM);
   assert_int_equal(kvsift_store_slow_size(&f->config, &slow), KVSIFT_INVALID_ARGUMENT); /* no device yet */
   calls = fake_calls(&device);
   f->config.device = &calls;
   assert_int_equal(kvsift_store_slow_size(&f->config, &slow), KVSIFT_OK);
   fake_open(&device, slow);
+}
+
+static void custom(fixture *f) {
+  fixture_config(f, KVSIFT_STORE_CUSTOM);
+  custom_device(f);
 }
 
 static void end(fixture *f) {
@@ -204,6 +208,43 @@ static void test_failure_in_flush(void **state) {
     fixture_reopen(&f);
     assert_int_equal(fixture_info(&f).tokens, 4);
     check_everything(&f, 4);
+    end(&f);
+  }
+}
+
+/* Two writes fail: the first at once, the second as flush begins, after so many turns. */
+static _Atomic int failed_writes, flush_begins;
+static int turns;
+
+static int64_t fail_twice(void *context, uint64_t offset, const kvsift_store_span *spans, uint32_t count) {
+  const int before = failed_writes++;
+  if (before > 1) return fake_write(context, offset, spans, count);
+  while (before == 1 && !flush_begins) continue;
+  for (volatile int i = 0; before == 1 && i < turns; ++i) continue;
+  return -EIO;
+}
+
+/* Whenever that is, flush writes both. Many slots, so that looking at them takes a while. */
+static void test_failure_as_flush_begins(void **state) {
+  (void)state;
+  for (int run = 0; run < 60; ++run) {
+    fixture f;
+    fixture_config(&f, KVSIFT_STORE_CUSTOM);
+    f.config.layers = f.config.head_dim = 1;
+    f.config.max_tokens = 1u << 17;
+    f.config.fast_blocks = 1u << 15;
+    custom_device(&f);
+    calls.write = fail_twice;
+    failed_writes = 2;
+    fixture_create(&f);
+    failed_writes = flush_begins = 0;
+    turns = run % 20 * 2000;
+    fixture_append(&f, 0, 4);
+    await_errors(&f, 1);
+    flush_begins = 1;
+    assert_int_equal(kvsift_store_flush(f.store), KVSIFT_OK);
+    assert_int_equal(fixture_info(&f).durable_tokens, 4);
+    fixture_append(&f, 4, 4);
     end(&f);
   }
 }
@@ -509,6 +550,7 @@ int main(void) {
       cmocka_unit_test(test_bit_errors),      cmocka_unit_test(test_cut_file),
       cmocka_unit_test(test_old_content), cmocka_unit_test(test_slots_of_failed_reads),
       cmocka_unit_test(test_wait_after_failures), cmocka_unit_test(test_failure_in_flush),
+      cmocka_unit_test(test_failure_as_flush_begins),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
