@@ -164,7 +164,8 @@ kvsift_status kvsift_store_poll(kvsift_store *store, kvsift_ticket ticket, uint3
  * next append, prefetch, resolve, read or truncate of the layer. cache->struct_size must be set.
  * With a late cap, blocks that are not there in time are taken out of the selection: its lists then belong to the store, hold as
  * long as the cache, and a tail stands for what is missing. CAPACITY: the selection, with the pinned tokens, has more
- * blocks than the layer has slots (attend in parts and merge, or raise fast_blocks or resident_layers). IO, CORRUPT. */
+ * blocks than the layer has slots (attend in parts and merge, or raise fast_blocks or resident_layers). UNSUPPORTED: a
+ * coreset (KVSIFT_TAIL_BALANCE), whose rows lie all over the cache. IO, CORRUPT. */
 kvsift_status kvsift_store_resolve(kvsift_store *store, uint32_t layer, kvsift_selection *selection,
                                    kvsift_cache *cache);
 

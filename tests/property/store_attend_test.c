@@ -129,7 +129,28 @@ static void test_late_caps(void **state) {
   decode(KVSIFT_METHOD_PAGE_STATS, KVSIFT_GROUP_QUERY_HEAD, KVSIFT_TAIL_MOMENTS, KVSIFT_STORE_FILE, 0);
 }
 
+/* A coreset's rows lie in blocks that the ranges do not name. */
+static void test_coreset(void **state) {
+  (void)state;
+  world *w = (world *)calloc(1, sizeof *w);
+  kvsift_selection selection = {.struct_size = sizeof selection};
+  kvsift_cache cache = {.struct_size = sizeof cache};
+  const kvsift_query query = {.struct_size = sizeof query, .tokens = PROMPT,
+                              .view = {.data = w->query, .head_stride = sizeof w->query[0]}};
+  make_policy(w, KVSIFT_METHOD_STREAMING, KVSIFT_GROUP_MEAN, KVSIFT_TAIL_BALANCE);
+  make_store(w, KVSIFT_STORE_HOST, KVSIFT_STORE_NO_LIMIT);
+  for (uint32_t l = 0; l < LAYERS; ++l) add_tokens(w, l, 0, PROMPT);
+  ok(w, kvsift_select_blocks(w->policy, 0, &query, &selection));
+  assert_true(selection.coreset_counts[0] > 0);
+  assert_int_equal(kvsift_store_resolve(w->f.store, 0, &selection, &cache), KVSIFT_UNSUPPORTED);
+  assert_non_null(strstr(kvsift_store_last_error(w->f.store), "tail is KVSIFT_TAIL_BALANCE"));
+  fixture_end(&w->f);
+  free(w->policy_arena);
+  free(w);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_exact), cmocka_unit_test(test_late_caps)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_exact), cmocka_unit_test(test_late_caps),
+                                     cmocka_unit_test(test_coreset)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
