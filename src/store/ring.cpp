@@ -93,14 +93,14 @@ void put(Ring *ring, const Device &device, const Job &job, std::uint32_t index) 
   ++ring->in_flight;
 }
 
-// Submits what was put and waits for at least one result. The kernel takes what is left with the next call if it could
-// not take all now.
-void enter(Ring *ring, std::uint32_t fresh) {
+// Submits what was put and waits for at least one result. Returns how many, the last ones, the kernel has not taken: it may
+// refuse the call as such, to a process that has locked itself in for example.
+std::uint32_t enter(Ring *ring, std::uint32_t fresh) {
   while (true) {
     const long done = syscall(__NR_io_uring_enter, ring->fd, fresh, 1, IORING_ENTER_GETEVENTS, nullptr, 0);
     if (done >= 0) fresh -= fresh < static_cast<std::uint32_t>(done) ? fresh : static_cast<std::uint32_t>(done);
-    if (done >= 0 && fresh == 0) return;
-    if (done < 0 && errno != EINTR && errno != EAGAIN && errno != EBUSY) return;
+    if (done >= 0 && fresh == 0) return 0;
+    if (done < 0 && errno != EINTR && errno != EAGAIN && errno != EBUSY) return fresh;
   }
 }
 
@@ -122,20 +122,31 @@ void complete(Store *store, Job *job, std::int32_t result) {
   after_transfer(store, job);
 }
 
-void reap(Worker *worker) {
+void finish(Worker *worker, std::uint32_t index, std::int32_t result) {
   Store *store = worker->store;
+  Ring *ring = worker->ring;
+  complete(store, worker->jobs + index, result);
+  pthread_mutex_lock(&store->mutex);
+  finish_job(worker, worker->jobs + index);
+  pthread_mutex_unlock(&store->mutex);
+  ring->free[ring->free_count++] = static_cast<std::uint8_t>(index);
+  --ring->in_flight;
+}
+
+// Takes back the last `count` transfers that were put, and does them the plain way.
+void take_back(Worker *worker, const std::uint8_t *indexes, std::uint32_t count) {
+  Ring *ring = worker->ring;
+  __atomic_store_n(ring->submit_tail, *ring->submit_tail - count, __ATOMIC_RELEASE);
+  for (std::uint32_t i = 0; i < count; ++i) finish(worker, indexes[i], -EAGAIN);
+}
+
+void reap(Worker *worker) {
   Ring *ring = worker->ring;
   std::uint32_t head = *ring->complete_head;
   while (head != __atomic_load_n(ring->complete_tail, __ATOMIC_ACQUIRE)) {
     const io_uring_cqe result = ring->results[head & *ring->complete_mask];
     __atomic_store_n(ring->complete_head, ++head, __ATOMIC_RELEASE);
-    const auto index = static_cast<std::uint32_t>(result.user_data);
-    complete(store, worker->jobs + index, result.res);
-    pthread_mutex_lock(&store->mutex);
-    finish_job(worker, worker->jobs + index);
-    pthread_mutex_unlock(&store->mutex);
-    ring->free[ring->free_count++] = static_cast<std::uint8_t>(index);
-    --ring->in_flight;
+    finish(worker, static_cast<std::uint32_t>(result.user_data), result.res);
   }
 }
 
@@ -187,7 +198,8 @@ void *ring_worker(void *argument) {
       before_transfer(store, worker->jobs + taken[i]);
       put(ring, store->device, worker->jobs[taken[i]], taken[i]);
     }
-    enter(ring, fresh);
+    const std::uint32_t left = enter(ring, fresh);
+    take_back(worker, taken + (fresh - left), left);
     reap(worker);
   }
 }

@@ -5,9 +5,13 @@
 #include "store_fixture.h"
 
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 static fake_device device;
@@ -386,6 +390,52 @@ static void test_no_room_for_the_file(void **state) {
   assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
+/* From now on the kernel refuses io_uring_enter to all threads. */
+static int forbid_io_uring(void) {
+  struct sock_filter steps[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+                                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_enter, 0, 1),
+                                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+                                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+  const struct sock_fprog program = {sizeof steps / sizeof *steps, steps};
+  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) == 0;
+}
+
+enum { SKIPPED = 77 };
+
+static int without_io_uring(void) {
+  fixture f;
+  fixture_lists s;
+  fixture_config(&f, KVSIFT_STORE_FILE);
+  fixture_create(&f);
+  fixture_append(&f, 0, 128);
+  if (fixture_info(&f).io != KVSIFT_STORE_IO_URING || !forbid_io_uring()) {
+    fixture_end(&f);
+    return SKIPPED;
+  }
+  alarm(20);
+  lists_init(&s, &f, 128, 0);
+  lists_add_all(&s, 20, 40);
+  if (fixture_resolve(&f, 0, &s) != KVSIFT_OK) return 1;
+  fixture_append(&f, 128, 64);
+  if (kvsift_store_flush(f.store) != KVSIFT_OK || fixture_info(&f).durable_tokens != 192) return 2;
+  check_everything(&f, 192);
+  fixture_end(&f);
+  return 0;
+}
+
+/* A process locks itself in after create: the store goes on with plain reads and writes. In a child, as above. */
+static void test_io_uring_refused(void **state) {
+  (void)state;
+  const pid_t child = fork();
+  if (child == 0) _exit(without_io_uring());
+  int status = 0;
+  assert_int_equal(waitpid(child, &status, 0), child);
+  assert_true(WIFEXITED(status));
+  if (WEXITSTATUS(status) == SKIPPED) print_message("skipped: no io_uring here, or no seccomp\n");
+  else assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 static void test_bad_paths(void **state) {
   (void)state;
   fixture f;
@@ -547,6 +597,7 @@ int main(void) {
       cmocka_unit_test(test_torn_truncate),   cmocka_unit_test(test_truncate_after_failures),
       cmocka_unit_test(test_lying_device),
       cmocka_unit_test(test_no_room_for_the_file), cmocka_unit_test(test_bad_paths),
+      cmocka_unit_test(test_io_uring_refused),
       cmocka_unit_test(test_bit_errors),      cmocka_unit_test(test_cut_file),
       cmocka_unit_test(test_old_content), cmocka_unit_test(test_slots_of_failed_reads),
       cmocka_unit_test(test_wait_after_failures), cmocka_unit_test(test_failure_in_flush),
