@@ -49,6 +49,7 @@ void take_entry(Store *store, std::uint32_t block, const ImageEntry *entry, Foun
   if (!entry_holds(g, store->identity, block, entry)) return;
   if (entry->epoch > found->latest) found->latest = entry->epoch;
   if (block != found->blocks || entry->epoch < found->epoch) return;
+  if (block == g.max_tokens >> g.block_shift) return;  // max_tokens ends within it: it is never completed
   for (std::uint64_t i = 0; i < g.records_of_block(); ++i) {
     store->sums[i * g.blocks + block] = entry->sums()[i];
   }

@@ -563,6 +563,32 @@ static void test_cut_file(void **state) {
   }
 }
 
+/* A header of somebody's making, whose max_tokens ends within the last completed block. */
+static void test_forged_header(void **state) {
+  (void)state;
+  fixture f;
+  uint64_t words[9];
+  custom(&f);
+  fixture_create(&f);
+  fixture_append(&f, 0, 256);
+  assert_int_equal(kvsift_store_close(f.store), KVSIFT_OK);
+  f.config.max_tokens = 254;
+  memcpy(words, device.bytes, sizeof words);
+  memcpy((uint32_t *)words + 9, &f.config.max_tokens, 4);
+  words[8] = 0xcbf29ce484222325u;
+  for (int i = 0; i < 8; ++i) {
+    words[8] = (words[8] ^ words[i]) * 0x100000001b3u;
+    words[8] ^= words[8] >> 32;
+  }
+  memcpy(device.bytes, words, sizeof words);
+  assert_int_equal(kvsift_store_open(&f.config, f.arena, f.arena_bytes, &f.store), KVSIFT_OK);
+  assert_int_equal(fixture_info(&f).tokens, 252);
+  fixture_append(&f, 252, 2);
+  assert_int_equal(fixture_append_layer(&f, 0, 254, 1), KVSIFT_CAPACITY);
+  check_everything(&f, 254);
+  end(&f);
+}
+
 /* What an older store left in the same file or memory is never taken for the new one's. */
 static void test_old_content(void **state) {
   (void)state;
@@ -601,7 +627,7 @@ int main(void) {
       cmocka_unit_test(test_bit_errors),      cmocka_unit_test(test_cut_file),
       cmocka_unit_test(test_old_content), cmocka_unit_test(test_slots_of_failed_reads),
       cmocka_unit_test(test_wait_after_failures), cmocka_unit_test(test_failure_in_flush),
-      cmocka_unit_test(test_failure_as_flush_begins),
+      cmocka_unit_test(test_failure_as_flush_begins), cmocka_unit_test(test_forged_header),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
