@@ -45,6 +45,9 @@ std::int64_t once(const Device &device, bool write, std::uint64_t offset, const 
   return call(device.custom.context, offset, spans, count);
 }
 
+// What a device of the caller's says; no errno is that large.
+int error_of(std::int64_t result) { return result < -4095 ? -EIO : static_cast<int>(result); }
+
 }  // namespace
 
 void skip(Span **spans, std::uint32_t *count, std::uint64_t bytes) {
@@ -64,7 +67,7 @@ int transfer(const Device &device, bool write, std::uint64_t offset, Span *spans
     for (std::uint32_t i = 0; i < count; ++i) left += spans[i].bytes;
     const std::int64_t done = once(device, write, offset, spans, count);
     if (done == -EINTR) continue;
-    if (done < 0) return static_cast<int>(done);
+    if (done < 0) return error_of(done);
     if (done == 0) return write ? -EIO : kEndOfDevice;
     // A device that claims more than was asked for cannot be believed about the rest either.
     if (static_cast<std::uint64_t>(done) > left) return -EIO;
@@ -76,7 +79,7 @@ int transfer(const Device &device, bool write, std::uint64_t offset, Span *spans
 
 int sync(const Device &device) {
   if (device.kind == KVSIFT_STORE_CUSTOM) {
-    return device.custom.sync == nullptr ? 0 : device.custom.sync(device.custom.context);
+    return device.custom.sync == nullptr ? 0 : error_of(device.custom.sync(device.custom.context));
   }
   if (device.kind == KVSIFT_STORE_FILE && fdatasync(device.fd) != 0) return -errno;
   return 0;

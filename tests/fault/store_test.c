@@ -370,6 +370,38 @@ static void test_lying_device(void **state) {
   end(&f);
 }
 
+/* Negative numbers that are no errno, with nothing in their low half for example. */
+static int64_t odd;
+static int64_t odd_transfer(void *context, uint64_t offset, const kvsift_store_span *spans, uint32_t count) {
+  (void)context, (void)offset, (void)spans, (void)count;
+  return odd;
+}
+static int32_t odd_sync(void *context) {
+  (void)context;
+  return INT32_MIN;
+}
+
+static void test_odd_errors(void **state) {
+  (void)state;
+  const int64_t results[] = {INT64_MIN, -(INT64_C(1) << 32), -4096};
+  for (size_t i = 0; i < sizeof results / sizeof *results; ++i) {
+    fixture f;
+    custom(&f);
+    odd = results[i];
+    calls.write = odd_transfer;
+    fixture_arena(&f);
+    assert_int_equal(kvsift_store_create(&f.config, f.arena, f.arena_bytes, &f.store), KVSIFT_IO);
+    expect_text(f.error.message, "write at offset 0: input/output error (errno 5)");
+    free(f.arena);
+    calls = fake_calls(&device);
+    calls.sync = odd_sync;
+    fixture_create(&f);
+    assert_int_equal(kvsift_store_flush(f.store), KVSIFT_IO);
+    expect_text(kvsift_store_last_error(f.store), "sync: input/output error (errno 5)");
+    end(&f);
+  }
+}
+
 /* In a child, since the limit holds for the process: the file cannot be made, or cannot grow as far as it must. */
 static void test_no_room_for_the_file(void **state) {
   (void)state;
@@ -628,6 +660,7 @@ int main(void) {
       cmocka_unit_test(test_old_content), cmocka_unit_test(test_slots_of_failed_reads),
       cmocka_unit_test(test_wait_after_failures), cmocka_unit_test(test_failure_in_flush),
       cmocka_unit_test(test_failure_as_flush_begins), cmocka_unit_test(test_forged_header),
+      cmocka_unit_test(test_odd_errors),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
