@@ -1,6 +1,8 @@
 // Starting and joining the workers, on stacks in the arena.
 #include <cerrno>
 
+#include <signal.h>
+
 #include "core/status.h"
 #include "store/workers.h"
 
@@ -43,6 +45,28 @@ int start(Worker *worker) {
   return result == EINVAL ? pthread_create(&worker->thread, nullptr, run, worker) : result;
 }
 
+// The application's signals are for its own threads: its handlers may want more stack than workers have. Faults are answered
+// where they occur, or not at all.
+void block_signals(sigset_t *before) {
+  const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+  sigset_t others;
+  sigfillset(&others);
+  for (const int fault : faults) sigdelset(&others, fault);
+  pthread_sigmask(SIG_BLOCK, &others, before);
+}
+
+int start_all(Store *store) {
+  sigset_t before;
+  block_signals(&before);  // threads begin with their maker's mask
+  int result = 0;
+  while (store->started < store->threads && result == 0) {
+    result = start(store->workers + store->started);
+    if (result == 0) ++store->started;
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return result;
+}
+
 }  // namespace
 
 kvsift_status start_workers(Store *store, kvsift_error *error) {
@@ -53,11 +77,9 @@ kvsift_status start_workers(Store *store, kvsift_error *error) {
   store->rings_made = rings;
   store->io = rings ? KVSIFT_STORE_IO_URING : KVSIFT_STORE_IO_THREADS;
   if (!make_locks(store)) return fail(error, KVSIFT_IO, "store: no memory for its locks");
-  for (; store->started < store->threads; ++store->started) {
-    const int result = start(store->workers + store->started);
-    if (result != 0) return fail(error, KVSIFT_IO, "store: starting thread ", store->started, ": errno ", result);
-  }
-  return KVSIFT_OK;
+  const int result = start_all(store);
+  if (result == 0) return KVSIFT_OK;
+  return fail(error, KVSIFT_IO, "store: starting thread ", store->started, ": errno ", result);
 }
 
 void stop_workers(Store *store) {

@@ -15,7 +15,7 @@ ftruncate64 getpid mmap mmap64 munmap nanosleep open open64 preadv preadv64 pwri
 pthread_attr_destroy pthread_attr_init pthread_attr_setstack pthread_cond_broadcast pthread_cond_destroy
 pthread_cond_init pthread_cond_signal pthread_cond_timedwait pthread_cond_wait pthread_condattr_destroy
 pthread_condattr_init pthread_condattr_setclock pthread_create pthread_join pthread_mutex_destroy pthread_mutex_init
-pthread_mutex_lock pthread_mutex_unlock
+pthread_mutex_lock pthread_mutex_unlock pthread_sigmask sigdelset sigfillset
 """.split()
 
 ROW = re.compile(r"^\s*\d+: \S+\s+\d+ (?P<type>\S+)\s+(?P<bind>\S+)\s+(?P<seen>\S+)\s+(?:\[.*\]\s+)?(?P<section>\S+) (?P<name>\S+)")

@@ -3,6 +3,8 @@
 #include "guarded.h"
 #include "store_fixture.h"
 
+#include <signal.h>
+
 static kvsift_status size_of(const kvsift_store_config *config) {
   uint64_t bytes = 0, alignment = 0;
   return kvsift_store_arena_size(config, &bytes, &alignment);
@@ -88,6 +90,37 @@ static void test_pinned(void **state) {
       for (uint32_t last = 242 / 4; last < 63; ++last) assert_true(resident(&cache, h, last));
     }
   }
+  fixture_end(&f);
+}
+
+static int signals;
+static void count_signal(int number) {
+  (void)number;
+  ++signals;
+}
+
+/* A signal for the process waits for the thread that blocks it, rather than interrupt a worker. */
+static void test_signals(void **state) {
+  (void)state;
+  fixture f;
+  sigset_t set, before, now;
+  const struct timespec soon = {5, 0};
+  const struct sigaction action = {.sa_handler = count_signal};
+  sigemptyset(&set);
+  sigaddset(&set, SIGUSR1);
+  assert_int_equal(sigaction(SIGUSR1, &action, NULL), 0);
+  assert_int_equal(pthread_sigmask(SIG_UNBLOCK, &set, &before), 0);
+  fixture_config(&f, KVSIFT_STORE_HOST);
+  fixture_create(&f);
+  assert_int_equal(pthread_sigmask(SIG_BLOCK, &set, &now), 0);
+  assert_int_equal(sigismember(&now, SIGUSR1), 0);
+  assert_int_equal(kill(getpid(), SIGUSR1), 0);
+  fixture_append(&f, 0, 64);
+  check_everything(&f, 64);
+  fake_sleep_until(fake_now() + 50000000); /* a worker would take it meanwhile */
+  assert_int_equal(sigtimedwait(&set, NULL, &soon), SIGUSR1);
+  assert_int_equal(signals, 0);
+  assert_int_equal(pthread_sigmask(SIG_SETMASK, &before, NULL), 0);
   fixture_end(&f);
 }
 
@@ -441,7 +474,7 @@ int main(void) {
       cmocka_unit_test(test_lru),        cmocka_unit_test(test_coalescing), cmocka_unit_test(test_tickets),
       cmocka_unit_test(test_late_blocks), cmocka_unit_test(test_late_time), cmocka_unit_test(test_capacity),
       cmocka_unit_test(test_arguments),  cmocka_unit_test(test_int8),       cmocka_unit_test(test_trace),
-      cmocka_unit_test(test_reopen),
+      cmocka_unit_test(test_reopen), cmocka_unit_test(test_signals),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
