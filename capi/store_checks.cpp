@@ -65,6 +65,10 @@ kvsift_status check_config(const kvsift_store_config *config) {
     // The error pointer lies beyond what a shorter struct has.
     return KVSIFT_INVALID_STRUCT_SIZE;
   }
+  if (config->io == KVSIFT_STORE_IO_URING && config->backend != KVSIFT_STORE_FILE) {
+    return fail(config->error, KVSIFT_INVALID_ARGUMENT, "store config: io is KVSIFT_STORE_IO_URING, but backend is ",
+                config->backend, ": only KVSIFT_STORE_FILE has it");
+  }
   return check_slow_tier(*config);
 }
 

@@ -25,7 +25,7 @@ static void test_configs(void **state) {
       WRONG(resident_layers, 3), WRONG(alignment, 32),     WRONG(alignment, 4000),  WRONG(threads, 0),
       WRONG(threads, 65),       WRONG(depth, 0),           WRONG(depth, 257),       WRONG(checksums, 2),
       WRONG(io, 3),             WRONG(direct, 2),          WRONG(verify, 2),        WRONG(timing, 2),
-      WRONG(trace_events, UINT32_MAX), WRONG(backend, 3),
+      WRONG(trace_events, UINT32_MAX), WRONG(backend, 3),  WRONG(io, KVSIFT_STORE_IO_URING),
 #undef WRONG
   };
   for (size_t i = 0; i < sizeof wrong / sizeof *wrong; ++i) {
