@@ -1,5 +1,7 @@
 // Opening the file of a store. O_DIRECT is asked for by fcntl, so that a file system without it only costs the flag.
 #include <cerrno>
+#include <climits>
+#include <cstring>
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -33,6 +35,21 @@ kvsift_status check_size(const Device &device, kvsift_error *error) {
   return KVSIFT_OK;
 }
 
+// A file's name is only durable once its folder is. One that may not be read, or is of a file system that knows no such thing,
+// thing, has to do as it is.
+kvsift_status sync_folder(const Device &device, kvsift_error *error) {
+  char folder[PATH_MAX + 1];
+  const char *slash = std::strrchr(device.name, '/');
+  const std::size_t length = slash == nullptr ? 0 : static_cast<std::size_t>(slash - device.name) + 1;
+  std::memcpy(folder, device.name, length);
+  std::memcpy(folder + length, ".", 2);
+  const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return KVSIFT_OK;
+  const int code = fsync(fd) == 0 ? 0 : errno;
+  close(fd);
+  return code != EIO ? KVSIFT_OK : fail_file(error, device, "making its name durable", code);
+}
+
 // A killed process's io_uring holds the file until the kernel has wound it up: worth a moment's patience.
 int lock(int fd) {
   for (int attempt = 0;; ++attempt) {
@@ -52,6 +69,7 @@ kvsift_status open_file(Device *device, bool create, bool direct, kvsift_error *
   const int locked = status == KVSIFT_OK ? lock(device->fd) : 0;
   if (locked != 0) status = fail_file(error, *device, "lock", locked);
   if (status == KVSIFT_OK && create) status = reserve(device, error);
+  if (status == KVSIFT_OK && create) status = sync_folder(*device, error);
   if (status != KVSIFT_OK) {
     close_file(device);
     return status;

@@ -9,8 +9,8 @@ import sys
 # What the library may take from libc, libm, libpthread and the compiler's own support library: memory and string
 # functions, fmaf for machines without the instruction; files, threads and clocks for the store; dlopen for a build with CUDA.
 ALLOWED = """
-_GLOBAL_OFFSET_TABLE_ __popcountdi2 bcmp fmaf getenv memcmp memcpy memmove memset strcmp strlen
-__errno_location clock_gettime close dlclose dlopen dlsym fallocate fallocate64 fcntl fcntl64 fdatasync flock fstat fstat64 ftruncate
+_GLOBAL_OFFSET_TABLE_ __popcountdi2 bcmp fmaf getenv memcmp memcpy memmove memset strcmp strlen strrchr
+__errno_location clock_gettime close dlclose dlopen dlsym fallocate fallocate64 fcntl fcntl64 fdatasync flock fstat fstat64 fsync ftruncate
 ftruncate64 getpid mmap mmap64 munmap nanosleep open open64 preadv preadv64 pwritev pwritev64 syscall
 pthread_attr_destroy pthread_attr_init pthread_attr_setstack pthread_cond_broadcast pthread_cond_destroy
 pthread_cond_init pthread_cond_signal pthread_cond_timedwait pthread_cond_wait pthread_condattr_destroy

@@ -468,6 +468,40 @@ static void test_io_uring_refused(void **state) {
   else assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/* Stands for the C library's. */
+static int synced_folders;
+int fsync(int fd) {
+  struct stat info;
+  if (fstat(fd, &info) == 0 && S_ISDIR(info.st_mode)) ++synced_folders;
+  return 0;
+}
+
+/* A file that was made just now is there after a power cut only if its folder was written too. */
+static void test_new_name(void **state) {
+  (void)state;
+  fixture f;
+  fixture_config(&f, KVSIFT_STORE_FILE);
+  unlink(f.path);
+  synced_folders = 0;
+  fixture_create(&f);
+  assert_int_equal(synced_folders, 1);
+  fixture_reopen(&f);
+  assert_int_equal(synced_folders, 1);
+  fixture_end(&f);
+  /* A name without a folder, which the current one stands for. */
+  fixture_config(&f, KVSIFT_STORE_FILE);
+  char *const before = getcwd(NULL, 0), *const name = strrchr(f.path, '/');
+  *name = '\0';
+  assert_int_equal(chdir(f.path), 0);
+  *name = '/';
+  f.config.path = name + 1;
+  fixture_create(&f);
+  assert_int_equal(synced_folders, 2);
+  fixture_end(&f);
+  assert_int_equal(chdir(before), 0);
+  free(before);
+}
+
 static void test_bad_paths(void **state) {
   (void)state;
   fixture f;
@@ -660,7 +694,7 @@ int main(void) {
       cmocka_unit_test(test_old_content), cmocka_unit_test(test_slots_of_failed_reads),
       cmocka_unit_test(test_wait_after_failures), cmocka_unit_test(test_failure_in_flush),
       cmocka_unit_test(test_failure_as_flush_begins), cmocka_unit_test(test_forged_header),
-      cmocka_unit_test(test_odd_errors),
+      cmocka_unit_test(test_odd_errors), cmocka_unit_test(test_new_name),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
