@@ -55,9 +55,13 @@ typedef struct kvsift_store_span {
   uint64_t bytes;
 } kvsift_store_span;
 
-/* A slow tier of the caller's own. Called from the worker threads, several at a time, and from the caller's thread in
- * create, open and truncate. read and write return the bytes done, which may be fewer than asked for (the rest is asked for
- * again; 0 from read means the end), or a negative errno. sync returns 0 or a negative errno, and may be null. */
+/* A slow tier of the caller's own. read and write are called from the worker threads, several at a time, and from the
+ * caller's thread in create, open and truncate; sync from the caller's thread in flush and close. A worker's stack has 256 KiB,
+ * no guard page, and memory of the store's below it: what needs more hands over to a thread of its own. Signals are
+ * blocked there, but for those of faults. None of the three may call the store.
+ * Up to 16 spans; offset and bytes are multiples of `alignment`, but for the rest of a short transfer.
+ * read and write return the bytes done, which may be fewer than asked for (the rest is asked for again; 0 from read means
+ * the end), or a negative errno. sync returns 0 or a negative errno, and may be null. */
 typedef struct kvsift_store_device {
   void *context;
   int64_t (*read)(void *context, uint64_t offset, const kvsift_store_span *spans, uint32_t count);
@@ -91,7 +95,7 @@ typedef struct kvsift_store_config {
   /* slow tier */
   uint32_t alignment;           /* of records in bytes, a power of two, 64 .. 65536; 4096 suits every disk. Where the disk
                                    has 512-byte sectors 512 saves padding (16 tokens of d 128 in I8: 4.5 KiB, not 8) */
-  uint32_t io;                  /* KVSIFT_STORE_IO_* */
+  uint32_t io;                  /* KVSIFT_STORE_IO_*; URING with FILE only */
   uint32_t direct;              /* 1: O_DIRECT where the file system has it (default); 0: through the page cache */
   uint32_t threads;             /* worker threads, 1 .. 64; 2 by default */
   uint32_t depth;               /* io_uring: transfers in flight for each thread, 1 .. 256; 32 by default */
@@ -122,17 +126,18 @@ kvsift_status kvsift_store_arena_size(const kvsift_store_config *config, uint64_
 /* Bytes of the slow tier: the file's size, or what host_memory or a device must hold. */
 kvsift_status kvsift_store_slow_size(const kvsift_store_config *config, uint64_t *bytes);
 
-/* Makes an empty store; a file is created or emptied, locked, and preallocated. IO names the file (a full disk shows here).
- * On failure *store is null and the memory may be used again. */
+/* Makes an empty store; a file is created or emptied, locked, and preallocated. INVALID_ARGUMENT, INVALID_STRUCT_SIZE,
+ * ARENA_TOO_SMALL, MISALIGNED (arena, host_memory), UNSUPPORTED (`io` asks for io_uring, which the kernel does not allow). IO
+ * names the file (a full disk shows here). On failure *store is null and the memory may be used again. */
 kvsift_status kvsift_store_create(const kvsift_store_config *config, void *arena, uint64_t bytes, kvsift_store **store);
 
 /* Opens what an earlier store left, after a close or a crash. kvsift_store_get_info says how many tokens are there: a
- * multiple of block_tokens, append goes on from it. CORRUPT (no store, or a damaged header), VERSION_MISMATCH,
- * CONFIG_MISMATCH (names the field), IO. */
+ * multiple of block_tokens, append goes on from it. As create, and CORRUPT (no store, or a damaged header),
+ * VERSION_MISMATCH, CONFIG_MISMATCH (names the field). */
 kvsift_status kvsift_store_open(const kvsift_store_config *config, void *arena, uint64_t bytes, kvsift_store **store);
 
 /* Waits until all completed blocks are written, and asks the slow tier to make them durable (fdatasync). Writes that
- * failed are tried once more; if they fail again, IO. */
+ * failed, or fail meanwhile, are tried once more; if they fail again, IO. */
 kvsift_status kvsift_store_flush(kvsift_store *store);
 
 /* Flushes, joins the threads, closes the file, marks the handle dead. Tokens of a block not yet complete are not
@@ -142,15 +147,17 @@ kvsift_status kvsift_store_close(kvsift_store *store);
 /* ---- a step ---- */
 
 /* Adds tokens [first_token, first_token + tokens) of `layer`, all KV heads, as views indexed from 0; they must follow on.
- * Completed blocks are written behind the caller's back, in order. Waits only where every slot of the layer holds a block
+ * Completed blocks are written in the background, in order. Waits only where every slot of the layer holds a block
  * whose write is under way (a long prompt outruns the disk). While writes fail no new
  * block is begun: IO, until a flush has written what waits. Where it fails, tokens before the failure are kept
- * (kvsift_store_get_info). OUT_OF_ORDER, CAPACITY, NOT_FINITE (I8 storage), IO. */
+ * (kvsift_store_layer_tokens). INVALID_ARGUMENT, MISALIGNED (rows, strides), OUT_OF_ORDER, CAPACITY (max_tokens, or no slot that
+ * could be taken), NOT_FINITE (I8 storage), IO. */
 kvsift_status kvsift_store_append(kvsift_store *store, uint32_t layer, uint32_t first_token, uint32_t tokens,
                                   const kvsift_view *keys, const kvsift_view *values);
 
-/* Starts fetching the blocks of `selection` that are not in fast memory and returns at once. `ticket` may be null. A hint: it keeps the
- * resident ones in mind too, and leaves out what finds no slot. Tokens past the end are ignored. */
+/* Starts fetching the blocks of `selection` that are not in fast memory and returns at once. `ticket` may be null. Only a
+ * hint: resident blocks count as recently used; blocks for which no slot is free are skipped. Tokens past the end are
+ * ignored. INVALID_ARGUMENT, INVALID_STRUCT_SIZE. */
 kvsift_status kvsift_store_prefetch(kvsift_store *store, uint32_t layer, const kvsift_selection *selection,
                                     kvsift_ticket *ticket);
 
@@ -162,19 +169,24 @@ kvsift_status kvsift_store_poll(kvsift_store *store, kvsift_ticket ticket, uint3
 /* Brings what is missing of `selection` into fast memory, and describes the layer's slots as a paged cache: a table for
  * each KV head, negative where a block is not resident. The cache may be attended to with this selection until the
  * next append, prefetch, resolve, read or truncate of the layer. cache->struct_size must be set.
- * With a late cap, blocks that are not there in time are taken out of the selection: its lists then belong to the store, hold as
- * long as the cache, and a tail stands for what is missing. CAPACITY: the selection, with the pinned tokens, has more
- * blocks than the layer has slots (attend in parts and merge, or raise fast_blocks or resident_layers). UNSUPPORTED: a
- * coreset (KVSIFT_TAIL_BALANCE), whose rows lie all over the cache. IO, CORRUPT. */
+ * With a late cap, blocks that are not there in time are taken out of the selection: its ranges and blocks (not `missed`)
+ * then belong to the store, hold until the next resolve, of any layer, and a tail stands for what is missing. A list of which
+ * nothing came in time is empty, which kvsift_attend refuses: a copy made before may be resolved again.
+ * INVALID_ARGUMENT, INVALID_STRUCT_SIZE. OUT_OF_ORDER: the selection has more tokens than the layer (append comes first).
+ * CAPACITY: the selection, with the pinned tokens, has more blocks than the layer has slots (attend in parts and merge, or
+ * raise fast_blocks or resident_layers), or a list more entries than max_ranges. UNSUPPORTED: a coreset
+ * (KVSIFT_TAIL_BALANCE), whose rows lie all over the cache. IO, CORRUPT. */
 kvsift_status kvsift_store_resolve(kvsift_store *store, uint32_t layer, kvsift_selection *selection,
                                    kvsift_cache *cache);
 
 /* Copies tokens [first_token, first_token + tokens) of one KV head to keys and values, [tokens][head_dim] of `storage`, and
- * for I8 their scales. For prompts in parts, calibrations, and building a policy's state after open. */
+ * for I8 their scales. For prompts in parts, calibrations, and building a policy's state after open. INVALID_ARGUMENT,
+ * CAPACITY (no slot that could be taken), CORRUPT, IO. */
 kvsift_status kvsift_store_read(kvsift_store *store, uint32_t layer, uint32_t kv_head, uint32_t first_token,
                                 uint32_t tokens, void *keys, void *values, float *key_scales, float *value_scales);
 
-/* Forgets tokens from `tokens` on, in every layer that has more. */
+/* Forgets tokens from `tokens` on, in every layer that has more. Within a block that block is fetched: CAPACITY, CORRUPT, IO,
+ * and nothing is forgotten. */
 kvsift_status kvsift_store_truncate(kvsift_store *store, uint32_t tokens);
 
 /* ---- figures ---- */
@@ -195,7 +207,8 @@ typedef struct kvsift_store_info {
 kvsift_status kvsift_store_get_info(const kvsift_store *store, kvsift_store_info *info);
 uint32_t kvsift_store_layer_tokens(const kvsift_store *store, uint32_t layer); /* 0 for a bad argument */
 
-/* Counters since create. A block is counted once for each KV head and resolve. */
+/* Counters since create. A block is counted once for each KV head and resolve, but in `dropped` for each list. What read and
+ * truncate fetch counts as a resolve's does. */
 typedef struct kvsift_store_stats {
   uint32_t struct_size;
   uint32_t reserved;
