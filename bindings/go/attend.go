@@ -21,16 +21,16 @@ func (o *Observation) check(queryHeads uint32) error {
 		if o.RowStride < 0 || uint64(o.RowStride) < uint64(o.Tokens) {
 			return invalid("observation: RowStride is %d, it has %d tokens", o.RowStride, o.Tokens)
 		}
-		return checkLength("observation: Rows", len(o.Rows), int(queryHeads)*o.RowStride)
+		return checkShape("observation: Rows", len(o.Rows), times(uint64(queryHeads), uint64(o.RowStride)))
 	}
-	wanted := int(queryHeads) * int(o.BlockStride)
+	wanted := times(uint64(queryHeads), uint64(o.BlockStride))
 	if o.BlockMax != nil || o.BlockMass == nil {
-		if err := checkLength("observation: BlockMax", len(o.BlockMax), wanted); err != nil {
+		if err := checkShape("observation: BlockMax", len(o.BlockMax), wanted); err != nil {
 			return err
 		}
 	}
 	if o.BlockMass != nil {
-		if err := checkLength("observation: BlockMass", len(o.BlockMass), wanted); err != nil {
+		if err := checkShape("observation: BlockMass", len(o.BlockMass), wanted); err != nil {
 			return err
 		}
 	}
@@ -64,7 +64,8 @@ func (p *Policy) checkOut(out []float32, rows uint32) error {
 	if rows == 0 {
 		rows = 1
 	}
-	return checkLength("out", len(out), int(rows)*int(p.config.QueryHeads)*int(p.config.HeadDim))
+	row := uint64(p.config.QueryHeads) * uint64(p.config.HeadDim)
+	return checkShape("out", len(out), times(uint64(rows), row))
 }
 
 // Attend is attention of the query that was selected for. out: [query heads][HeadDim], only the query's heads are written.

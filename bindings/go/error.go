@@ -68,7 +68,12 @@ func invalid(format string, words ...interface{}) error {
 
 // A slice against the length that its shape asks for.
 func checkLength(name string, length, wanted int) error {
-	if length == wanted {
+	return checkShape(name, length, uint64(wanted))
+}
+
+// For a product (times), which may be more than an int holds.
+func checkShape(name string, length int, wanted uint64) error {
+	if uint64(length) == wanted {
 		return nil
 	}
 	return invalid("%s has %d elements, its shape has %d", name, length, wanted)

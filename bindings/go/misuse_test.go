@@ -121,6 +121,9 @@ func TestWrongArguments(t *testing.T) {
 	refused(t, policy.ObserveAttention(0, Heads{}, nil), ErrInvalidArgument, "observation is nil")
 	refused(t, policy.ObserveAttention(0, Heads{}, &Observation{Tokens: 8, Rows: toy.max, RowStride: 4}),
 		ErrInvalidArgument, "RowStride is 4")
+	wraps := ^uint64(0)/toyHeads + 1 // so many floats for each head are none in all, modulo 2^64
+	refused(t, policy.ObserveAttention(0, Heads{}, &Observation{Tokens: 8, Rows: toy.max,
+		RowStride: int(wraps) + len(toy.max)/toyHeads}), ErrInvalidArgument, "Rows has 4096")
 	refused(t, policy.ObserveAttention(0, Heads{First: 1, Count: 9}, &Observation{Tokens: 513, Rows: toy.max,
 		RowStride: toyBlocks}), ErrInvalidArgument, "")
 	table := NewBlockTable([]int32{0, 1, 2, 99}, 0, 256)

@@ -244,11 +244,11 @@ func (s *Store) Read(layer, head, first, tokens uint32, keys, values []byte, key
 		return err
 	}
 	defer s.leave()
-	bytes := int(uint64(tokens) * uint64(s.config.HeadDim) * elementBytes(s.config.Storage))
-	if err := checkLength("keys", len(keys), bytes); err != nil {
+	bytes := times(uint64(tokens), uint64(s.config.HeadDim)*elementBytes(s.config.Storage))
+	if err := checkShape("keys", len(keys), bytes); err != nil {
 		return err
 	}
-	if err := checkLength("values", len(values), bytes); err != nil {
+	if err := checkShape("values", len(values), bytes); err != nil {
 		return err
 	}
 	if s.config.Storage == TypeI8 && (len(keyScales) != int(tokens) || len(valueScales) != int(tokens)) {
