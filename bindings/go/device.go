@@ -14,7 +14,8 @@ import (
 // Device is a slow tier of the caller's own; an *os.File is one. Its methods are called from several threads at a time, also
 // after the call that asked for it has returned, until Close has. They must not use the store, nor keep the slices, which are
 // memory of the library's. A short read without an error, or with io.EOF, ends with what is there. Where an error wraps a
-// syscall.Errno the library says which. A method `Sync() error`, where there is one, makes durable what was written.
+// syscall.Errno the library says which; a panic counts as EIO. A method `Sync() error`, where there is one, makes durable what was
+// written.
 type Device interface {
 	io.ReaderAt
 	io.WriterAt
@@ -56,7 +57,8 @@ func kvsiftGoWrite(device C.uintptr_t, offset C.uint64_t, spans *C.kvsift_store_
 }
 
 //export kvsiftGoSync
-func kvsiftGoSync(device C.uintptr_t) C.int32_t {
+func kvsiftGoSync(device C.uintptr_t) (result C.int32_t) {
+	defer func() { result = C.int32_t(unlessPanic(recover(), int64(result))) }()
 	syncer, ok := deviceOf(device).(interface{ Sync() error })
 	if !ok {
 		return 0
@@ -67,7 +69,9 @@ func kvsiftGoSync(device C.uintptr_t) C.int32_t {
 func deviceOf(device C.uintptr_t) Device { return cgo.Handle(device).Value().(Device) }
 
 // Moves span after span; what is left where one comes short is asked for again.
-func transfer(move func([]byte, int64) (int, error), offset C.uint64_t, spans *C.kvsift_store_span, count C.uint32_t) C.int64_t {
+func transfer(move func([]byte, int64) (int, error), offset C.uint64_t, spans *C.kvsift_store_span,
+	count C.uint32_t) (result C.int64_t) {
+	defer func() { result = C.int64_t(unlessPanic(recover(), int64(result))) }()
 	done := int64(0)
 	for _, span := range unsafe.Slice(spans, int(count)) {
 		n, err := move(unsafe.Slice((*byte)(span.data), int(span.bytes)), int64(offset)+done)
@@ -80,6 +84,14 @@ func transfer(move func([]byte, int64) (int, error), offset C.uint64_t, spans *C
 		}
 	}
 	return C.int64_t(done)
+}
+
+// A panic must not unwind the library, which would be left in the middle of what it did.
+func unlessPanic(panicked interface{}, result int64) int64 {
+	if panicked != nil {
+		return -int64(syscall.EIO)
+	}
+	return result
 }
 
 // An error as C has it: 0, or a negative errno.

@@ -17,12 +17,14 @@ type memoryDevice struct {
 	bytes               []byte
 	most, calls, synced int
 	failure             error
+	panics              bool
 }
 
 func (d *memoryDevice) move(offset int64, size int, write bool, transfer func([]byte) int) (int, error) {
 	d.Lock()
 	defer d.Unlock()
 	d.calls++
+	d.panic()
 	if d.failure != nil {
 		return 0, d.failure
 	}
@@ -51,7 +53,20 @@ func (d *memoryDevice) Sync() error {
 	d.Lock()
 	defer d.Unlock()
 	d.synced++
+	d.panic()
 	return d.failure
+}
+
+func (d *memoryDevice) panic() {
+	if d.panics {
+		panic("the device is broken")
+	}
+}
+
+func (d *memoryDevice) breaks(panics bool) {
+	d.Lock()
+	defer d.Unlock()
+	d.panics = panics
 }
 
 func (d *memoryDevice) fail(err error) {
@@ -121,4 +136,25 @@ func TestStoreOnADeviceThatFails(t *testing.T) {
 	files := storeConfig(t, StoreFile)
 	_, err = CreateStoreOn(&files, device)
 	refused(t, err, ErrInvalidArgument, "StoreCustom")
+}
+
+// On the library's threads, and on the caller's, where the library must get to its end.
+func TestStoreOnADeviceThatPanics(t *testing.T) {
+	config := storeConfig(t, StoreCustom)
+	device := &memoryDevice{panics: true}
+	_, err := CreateStoreOn(&config, device)
+	refused(t, err, ErrIO, "5")
+	device.breaks(false)
+	store, err := CreateStoreOn(&config, device)
+	must(t, err)
+	rows := F32(random(1, 64*storeDim), storeDim, 0)
+	must(t, store.Append(0, 0, 64, &rows, &rows))
+	must(t, store.Flush())
+	device.breaks(true)
+	refused(t, store.Truncate(32), ErrIO, "5")
+	refused(t, store.Flush(), ErrIO, "5")
+	device.breaks(false)
+	must(t, store.Flush())
+	must(t, store.Truncate(32))
+	must(t, store.Close())
 }
