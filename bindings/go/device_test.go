@@ -156,5 +156,6 @@ func TestStoreOnADeviceThatPanics(t *testing.T) {
 	device.breaks(false)
 	must(t, store.Flush())
 	must(t, store.Truncate(32))
-	must(t, store.Close())
+	device.breaks(true)
+	refused(t, store.Close(), ErrIO, "sync")
 }

@@ -71,13 +71,14 @@ func (s *Store) Close() error {
 	if s.c == nil {
 		return nil
 	}
-	status := C.go_store_close(s.c)
+	err := s.check(C.go_store_flush(s.c)) // before close, after which there is no sentence
+	C.go_store_close(s.c)
 	s.c = nil
 	if s.device != 0 {
 		s.device.Delete()
 		s.device = 0
 	}
-	return check(status)
+	return err
 }
 
 func (s *Store) enter() error {
@@ -174,7 +175,7 @@ func (s *Store) Resolve(layer uint32, selection *Selection) (Selection, Cache, e
 	return kept, Cache{Tokens: uint32(s.cache(layer).tokens), store: s, layer: layer, serial: kept.serial}, nil
 }
 
-// Locks both. A selection that another resolve changed is taken too: its blocks may be asked for elsewhere.
+// Locks both. A selection that a resolve gave is refused: its lists may be a store's.
 func (s *Store) enterWith(selection *Selection) error {
 	if err := s.enter(); err != nil {
 		return err
