@@ -113,6 +113,12 @@ func (s *Store) moves(layer uint32) {
 	}
 }
 
+func (s *Store) movesAll() {
+	for layer := range s.serials {
+		s.serials[layer]++
+	}
+}
+
 func (s *Store) check(status C.kvsift_status) error {
 	if Status(status) == ok {
 		return nil
@@ -155,7 +161,8 @@ func (s *Store) Prefetch(layer uint32, selection *Selection) (Ticket, error) {
 }
 
 // Resolve brings what is missing of a selection into fast memory. Cache and selection are good until the next Append,
-// Prefetch, Resolve, Read or Truncate of the layer. With a late cap the selection may have lost blocks.
+// Prefetch, Resolve, Read or Truncate of the layer. With a late cap the selection may have lost blocks, and both are good
+// until the next Resolve of any layer.
 func (s *Store) Resolve(layer uint32, selection *Selection) (Selection, Cache, error) {
 	if err := s.enterWith(selection); err != nil {
 		return Selection{}, Cache{}, err
@@ -165,6 +172,9 @@ func (s *Store) Resolve(layer uint32, selection *Selection) (Selection, Cache, e
 		return Selection{}, Cache{}, invalid("layer is %d, the store has %d", layer, len(s.serials))
 	}
 	s.moves(layer)
+	if s.config.LateBlocks != StoreNoLimit || s.config.LateMicroseconds != StoreNoLimit {
+		s.movesAll() // the store has room for one layer's lists
+	}
 	p := selection.policy
 	p.selected++
 	if err := s.check(C.go_store_resolve(s.c, C.uint32_t(layer), p.c)); err != nil {
@@ -266,9 +276,7 @@ func (s *Store) Truncate(tokens uint32) error {
 		return err
 	}
 	defer s.leave()
-	for layer := range s.serials {
-		s.serials[layer]++
-	}
+	s.movesAll()
 	return s.check(C.go_store_truncate(s.c, C.uint32_t(tokens)))
 }
 

@@ -22,11 +22,7 @@ func storeConfig(t *testing.T, backend uint32) StoreConfig {
 	return config
 }
 
-// Appends all tokens, then takes a step; the output must be the plain cache's, bit for bit.
-func checkStore(t *testing.T, store *Store) {
-	keys, values := random(1, storeTokens*storeDim), random(2, storeTokens*storeDim)
-	k, v := F32(keys, storeDim, 0), F32(values, storeDim, 0)
-	must(t, store.Append(0, 0, storeTokens, &k, &v))
+func storePolicy(t *testing.T, keys, values *View) *Policy {
 	config, err := NewConfig(PageStats)
 	must(t, err)
 	config.Layers, config.QueryHeads, config.KVHeads, config.HeadDim = 1, 2, 1, storeDim
@@ -35,8 +31,17 @@ func checkStore(t *testing.T, store *Store) {
 	config.SinkTokens, config.LocalTokens = 16, 16
 	policy, err := NewPolicy(&config)
 	must(t, err)
+	must(t, policy.ObserveKeys(0, Heads{}, 0, storeTokens, keys, values))
+	return policy
+}
+
+// Appends all tokens, then takes a step; the output must be the plain cache's, bit for bit.
+func checkStore(t *testing.T, store *Store) {
+	keys, values := random(1, storeTokens*storeDim), random(2, storeTokens*storeDim)
+	k, v := F32(keys, storeDim, 0), F32(values, storeDim, 0)
+	must(t, store.Append(0, 0, storeTokens, &k, &v))
+	policy := storePolicy(t, &k, &v)
 	defer policy.Close()
-	must(t, policy.ObserveKeys(0, Heads{}, 0, storeTokens, &k, &v))
 	query := Query{Tokens: storeTokens, View: F32(random(3, 2*storeDim), 0, storeDim)}
 	plain, stored := make([]float32, 2*storeDim), make([]float32, 2*storeDim)
 	selection, err := policy.Select(0, &query)
@@ -81,6 +86,33 @@ func checkStore(t *testing.T, store *Store) {
 	if err != nil || stats.BytesWritten == 0 || stats.CorruptRecords != 0 {
 		t.Fatal(stats, err)
 	}
+}
+
+// The lists of a capped resolve give way to those of the next, for another policy's layer.
+func TestStoreWithALateCap(t *testing.T) {
+	config := storeConfig(t, StoreHost)
+	config.Layers, config.LateBlocks = 2, 0
+	store, err := CreateStore(&config, "")
+	must(t, err)
+	defer store.Close()
+	rows := F32(random(1, storeTokens*storeDim), storeDim, 0)
+	query := Query{Tokens: storeTokens, View: F32(random(3, 2*storeDim), 0, storeDim)}
+	var kept [2]Selection
+	var caches [2]Cache
+	for layer := range kept {
+		must(t, store.Append(uint32(layer), 0, storeTokens, &rows, &rows))
+		policy := storePolicy(t, &rows, &rows)
+		defer policy.Close()
+		selection, err := policy.Select(0, &query)
+		must(t, err)
+		kept[layer], caches[layer], err = store.Resolve(uint32(layer), &selection)
+		must(t, err)
+	}
+	_, err = kept[0].AppendRanges(nil, 0)
+	refused(t, err, ErrStale, "earlier")
+	out := make([]float32, 2*storeDim)
+	refused(t, kept[0].Attend(&query, &caches[0], out, nil), ErrStale, "earlier")
+	must(t, kept[1].Attend(&query, &caches[1], out, nil))
 }
 
 func TestStoreInMemory(t *testing.T) {
