@@ -5,6 +5,7 @@ use core::ops::Range;
 use kvsift_sys as sys;
 
 use crate::cache::{Cache, Heads, Query};
+use crate::config::Shape;
 use crate::error::{check_length, Error, Result};
 use crate::names::Tail;
 use crate::observation::Observation;
@@ -110,8 +111,9 @@ impl PolicyHeads<'_> {
         let query = query.heads(self.heads);
         self.policy.check_query(&query)?;
         self.policy.check_cache(cache)?;
-        if out.heads != self.heads {
-            return Err(Error::invalid(format_args!("out is of other heads")));
+        // A policy of another shape writes the rows of the same heads elsewhere.
+        if out.heads != self.heads || out.shape != self.policy.shape() {
+            return Err(Error::invalid(format_args!("out is of other heads, or of another shape")));
         }
         self.policy.check_out_length(out.length, query.row_count() as usize)?;
         // SAFETY: everything that is read was checked to lie in its slice, and of the output only these heads are written.
@@ -268,10 +270,10 @@ impl<'p> HeadsMut<'p> {
         out: &'o mut [f32],
     ) -> Result<impl ExactSizeIterator<Item = (PolicyHeads<'p>, HeadsOut<'o>)>> {
         self.policy.check_out(out, rows as usize)?;
-        let (start, length) = (out.as_mut_ptr(), out.len());
+        let (start, length, shape) = (out.as_mut_ptr(), out.len(), self.policy.shape());
         Ok(self.map(move |part| {
             let heads = part.heads;
-            (part, HeadsOut { start, length, heads, lent: PhantomData })
+            (part, HeadsOut { start, length, heads, shape, lent: PhantomData })
         }))
     }
 }
@@ -299,6 +301,7 @@ pub struct HeadsOut<'o> {
     start: *mut f32,
     length: usize,
     heads: Heads,
+    shape: Shape,
     lent: PhantomData<&'o mut [f32]>,
 }
 

@@ -175,3 +175,19 @@ fn a_part_refuses_what_is_not_its_own() {
     drop(parts);
     assert!(policy.last_error().contains("kvsift_observe_keys comes first"), "{}", policy.last_error());
 }
+
+#[test]
+fn a_part_refuses_output_of_a_policy_of_another_shape() {
+    let toy = Toy::new();
+    let (cache, query) = (toy.cache(128), toy.query(128, 1));
+    // Two rows of half the heads are as long as one row.
+    let half = Shape { query_heads: SHAPE.query_heads / 2, ..SHAPE };
+    let mut whole = Policy::new(&Config::new(Method::Full, SHAPE)).unwrap();
+    let mut other = Policy::new(&Config::new(Method::Full, half)).unwrap();
+    let mut out = vec![0f32; HEADS * DIM];
+    let (_, mut first_out) = other.heads_mut(0, 1).unwrap().with_out(2, &mut out).unwrap().next().unwrap();
+    let mut first = whole.heads_mut(0, 1).unwrap().next().unwrap();
+    let error = first.prefill_attend(&query, &cache, &mut first_out).unwrap_err();
+    assert!(error.message().contains("another shape"), "{error}");
+    assert_eq!(out, vec![0f32; HEADS * DIM]);
+}
