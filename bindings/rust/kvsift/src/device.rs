@@ -25,7 +25,11 @@ impl DerefMut for Span {
     }
 }
 
-/// A slow tier. Called from several threads at a time. Failures are errno values. The spans follow on from `offset`.
+/// A slow tier. Called from several threads at a time. Failures are errno values; a panic aborts the process. The spans follow
+/// on from `offset`.
+///
+/// `read` and `write` run on threads of the library's, whose stacks have 256 KiB, **no guard page**, and the store's memory below
+/// them: large arrays and deep recursion belong on the heap, or on a thread of the device's own.
 pub trait Device: Sync {
     /// Fills spans; returns the bytes done, fewer than asked for where the rest shall be asked for again, 0 at the end.
     fn read(&self, offset: u64, spans: &mut [Span]) -> Result<u64, i32>;
