@@ -85,7 +85,9 @@ else
   echo "skipped: the CUDA backend (no nvcc)"
 fi
 if $long; then
-  run build-arm --cross-file tests/aarch64.ini -Dexamples=disabled -Dtests=enabled -- --no-suite host --timeout-multiplier 20
+  # Under emulation a few cases of each kind.
+  KVSIFT_TEST_CASES=2 run build-arm --cross-file tests/aarch64.ini -Dexamples=disabled -Dtests=enabled -- \
+    --suite conformance --suite property --suite unit --suite fault --no-suite statistics --timeout-multiplier 20
 else
   echo "skipped: NEON under qemu, long fuzzing and soak runs (tests/run.sh --long)"
 fi
