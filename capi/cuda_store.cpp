@@ -213,6 +213,7 @@ extern "C" kvsift_status kvsift_cuda_store_resolve(kvsift_cuda_store *handle, ui
   if (kvsift_status s = check_layer(store, layer)) return s;
   if (kvsift_status s = check_selection(&store->error, store->g, selection)) return s;
   if (kvsift_status s = check_size(&store->error, "cache", cache)) return s;
+  if (kvsift_status s = check_no_coreset(&store->error, *selection)) return s;
   if (selection->tokens > store->layers[layer].tokens) {
     return fail(&store->error, KVSIFT_OUT_OF_ORDER, "resolve: the selection is for ", selection->tokens,
                 " tokens, layer ", layer, " has ", store->layers[layer].tokens, ": append comes first");

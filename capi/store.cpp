@@ -147,10 +147,7 @@ extern "C" kvsift_status kvsift_store_resolve(kvsift_store *handle, uint32_t lay
   if (kvsift_status s = check_store_layer(store, layer)) return s;
   if (kvsift_status s = check_selection(&store->error, store->g, selection)) return s;
   if (kvsift_status s = check_size(&store->error, "cache", cache)) return s;
-  if (selection->tail == KVSIFT_TAIL_BALANCE) {
-    return fail(&store->error, KVSIFT_UNSUPPORTED, "resolve: selection->tail is KVSIFT_TAIL_BALANCE, whose rows lie all over the "
-                "cache: a store has those of the ranges");
-  }
+  if (kvsift_status s = check_no_coreset(&store->error, *selection)) return s;
   if (selection->tokens > store->layers[layer].tokens) {
     return fail(&store->error, KVSIFT_OUT_OF_ORDER, "resolve: the selection is for ", selection->tokens,
                 " tokens, layer ", layer, " has ", store->layers[layer].tokens, ": append comes first");

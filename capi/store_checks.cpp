@@ -122,4 +122,10 @@ kvsift_status check_selection(kvsift_error *error, const Geometry &g, const kvsi
   return KVSIFT_OK;
 }
 
+kvsift_status check_no_coreset(kvsift_error *error, const kvsift_selection &selection) {
+  if (selection.tail != KVSIFT_TAIL_BALANCE) return KVSIFT_OK;
+  return fail(error, KVSIFT_UNSUPPORTED, "resolve: selection->tail is KVSIFT_TAIL_BALANCE, whose rows lie all over the cache: "
+              "a store has those of the ranges");
+}
+
 }  // namespace kvsift

@@ -23,8 +23,11 @@ kvsift_status check_rows(kvsift_error *error, const Geometry &g, const char *nam
 kvsift_status check_append(kvsift_error *error, std::uint32_t layer, std::uint32_t have, std::uint32_t max_tokens,
                            std::uint32_t first_token, std::uint32_t tokens);
 
-// lists for the store's heads, ranges ascending and disjoint, within the tokens that the selection says.
+// lists for the store's heads, ranges ascending and disjoint, within the tokens that the selection says;
 kvsift_status check_selection(kvsift_error *error, const Geometry &g, const kvsift_selection *selection);
+
+// no coreset, whose rows resolve would not bring.
+kvsift_status check_no_coreset(kvsift_error *error, const kvsift_selection &selection);
 
 template <class T>
 kvsift_status check_size(kvsift_error *error, const char *name, const T *object) {

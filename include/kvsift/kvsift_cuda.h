@@ -380,7 +380,8 @@ kvsift_status kvsift_cuda_store_poll(kvsift_cuda_store *store, kvsift_ticket tic
  * the layer. cache->struct_size must be set. With a late cap, blocks beyond it are taken out of the selection: its lists then
  * belong to the store, in host memory, and hold until its next resolve, of any layer. OUT_OF_ORDER: the selection is for more
  * tokens than the layer has. CAPACITY: with the pinned tokens it has more blocks than the layer has slots, or a reduced list
- * more entries than max_ranges; what was fetched stays. */
+ * more entries than max_ranges; what was fetched stays. UNSUPPORTED: a coreset (KVSIFT_TAIL_BALANCE), whose rows lie all over
+ * the cache. */
 kvsift_status kvsift_cuda_store_resolve(kvsift_cuda_store *store, uint32_t layer, kvsift_selection *selection,
                                         kvsift_cache *cache, void *stream);
 

@@ -196,6 +196,9 @@ static void misuse_is_answered(void **state) {
   kvsift_selection s = block_of_each(f, 1);
   s.tokens = 321;
   assert_int_equal(kvsift_cuda_store_resolve(f->store, 0, &s, &cache, gpu_stream()), KVSIFT_OUT_OF_ORDER);
+  s.tail = KVSIFT_TAIL_BALANCE;
+  assert_int_equal(kvsift_cuda_store_resolve(f->store, 0, &s, &cache, gpu_stream()), KVSIFT_UNSUPPORTED);
+  s.tail = KVSIFT_TAIL_NONE;
   s.tokens = 320, s.lists = 3;
   assert_int_equal(kvsift_cuda_store_resolve(f->store, 0, &s, &cache, gpu_stream()), KVSIFT_INVALID_ARGUMENT);
   s = block_of_each(f, 1), s.block_tokens = 0;
