@@ -10,6 +10,10 @@
  *                             kvsift_select_blocks -> kvsift_store_resolve -> kvsift_attend
  *                             kvsift_store_prefetch(what the next token is expected to need)
  *
+ * Calibration steps (EMA, AttentionPredictor) read every key of the layer: set the policy's calibration_period to 0, or on those
+ * steps read the layer in parts (kvsift_store_read), attend to it with a kernel of your own, and hand its rows to
+ * kvsift_observe_attention. Without its observation a sparse calibration's output needs the selection alone (kvsift_attend).
+ *
  * Threads. A handle belongs to one thread at a time. The store has worker threads of its own, made at create and joined
  * at close, their stacks in the arena. Append, resolve, wait, read, truncate, flush and close may wait for them; prefetch
  * and poll never do. After create nothing allocates.
