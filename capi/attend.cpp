@@ -66,21 +66,26 @@ void place_rows(const AttendJob &job, std::uint32_t kv_head, std::uint32_t lent,
   result->block_stride = o.block_stride;
 }
 
+bool is_finite_output(const AttendJob &job, const float *out, std::uint32_t heads) {
+  const std::uint32_t dim = job.p->s.c.head_dim;
+  const Rows rows{reinterpret_cast<const std::uint8_t *>(out), KVSIFT_F32, dim * sizeof(float), nullptr, 0};
+  return kernels(job.p->level)->array.rows_finite(rows, heads, dim);
+}
+
 // Rows that were checked when they were the newest may have changed since; finite ones may overflow.
 kvsift_status check_finite_head(const AttendJob &job, std::uint32_t kv_head, const Attended &result) {
-  const Policy *p = job.p;
-  const std::uint32_t dim = p->s.c.head_dim;
-  for (std::uint32_t g = 0; g < p->s.group; ++g) {
-    bool finite = std::isfinite(result.log_sum_exp[g]);
-    if (finite && result.out != nullptr) {
-      const Rows row{reinterpret_cast<const std::uint8_t *>(result.out + g * dim), KVSIFT_F32, 0, nullptr, 0};
-      finite = kernels(p->level)->array.rows_finite(row, 1, dim);
-    }
-    if (finite) continue;
-    return fail_in(p, KVSIFT_NOT_FINITE, "cache: attention of query head ", kv_head * p->s.group + g,
-                   " is not finite: its keys or values hold NaN or infinity, or overflow");
-  }
-  return KVSIFT_OK;
+  const std::uint32_t group = job.p->s.group;
+  bool finite = result.out == nullptr || is_finite_output(job, result.out, group);
+  for (std::uint32_t g = 0; g < group; ++g) finite &= std::isfinite(result.log_sum_exp[g]);
+  if (finite) return KVSIFT_OK;
+  std::uint32_t g = 0;
+  const auto fits = [&] {
+    const float *out = result.out == nullptr ? nullptr : result.out + std::size_t{g} * job.p->s.c.head_dim;
+    return std::isfinite(result.log_sum_exp[g]) && (out == nullptr || is_finite_output(job, out, 1));
+  };
+  while (g + 1 < group && fits()) ++g;
+  return fail_in(job.p, KVSIFT_NOT_FINITE, "cache: attention of query head ", kv_head * group + g,
+                 " is not finite: its keys or values hold NaN or infinity, or overflow");
 }
 
 // Output and log-sum-exps of a KV head's query heads must be finite; then its rows are whole.
