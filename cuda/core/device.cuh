@@ -88,11 +88,7 @@ __device__ inline Lane scale_exponent(Lane a, Lane t) {
 __device__ inline Lane exponent(Lane a) {
   return {static_cast<float>(static_cast<int>(__float_as_uint(a.v) - 0x3f3504f3u) >> 23)};
 }
-// A device's own NaN is 0x7fffffff, which scale_exponent would make the largest finite number.
-__device__ inline float exp1(float x) {
-  const float y = exp(Lane{x}).v;
-  return x != x ? x : y;
-}
+__device__ inline float exp1(float x) { return exp(Lane{x}).v; }
 __device__ inline float log1(float x) { return log(Lane{x}).v; }
 
 __device__ inline float widen(float x) { return x; }

@@ -11,11 +11,11 @@ namespace {
 constexpr float kRound = 12582912.0f;
 constexpr float kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;
 
-// Within 1 ulp in [-86.9, 88.72]; zero below, infinity above.
+// Within 1 ulp in [-86.9, 88.72]; zero below, infinity above and for NaN (whose bits scale_exponent could make a finite number).
 template <class V>
 KVSIFT_BOTH V exp(V x) {
   const V round = V::broadcast(kRound);
-  const V low = V::broadcast(-86.9f), high = V::broadcast(88.72f);
+  const V low = V::broadcast(-86.9f), beyond = V::broadcast(0x1.62e14ap+6f);  // the number after 88.72
   const V shifted = fma(x, V::broadcast(1.44269504f), round);
   const V n = sub(shifted, round);
   const V r = fma(n, V::broadcast(-kLn2Low), fma(n, V::broadcast(-kLn2High), x));
@@ -27,7 +27,7 @@ KVSIFT_BOTH V exp(V x) {
   p = fma(mul(p, r), r, r);
   p = add(p, V::broadcast(1.0f));
   const V result = where_less(x, low, V::zero(), scale_exponent(p, shifted));
-  return where_less(high, x, V::broadcast(__builtin_inff()), result);
+  return where_less(x, beyond, result, V::broadcast(__builtin_inff()));
 }
 
 // Within 1 ulp or so for normal x > 0; minus infinity below the smallest normal number.

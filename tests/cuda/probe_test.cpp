@@ -57,12 +57,9 @@ void exp_and_log_have_the_cpus_bits(void **) {
   on_exps.read(exps.data);
   on_logs.read(logs.data);
   for (std::uint32_t i = 0; i < kCount; ++i) {
-    if (std::isnan(x.data[i])) {
-      assert_true(std::isnan(exps.data[i]));
-      continue;
-    }
     const float e = exp1(x.data[i]), l = log1(x.data[i]);
     assert_true(same_bits(&e, exps.data + i, sizeof e));
+    if (std::isnan(x.data[i])) continue;
     assert_true(same_bits(&l, logs.data + i, sizeof l) || (std::isnan(l) && std::isnan(logs.data[i])));
   }
 }
