@@ -2,6 +2,8 @@
 
 namespace kvsift {
 
+static_assert(sizeof(void *) != 8 || sizeof(kvsift_policy_config) == 216, "a new field goes into the list below");
+
 ConfigDifference difference_of(const kvsift_policy_config &a, const kvsift_policy_config &b) {
   ConfigDifference found{nullptr, 0u, 0u};
   const auto compare = [&found](const char *name, auto x, auto y) {
