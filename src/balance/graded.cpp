@@ -25,28 +25,30 @@ std::uint32_t halvings_of(std::int32_t steps, std::int32_t keep, std::uint32_t m
 // How many tokens have each grade, and what grades they end up in.
 class GradeCounts {
  public:
-  explicit GradeCounts(std::uint32_t most) : most_(most) {
-    for (std::uint32_t g = 0; g <= most; ++g) final_[g] = g;
+  GradeCounts() {
+    for (std::int32_t g = 0; g <= kMostHalvings; ++g) final_[g] = g;
   }
   void add(std::uint32_t grade) { ++count_[grade]; }
 
   // A grade too small to keep one of its tokens joins the one below: no token goes without a weight. Returns how many stay.
   std::uint32_t join_small() {
     std::uint32_t stay = 0;
-    for (std::uint32_t g = most_; g > 0; --g) {
-      if (count_[g] >> g > 0) {
-        stay += count_[g] >> g;
-        continue;
-      }
-      count_[g - 1] += count_[g];
-      for (std::uint32_t from = g; from <= most_ && final_[from] == g; ++from) final_[from] = g - 1;
+    for (std::int32_t g = kMostHalvings; g > 0; --g) {
+      stay += count_[g] >> g;
+      if (count_[g] >> g == 0) join_below(g);
     }
     return stay + count_[0];
   }
-  std::uint32_t final_grade(std::uint32_t grade) const { return final_[grade]; }
+  std::int32_t final_grade(std::uint32_t grade) const { return final_[grade]; }
 
  private:
-  std::uint32_t count_[kMostHalvings + 1] = {}, final_[kMostHalvings + 1], most_;
+  void join_below(std::int32_t grade) {
+    count_[grade - 1] += count_[grade];
+    for (std::int32_t g = grade; g <= kMostHalvings && final_[g] == grade; ++g) final_[g] = grade - 1;
+  }
+
+  std::uint32_t count_[kMostHalvings + 1] = {};
+  std::int32_t final_[kMostHalvings + 1];
 };
 
 class Grades {
@@ -80,7 +82,7 @@ class Grades {
     GradeCounts counts = counts_at(keep);
     counts.join_small();
     for (std::uint32_t i = 0; i < tokens_; ++i) {
-      const std::uint32_t grade = counts.final_grade(halvings_of(steps_[i], keep, most_));
+      const std::int32_t grade = counts.final_grade(halvings_of(steps_[i], keep, most_));
       steps_[i] = open(i) ? static_cast<std::int16_t>(grade) : std::int16_t{-1};
     }
     return steps_;
@@ -101,7 +103,7 @@ class Grades {
   bool open(std::uint32_t i) const { return weight_of_[i] == 0.0f; }
 
   GradeCounts counts_at(std::int32_t keep) const {
-    GradeCounts counts(most_);
+    GradeCounts counts;
     for (std::uint32_t i = 0; i < tokens_; ++i)
       if (open(i)) counts.add(halvings_of(steps_[i], keep, most_));
     return counts;
