@@ -94,7 +94,8 @@ __device__ inline void dot_tile(const AttendPlan &plan, const ChunkRows &rows, c
   float lanes[2][Heads][4] = {};
   dot_lanes<T>(plan, rows, queries, first, lanes);
   if constexpr (Heads == 1) {
-    put_logit(plan, shared, sum_of_two(lanes), own, count, logits);
+    const float dot = sum_of_two(lanes);  // in both lanes of a pair
+    if (q % 2 == 0) put_logit(plan, shared, dot, own, count, logits);
   } else {
     float dot[2];
     sums_of_two(lanes, dot);

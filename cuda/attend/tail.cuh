@@ -34,7 +34,7 @@ __device__ inline void hide_pages(const AttendPlan &plan, float *logits, std::ui
       const std::uint32_t begin = list.ranges[r].begin / size, last = (list.ranges[r].end - 1) / size;
       const std::uint32_t from = begin > first ? begin : first, end = last + 1 < first + count ? last + 1 : first + count;
       for (std::uint32_t page = from; page < end; ++page) {
-        for (std::uint32_t g = l; g < l + plan.sharing(); ++g) logits[g * kChunk + page - first] = -infinity();
+        for (std::uint32_t g = l; g < l + plan.sharing(); ++g) put_alike(&logits[g * kChunk + page - first], -infinity());
       }
     }
   }

@@ -196,7 +196,10 @@ __device__ inline void join_blocks(const AttendPlan &plan, std::uint32_t slots) 
   __shared__ float inverse[8];
   const Settings &s = plan.head.settings();
   const std::uint32_t warp = threadIdx.x / kWarpThreads;
-  if (warp < s.group) inverse[warp] = find_shares(plan, warp, slots);
+  if (warp < s.group) {
+    const float own = find_shares(plan, warp, slots);
+    if (lane_of_warp() == 0) inverse[warp] = own;
+  }
   __syncthreads();
   for (std::uint32_t i = threadIdx.x; i < s.group * s.dim16; i += kAttendThreads) {
     const std::uint32_t g = i / s.dim16, column = i % s.dim16;

@@ -69,6 +69,12 @@ __device__ inline void begin_kernel(const Args &args) {
 }
 #endif
 
+// Others, of other blocks too, may put the same there at the same time.
+template <class T>
+__device__ inline void put_alike(T *to, T value) {
+  *const_cast<volatile T *>(to) = value;
+}
+
 __device__ inline float infinity() { return __uint_as_float(0x7f800000u); }
 
 // One lane for the templates of kernels/exp.h.

@@ -30,7 +30,7 @@ __device__ inline void leave_marks(const DeviceHead &head, std::uint32_t tokens,
   *head.marks() = HeadMarks{head.layer, tokens, 0, 0};
   const auto kind = static_cast<std::uint32_t>(everything ? KVSIFT_TAIL_NONE : KVSIFT_TAIL_BALANCE);
   *head.step() = StepRecord{tokens, everything, 0, kind};
-  progress_of(head.image)->selected_for = tokens;
+  if (blockIdx.y == 0) progress_of(head.image)->selected_for = tokens;
 }
 
 }  // namespace

@@ -149,7 +149,7 @@ __device__ inline void leave_marks(const KeepWork &work, std::uint32_t tokens, b
   *work.head.marks() = HeadMarks{work.head.layer, tokens, 0, 0};
   const std::uint32_t kind = everything ? static_cast<std::uint32_t>(KVSIFT_TAIL_NONE) : work.settings().c.tail;
   *work.head.step() = StepRecord{tokens, everything, 0, kind};
-  progress_of(work.head.image)->selected_for = tokens;
+  if (blockIdx.y == 0) progress_of(work.head.image)->selected_for = tokens;
 }
 
 }  // namespace

@@ -148,11 +148,11 @@ __device__ inline std::uint32_t tokens_of_own(const ListWork &work, std::uint32_
   return tokens;
 }
 
-// Tokens in at least one list of the KV head, all of which are written.
+// Tokens in at least one list of the KV head, all of which are written. One thread's answer counts.
 __device__ inline std::uint32_t tokens_of_all(const ListWork &work, const Step &step) {
   const Settings &s = work.image().s;
   const std::uint32_t first = work.index - work.list;
-  if (s.lists == 1) return *work.kept_count(first);
+  if (s.lists == 1) return threadIdx.x == 0 ? *work.kept_count(first) : 0;  // which that thread wrote
   const Ranking r = rank_for(s, step.tokens, blocks_of(step.tokens, s.c.block_tokens));
   std::uint32_t tokens = 0;
   for (std::uint32_t list = 0; list < s.lists; ++list) {
@@ -215,7 +215,7 @@ __device__ inline void leave_marks(const ListWork &work, const Step &step, bool 
   *work.head.marks() = HeadMarks{work.head.layer, step.tokens, tail ? work.head.layer : 0, tail ? step.tokens : 0};
   const std::uint32_t kind = everything ? static_cast<std::uint32_t>(KVSIFT_TAIL_NONE) : work.image().s.c.tail;
   *work.head.step() = StepRecord{step.tokens, everything, !dense && step.calibration, kind};
-  progress_of(work.image())->selected_for = step.tokens;
+  if (blockIdx.y == 0) progress_of(work.image())->selected_for = step.tokens;
 }
 
 template <bool kCareful>

@@ -24,7 +24,7 @@ __device__ void find_filled(const History &h, const PredictionPlan &plan, std::u
     const std::uint32_t r = n * kStep + threadIdx.x / kGroups;
     if (r < plan.rows) filled |= h.filled(h.s_slot(plan, r))[first / kLanes + g];
   }
-  if (filled != 0) any[g] = 1;
+  if (filled != 0) put_alike<std::uint8_t>(&any[g], 1);
 }
 
 __device__ float mean_of_column(const History &h, const PredictionPlan &plan, std::uint32_t j) {

@@ -173,7 +173,7 @@ __device__ inline void put_empty(const History &h, const PredictionPlan &plan, c
   if (r >= p.rows || x >= p.width) return;
   const std::uint32_t row = h.s_slot(plan, p.row + r);
   if ((tile.active[r] >> x & 1) != 0) {
-    h.filled(row)[(p.begin + x) / kLanes] = 1;
+    put_alike<std::uint8_t>(&h.filled(row)[(p.begin + x) / kLanes], 1);
   } else {
     h.s(row)[p.begin + x] = h.state().empty.s[missing_rows(plan, p, r)][side_of(plan, p, x)];
   }

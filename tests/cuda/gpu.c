@@ -13,7 +13,7 @@ static struct {
   CUstream stream;
   CUevent clock_begin, clock_end;
   char name[100];
-  bool mock;
+  bool mock, in_turn;
 } gpu;
 
 static void *symbol(const char *name) {
@@ -54,11 +54,13 @@ bool gpu_open(void) {
   CALL(cuCtxSetCurrent, context);
   CALL(cuStreamCreate, &gpu.stream, CU_STREAM_NON_BLOCKING);
   gpu.mock = dlsym(gpu.library, "kvsift_mock_calls") != NULL;
+  gpu.in_turn = gpu.mock && !((bool (*)(void))symbol("kvsift_mock_finds_races"))();
   printf("device: %s\n", gpu.name);
   return true;
 }
 
 bool gpu_is_mock(void) { return gpu.mock; }
+bool gpu_is_in_turn(void) { return gpu.in_turn; }
 const char *gpu_name(void) { return gpu.name; }
 void *gpu_stream(void) { return gpu.stream; }
 

@@ -14,6 +14,8 @@ extern "C" {
 // False, with one line that says why, where there is neither a device nor a stand-in. A test program calls it first.
 bool gpu_open(void);
 bool gpu_is_mock(void);
+// Whether streams run in turn, so that one may look at what another has not waited for.
+bool gpu_is_in_turn(void);
 const char *gpu_name(void);
 
 // Device memory; the contents of `from`, if it is not null.

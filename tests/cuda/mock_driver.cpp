@@ -18,23 +18,40 @@
 #include <vector>
 
 #include "emulation/emulator.h"
+#include "emulation/races.h"
 
 namespace {
 
 using Work = std::vector<std::function<void()>>;
+using emulator::races::Clock;
+
+// Work, and what the host had waited for when it gave it.
+struct Piece {
+  std::function<void()> work;
+  Clock seen;
+};
 
 struct Stream {
-  std::deque<std::function<void()>> pending;
+  std::deque<Piece> pending;
   Work captured;
   std::uint64_t done = 0;  // pieces of work
   bool capturing = false;
+  Clock seen;  // what is done before its next piece, other streams' too
 };
+
+void merge(Clock *into, const Clock &other) {
+  for (const auto &place : other) {
+    std::uint64_t &own = (*into)[place.first];
+    if (own < place.second) own = place.second;
+  }
+}
 
 // A place in a stream.
 struct Event {
   Stream *stream = nullptr;  // null: not recorded yet
   std::uint64_t place = 0;
   std::shared_ptr<double> seconds;  // when the stream came there
+  std::shared_ptr<Clock> seen;      // what is done then
 };
 
 struct Memory {
@@ -57,6 +74,7 @@ struct Mock {
   CUcontext context = nullptr;
   Stream default_stream;
   std::uint32_t running = 0;  // pieces of work, each begun by the one before
+  Clock seen;                 // by the host
 };
 
 // Never destroyed: a program may close its device while it exits.
@@ -106,22 +124,28 @@ void run_to(Stream *stream, std::uint64_t place) {
   if (stream->done >= place) return;
   if (mock.running++ == 0) protect(PROT_READ | PROT_WRITE);
   while (stream->done < place) {
-    const auto work = std::move(stream->pending.front());
+    const Piece piece = std::move(stream->pending.front());
     stream->pending.pop_front();
-    work();
-    ++stream->done;
+    merge(&stream->seen, piece.seen);
+    emulator::races::begin_work(stream, stream->done + 1, stream->seen);
+    piece.work();
+    stream->seen[stream] = ++stream->done;
   }
   if (--mock.running == 0) protect(PROT_NONE);
 }
 
 std::uint64_t end_of(const Stream &stream) { return stream.done + stream.pending.size(); }
 
-void drain(Stream *stream) { run_to(stream, end_of(*stream)); }
+// The host waits.
+void drain(Stream *stream) {
+  run_to(stream, end_of(*stream));
+  merge(&mock.seen, stream->seen);
+}
 
 CUresult submit(CUstream stream, std::function<void()> work) {
   Stream *s = stream_of(stream);
   if (s->capturing) s->captured.push_back(std::move(work));
-  else s->pending.push_back(std::move(work));
+  else s->pending.push_back(Piece{std::move(work), mock.seen});
   return CUDA_SUCCESS;
 }
 
@@ -135,6 +159,7 @@ char *allocate(std::size_t bytes, bool device) {
   mprotect(base + mapped, kPage, PROT_NONE);
   mock.memory.push_back(Memory{base, rounded, mapped, device});
   if (device) mprotect(base, mapped, PROT_NONE);
+  emulator::races::know(base, mapped);
   return base + (mapped - rounded);
 }
 
@@ -143,6 +168,7 @@ CUresult release(void *pointer) {
     const Memory m = mock.memory[i];
     if (pointer < m.begin || pointer >= m.begin + m.mapped) continue;
     munmap(m.begin, m.mapped + kPage);
+    emulator::races::forget(m.begin, m.mapped);
     mock.memory.erase(mock.memory.begin() + static_cast<std::ptrdiff_t>(i));
     return CUDA_SUCCESS;
   }
@@ -159,6 +185,12 @@ bool is_ours(const void *pointer, std::size_t bytes, bool device) {
 
 void *host(CUdeviceptr pointer) { return reinterpret_cast<void *>(pointer); }
 
+void copy(void *to, const void *from, std::size_t bytes) {
+  emulator::races::work_reads(from, bytes);
+  emulator::races::work_writes(to, bytes);
+  std::memmove(to, from, bytes);
+}
+
 }  // namespace
 
 std::int32_t kvsift_mock_enter(const char *function) { return enter(function); }
@@ -168,6 +200,14 @@ void kvsift_mock_submit(void *stream, std::function<void()> work) { submit(stati
 extern "C" {
 
 void kvsift_mock_fail(const char *function, uint32_t nth, int32_t result) { mock.rule = {function, nth, result}; }
+
+bool kvsift_mock_finds_races() {
+#ifdef KVSIFT_RACES
+  return true;
+#else
+  return false;
+#endif
+}
 
 uint64_t kvsift_mock_calls(const char *function) {
   if (function != nullptr) return mock.calls[function];
@@ -319,25 +359,28 @@ CUresult cuMemHostGetDevicePointer(CUdeviceptr *pointer, void *memory, unsigned)
 CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t bytes, CUstream stream) {
   ENTER(cuMemcpyHtoDAsync);
   if (!is_ours(host(to), bytes, true)) return CUDA_ERROR_INVALID_VALUE;
-  if (is_ours(from, bytes, false)) return submit(stream, [=] { std::memcpy(host(to), from, bytes); });
+  if (is_ours(from, bytes, false)) return submit(stream, [=] { copy(host(to), from, bytes); });
   const auto *begin = static_cast<const char *>(from);
-  std::vector<char> copy(begin, begin + bytes);
-  return submit(stream, [=] { std::memcpy(host(to), copy.data(), bytes); });
+  std::vector<char> kept(begin, begin + bytes);
+  return submit(stream, [=] { copy(host(to), kept.data(), bytes); });
 }
 CUresult cuMemcpyDtoHAsync(void *to, CUdeviceptr from, size_t bytes, CUstream stream) {
   ENTER(cuMemcpyDtoHAsync);
   if (!is_ours(host(from), bytes, true)) return CUDA_ERROR_INVALID_VALUE;
-  return submit(stream, [=] { std::memcpy(to, host(from), bytes); });
+  return submit(stream, [=] { copy(to, host(from), bytes); });
 }
 CUresult cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
   ENTER(cuMemcpyDtoDAsync);
   if (!is_ours(host(to), bytes, true) || !is_ours(host(from), bytes, true)) return CUDA_ERROR_INVALID_VALUE;
-  return submit(stream, [=] { std::memmove(host(to), host(from), bytes); });
+  return submit(stream, [=] { copy(host(to), host(from), bytes); });
 }
 CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t bytes, CUstream stream) {
   ENTER(cuMemsetD8Async);
   if (!is_ours(host(to), bytes, true)) return CUDA_ERROR_INVALID_VALUE;
-  return submit(stream, [=] { std::memset(host(to), value, bytes); });
+  return submit(stream, [=] {
+    emulator::races::work_writes(host(to), bytes);
+    std::memset(host(to), value, bytes);
+  });
 }
 
 // Streams and graphs.
@@ -375,19 +418,29 @@ CUresult cuEventRecord(CUevent event, CUstream stream) {
   if (s->capturing) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   e->stream = s;
   e->seconds = std::make_shared<double>(0);
-  submit(stream, [seconds = e->seconds] { *seconds = seconds_now(); });
+  e->seen = std::make_shared<Clock>();
+  submit(stream, [=, seconds = e->seconds, seen = e->seen] {
+    *seconds = seconds_now();
+    *seen = s->seen;
+    (*seen)[s] = s->done + 1;
+  });
   e->place = end_of(*s);
   return CUDA_SUCCESS;
 }
 CUresult cuEventQuery(CUevent event) {
   ENTER(cuEventQuery);
   const Event *e = reinterpret_cast<Event *>(event);
-  return e->stream == nullptr || e->stream->done >= e->place ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+  if (e->stream == nullptr) return CUDA_SUCCESS;
+  if (e->stream->done < e->place) return CUDA_ERROR_NOT_READY;
+  merge(&mock.seen, *e->seen);
+  return CUDA_SUCCESS;
 }
 CUresult cuEventSynchronize(CUevent event) {
   ENTER(cuEventSynchronize);
   const Event *e = reinterpret_cast<Event *>(event);
-  if (e->stream != nullptr) run_to(e->stream, e->place);
+  if (e->stream == nullptr) return CUDA_SUCCESS;
+  run_to(e->stream, e->place);
+  merge(&mock.seen, *e->seen);
   return CUDA_SUCCESS;
 }
 CUresult cuEventElapsedTime(float *milliseconds, CUevent begin, CUevent end) {
@@ -400,7 +453,11 @@ CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
   ENTER(cuStreamWaitEvent);
   const Event e = *reinterpret_cast<Event *>(event);
   if (e.stream == nullptr) return CUDA_SUCCESS;
-  return submit(stream, [=] { run_to(e.stream, e.place); });
+  Stream *s = stream_of(stream);
+  return submit(stream, [=] {
+    run_to(e.stream, e.place);
+    merge(&s->seen, *e.seen);
+  });
 }
 
 CUresult cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode) {

@@ -1,6 +1,7 @@
 // What the stand-in for the CUDA driver tells and obeys besides the driver's own calls; a test finds these by dlsym.
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -13,6 +14,9 @@ void kvsift_mock_fail(const char *function, uint32_t nth, int32_t result);
 
 // Calls of `function` so far; null: of all that allocate or wait for the device.
 uint64_t kvsift_mock_calls(const char *function);
+
+// Whether it tells of accesses that nothing orders (emulation/races.h).
+bool kvsift_mock_finds_races(void);
 
 #ifdef __cplusplus
 }

@@ -22,7 +22,7 @@ def cuda_tests(build: Path) -> list[dict[str, Any]]:
     on other emulated devices."""
     listed = json.loads((build / "meson-info" / "intro-tests.json").read_text())
     tests = [t for t in listed if any(s.endswith("cuda") for s in t["suite"])]
-    return [t for t in tests if Path(t["cmd"][0]).is_relative_to(build) and not re.search("_shuffled|_apart", t["name"])]
+    return [t for t in tests if Path(t["cmd"][0]).is_relative_to(build) and not re.search("_shuffled|_apart|cuda/races", t["name"])]
 
 
 def emulated() -> bool:

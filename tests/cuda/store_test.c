@@ -56,9 +56,9 @@ static void check_selected(const fixture *f, const kvsift_selection *s, const kv
   }
 }
 
-/* On a device what a cap leaves out, which is fetched behind the stream, would come while we look. */
+/* What a cap leaves out, which is fetched behind the stream, would come while we look. */
 static void let_come(fixture *f) {
-  if (!gpu_is_mock()) fine(f, kvsift_cuda_store_flush(f->store));
+  if (!gpu_is_in_turn()) fine(f, kvsift_cuda_store_flush(f->store));
 }
 
 static void resolve_and_check(fixture *f, uint32_t layer, test_random *r) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "emulation/fiber.h"
+#include "emulation/races.h"
 
 namespace emulator {
 namespace {
@@ -19,6 +20,7 @@ struct Copy {
   const void *from;
   std::size_t bytes;
   unsigned group;
+  bool done;
 };
 
 struct Thread {
@@ -86,6 +88,7 @@ bool release_barrier() {
   }
   if (waiting == 0) return false;
   for (unsigned i = 0; i < machine.count; ++i) machine.threads[i].state = State::kRuns;
+  races::pass_barrier();
   machine.vote_result = machine.votes;
   machine.votes = 0;
   return true;
@@ -113,6 +116,7 @@ void finish_warp(Thread *lanes, unsigned mask) {
   std::uint64_t given[kWarp], all = 0;
   const Thread &any = lanes[__builtin_ctz(mask)];
   bool first = true;
+  if (any.op == Op::kSync) races::pass_warp(static_cast<unsigned>(lanes - machine.threads.data()), mask);
   for (unsigned i = 0; i < kWarp; ++i) {
     if ((mask >> i & 1) == 0) continue;
     given[i] = lanes[i].value;
@@ -152,6 +156,8 @@ void shuffle_order() {
 }
 
 void run_block() {
+  const unsigned number = (machine.block.z * machine.grid.y + machine.block.y) * machine.grid.x + machine.block.x;
+  races::begin_block(number);
   for (unsigned i = 0; i < machine.count; ++i) {
     start(&machine.threads[i].fiber, thread_main);
     machine.threads[i].state = State::kRuns;
@@ -166,7 +172,9 @@ void run_block() {
       Thread &t = machine.threads[machine.current];
       while (t.state == State::kRuns) {
         ran = true;
+        races::run_thread(machine.current, t.fiber.stack, kStackBytes);
         switch_fibers(&machine.scheduler, &t.fiber);
+        races::run_emulator();
       }
       in_warp = in_warp || t.state == State::kInWarp;
     }
@@ -198,11 +206,10 @@ int sync_threads(const char *file, int line, int vote) {
 
 void copy_async(void *to, const void *from, std::size_t bytes) {
   Thread &own = machine.threads[machine.current];
-  if (machine.random != 0 && random_below(2) == 0) {
-    std::memcpy(to, from, bytes);
-  } else {
-    own.copies.push_back(Copy{to, from, bytes, own.groups});
-  }
+  races::begin_copy(to, from, bytes);
+  const bool at_once = machine.random != 0 && random_below(2) == 0;
+  if (at_once) std::memcpy(to, from, bytes);
+  own.copies.push_back(Copy{to, from, bytes, own.groups, at_once});
 }
 
 void end_copies() { ++machine.threads[machine.current].groups; }
@@ -211,7 +218,8 @@ void wait_copies(unsigned left) {
   Thread &own = machine.threads[machine.current];
   while (!own.copies.empty() && own.copies.front().group + left < own.groups) {
     const Copy &copy = own.copies.front();
-    std::memcpy(copy.to, copy.from, copy.bytes);
+    if (!copy.done) std::memcpy(copy.to, copy.from, copy.bytes);
+    races::end_copy(copy.to, copy.bytes);
     own.copies.pop_front();
   }
 }
@@ -266,6 +274,7 @@ void launch(const Kernel &kernel, Index grid, Index block, std::size_t dynamic_s
   machine.block_size = block;
   machine.count = block.x * block.y * block.z;
   machine.votes = 0;
+  races::begin_launch(kernel.name, machine.count);
   if (machine.count == 0 || machine.count > kernel.max_threads || machine.count > kMostThreads ||
       dynamic_shared_bytes > kMostShared) {
     std::fprintf(stderr, "emulator: %s launched with %u threads and %zu bytes of shared memory\n", kernel.name,

@@ -13,7 +13,7 @@
 namespace emulator {
 namespace {
 
-constexpr std::size_t kStackBytes = 128 * 1024, kGuard = 4096;
+constexpr std::size_t kGuard = 4096;
 
 void *new_stack() {
   void *memory = mmap(nullptr, kStackBytes + kGuard, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -5,6 +5,8 @@
 
 namespace emulator {
 
+constexpr std::size_t kStackBytes = 128 * 1024;
+
 struct Fiber {
   void *stack;    // what it runs on; kept for the next one
   void *context;  // where it stands while it waits

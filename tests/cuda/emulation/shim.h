@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "emulation/emulator.h"
+#include "emulation/races.h"
 
 #define KVSIFT_EMULATED 1
 #define __global__
@@ -27,8 +28,8 @@
 #define __syncthreads() emulator::sync_threads(__FILE__, __LINE__, 0)
 #define __syncthreads_or(p) (emulator::sync_threads(__FILE__, __LINE__, (p) != 0) > 0)
 #define __syncthreads_count(p) emulator::sync_threads(__FILE__, __LINE__, (p) != 0)
-#define __threadfence() ((void)0)
-#define __threadfence_system() ((void)0)
+#define __threadfence() emulator::races::fence()
+#define __threadfence_system() emulator::races::fence()
 
 #define KVSIFT_WARP_OP(op, mask, value, argument) \
   emulator::warp(emulator::Op::op, mask, value, argument, 32, __FILE__, __LINE__)
@@ -103,36 +104,42 @@ T __ldg(const T *p) {
 }
 template <class T, class U>
 T atomicAdd(T *p, U v) {
+  const emulator::races::Atomic scope(p);
   const T old = *p;
   *p = static_cast<T>(old + static_cast<T>(v));
   return old;
 }
 template <class T, class U>
 T atomicMax(T *p, U v) {
+  const emulator::races::Atomic scope(p);
   const T old = *p;
   if (static_cast<T>(v) > old) *p = static_cast<T>(v);
   return old;
 }
 template <class T, class U>
 T atomicMin(T *p, U v) {
+  const emulator::races::Atomic scope(p);
   const T old = *p;
   if (static_cast<T>(v) < old) *p = static_cast<T>(v);
   return old;
 }
 template <class T, class U>
 T atomicOr(T *p, U v) {
+  const emulator::races::Atomic scope(p);
   const T old = *p;
   *p = old | static_cast<T>(v);
   return old;
 }
 template <class T, class U>
 T atomicExch(T *p, U v) {
+  const emulator::races::Atomic scope(p);
   const T old = *p;
   *p = static_cast<T>(v);
   return old;
 }
 template <class T, class U>
 T atomicCAS(T *p, U compare, U v) {
+  const emulator::races::Atomic scope(p);
   const T old = *p;
   if (old == static_cast<T>(compare)) *p = static_cast<T>(v);
   return old;
