@@ -73,9 +73,9 @@ run() {
 }
 
 run build -Dbindings=enabled -Dtests=enabled -Dexamples=enabled -Dlong_tests=$long --
-# Sanitizers take libc's allocator over and slow bindings down: library and C tests only.
+# Sanitizers take libc's allocator over and slow bindings down: library and C tests only. Suite statistics does the same many times.
 run build-asan -Db_sanitize=address,undefined -Dbuildtype=debugoptimized -Db_lundef=false -Dtests=enabled \
-  -Dexamples=enabled -- --no-suite bindings --no-suite packaging --no-suite long --timeout-multiplier 4
+  -Dexamples=enabled -- --no-suite bindings --no-suite packaging --no-suite long --no-suite statistics --timeout-multiplier 4
 run build-tsan -Db_sanitize=thread -Dbuildtype=debugoptimized -Db_lundef=false -Dtests=enabled -Dexamples=enabled -- \
   --timeout-multiplier 4 property/threads unit/store property/store
 # CUDA: the kernels are compiled for devices, and run on the emulator behind a stand-in for the driver.

@@ -8,6 +8,10 @@
 #include "emulation/fiber.h"
 #include "emulation/races.h"
 
+// Static shared memory: the linker knows where it begins and ends.
+extern char shared_begin[] __asm__("__start_kvsift_shared") __attribute__((weak, visibility("hidden")));
+extern char shared_end[] __asm__("__stop_kvsift_shared") __attribute__((weak, visibility("hidden")));
+
 namespace emulator {
 namespace {
 
@@ -163,7 +167,9 @@ void run_block() {
     machine.threads[i].state = State::kRuns;
     machine.threads[i].groups = 0;
   }
+  // What a block finds in shared memory is NaN.
   std::memset(machine.shared.data(), 0xff, machine.shared.size());
+  std::memset(shared_begin, 0xff, static_cast<std::size_t>(shared_end - shared_begin));
   for (;;) {
     bool ran = false, in_warp = false;
     if (machine.random != 0) shuffle_order();

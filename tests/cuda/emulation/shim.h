@@ -17,7 +17,7 @@
 #define __noinline__
 #define __launch_bounds__(...)
 #define __constant__ static
-#define __shared__ static  // blocks run one after another
+#define __shared__ static __attribute__((section("kvsift_shared")))  // blocks run one after another
 #define __align__(n) alignas(n)
 
 #define threadIdx (emulator::thread_index())
