@@ -118,7 +118,7 @@ static kvsift_policy_config long_config(test_random *r) {
   c.kv_heads = gpu_is_mock() ? 2 : 48;
   c.query_heads = c.kv_heads * (1 + random_below(r, 8));
   c.head_dim = 8 * (1 + random_below(r, 16));
-  c.max_tokens = gpu_is_mock() ? 800 : 3300 + random_below(r, 1000);
+  c.max_tokens = gpu_is_mock() ? 800 : 3300 + random_below(r, 3000);
   c.budget_tokens = gpu_is_mock() ? 100 : 300 + random_below(r, 900), c.budget_share = 0;
   c.block_tokens = c.page_tokens = gpu_is_mock() ? 16 : 4, c.sink_tokens = 16, c.local_tokens = 32;
   c.grouping = random_below(r, 2) == 0 ? KVSIFT_GROUP_MEAN : KVSIFT_GROUP_QUERY_HEAD;
@@ -139,12 +139,14 @@ static void long_prompt(session *s, device_session *d, uint32_t tokens) {
   device_advance(d, tokens);
 }
 
-/* In rows of 96 elements the lanes of a warp do not come out even. EMA's last chunk is so short that all its rows come at once. */
+/* In rows of 96 elements the lanes of a warp do not come out even. EMA's last chunk is so short that all its rows come at once.
+ * Where shared memory is small, as in the tests named _apart, the last one has more chunks than a block has warps. */
 static void run_long(uint64_t seed) {
   static const kvsift_type types[] = {KVSIFT_F16, KVSIFT_BF16, KVSIFT_I8, KVSIFT_F32};
   test_random r = {seed + 1000};
   kvsift_policy_config config = long_config(&r);
   if (seed == 1) config.head_dim = 96;
+  if (seed == 4 && gpu_is_mock()) config.head_dim = 128, config.max_tokens = 2200;
   const toy_form form = {.type = types[seed % 4], .page_tokens = random_below(&r, 2) * 16, .heads_first = random_below(&r, 2) != 0};
   toy *t = toy_new(seed, &config, form);
   session *s = session_new(&config, t);
