@@ -6,6 +6,7 @@
 #include <cmocka.h>
 #include <stdio.h>
 #include <kvsift/balance.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cases.h"
@@ -169,17 +170,62 @@ static void long_caches(void **state) {
   }
 }
 
+/* A step whose attention rows a kernel of the caller's own gives, token by token. */
+static void feed_rows(session *s, device_session *d, test_random *r) {
+  const uint32_t tokens = s->tokens + 1, heads = s->config.query_heads;
+  float *rows = calloc((size_t)heads * tokens, sizeof *rows);
+  assert_non_null(rows);
+  for (uint32_t h = 0; h < heads; ++h) rows[h * tokens + random_below(r, tokens)] = random_unit(r);
+  session_keys(s, 0, 1);
+  device_layer(d, 0, tokens, tokens);
+  const kvsift_query none = {.struct_size = sizeof none, .tokens = tokens};
+  kvsift_selection chosen = {.struct_size = sizeof chosen};
+  must(s->policy, kvsift_select_blocks(s->policy, 0, &none, &chosen));
+  kvsift_observation o = {.struct_size = sizeof o, .tokens = tokens, .full = 1, .rows = rows, .row_stride = tokens};
+  must(s->policy, kvsift_observe_attention(s->policy, 0, NULL, &o));
+  o.rows = gpu_new((size_t)heads * tokens * sizeof *rows, rows);
+  expect(kvsift_cuda_observe_attention(d->policy, 0, NULL, &o, gpu_stream()) == KVSIFT_OK, "%s", kvsift_cuda_last_error(d->policy));
+  must(s->policy, kvsift_advance(s->policy, 1));
+  device_advance(d, 1);
+  s->tokens = tokens;
+  expect_same_state(s, d);
+  gpu_free((void *)o.rows);
+  free(rows);
+}
+
+static void rows_of_another_kernel(void **state) {
+  (void)state;
+  for (uint64_t seed = 1; seed <= 4; ++seed) {
+    test_random r = {seed + 2000};
+    cases_name("%s on the device, rows of another kernel, seed %u", kvsift_method_name(method_of_test), (unsigned)seed);
+    kvsift_policy_config config = long_config(&r);
+    config.kv_heads = 2, config.query_heads = 2 * (1 + random_below(&r, 4)), config.max_tokens = 300, config.budget_tokens = 100;
+    config.block_tokens = config.page_tokens = 8;
+    toy *t = toy_new(seed, &config, (toy_form){.type = KVSIFT_F32});
+    session *s = session_new(&config, t);
+    device_session *d = device_session_new(&config, t);
+    assert_true(s != NULL && d != NULL);
+    long_prompt(s, d, 200);
+    for (uint32_t step = 0; step < 6; ++step) feed_rows(s, d, &r);
+    session_free(s);
+    device_session_free(d);
+    toy_free(t);
+  }
+}
+
 int main(int argc, char **argv) {
   if (!gpu_open()) return 77;
   if (argc < 2 || kvsift_method_from_name(argv[1], &method_of_test) != KVSIFT_OK) return 2;
   const struct CMUnitTest all[] = {cmocka_unit_test(bits_are_the_cpus)};
+  const struct CMUnitTest with_rows[] = {cmocka_unit_test(bits_are_the_cpus), cmocka_unit_test(long_caches),
+                                         cmocka_unit_test(rows_of_another_kernel)};
   const struct CMUnitTest with_long[] = {cmocka_unit_test(bits_are_the_cpus), cmocka_unit_test(long_caches)};
   switch (method_of_test) {
     case KVSIFT_METHOD_FULL:
     case KVSIFT_METHOD_STREAMING:
     case KVSIFT_METHOD_QUEST:
-    case KVSIFT_METHOD_PAGE_STATS:
-    case KVSIFT_METHOD_EMA: return cmocka_run_group_tests_name(argv[1], with_long, NULL, NULL);
+    case KVSIFT_METHOD_PAGE_STATS: return cmocka_run_group_tests_name(argv[1], with_long, NULL, NULL);
+    case KVSIFT_METHOD_EMA: return cmocka_run_group_tests_name(argv[1], with_rows, NULL, NULL);
     default: return cmocka_run_group_tests_name(argv[1], all, NULL, NULL);
   }
 }
