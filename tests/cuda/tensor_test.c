@@ -167,12 +167,14 @@ static void expect_told(toy_form form, toy_kind bad, bool spoils, bool misses, u
 static void bad_rows_are_told(void **state) {
   (void)state;
   const toy_form plain = {.type = KVSIFT_F16}, rounded = {.type = KVSIFT_BF16}, paged = {.type = KVSIFT_F16, .page_tokens = 16};
+  const toy_form exact = {.type = KVSIFT_F32}; /* not for tensor cores */
   const uint32_t same = 280;
   expect_told(plain, TOY_KEY, false, false, same, KVSIFT_OK, "");
   expect_told(plain, TOY_KEY, true, false, same, KVSIFT_NOT_FINITE, "attention");
   expect_told(rounded, TOY_VALUE, true, false, same, KVSIFT_NOT_FINITE, "attention");
   expect_told(paged, TOY_KEY, false, true, same, KVSIFT_INVALID_ARGUMENT, "block_table");
   expect_told(plain, TOY_KEY, false, false, same - 1, KVSIFT_INVALID_ARGUMENT, "query");
+  expect_told(exact, TOY_KEY, false, false, same - 1, KVSIFT_INVALID_ARGUMENT, "query");
 }
 
 int main(void) {
