@@ -91,7 +91,7 @@ __device__ inline float lane_sum(const float *row, std::uint32_t lane, std::uint
   return sum;
 }
 
-// Rows of scratch into shared memory, all at once.
+// Rows of scratch into shared memory, all at once. Each thread waits for the places that each_four gives it.
 __device__ inline void bring_rows(const GroupRows &from, const GroupRows &to) {
   each_four<1>(
       from.count,
@@ -105,7 +105,6 @@ __device__ inline void bring_rows(const GroupRows &from, const GroupRows &to) {
       });
   end_copies();
   wait_copies<0>();
-  __syncthreads();
 }
 
 // exp(x - max) in place.

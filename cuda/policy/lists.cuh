@@ -108,7 +108,6 @@ __device__ inline void write_blocks(const DeviceList &list, const Parts &parts) 
     list.blocks[i] = i < sinks ? i : i < sinks + between ? parts.chosen[from + i - sinks] : local + i - sinks - between;
   }
   if (threadIdx.x == 0) *list.block_count = total;
-  __syncthreads();
 }
 
 __device__ inline void write_everything(const DeviceList &list, std::uint32_t tokens) {

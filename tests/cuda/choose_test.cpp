@@ -52,6 +52,13 @@ void widen_rows(Random &random, kvsift_policy_config *c) {
   c->budget_tokens = c->sink_tokens + c->local_tokens + 1 + random.below(c->max_tokens);
 }
 
+// More blocks than the kernel's threads look at together, which are 4,096.
+void lengthen(Random &random, kvsift_policy_config *c) {
+  c->block_tokens = c->page_tokens = 1;
+  c->max_tokens = 8300 + random.below(1000);
+  c->budget_tokens = c->sink_tokens + c->local_tokens + 1 + random.below(c->max_tokens);
+}
+
 // Rows that decide little, and rows in which rounding decides.
 float random_share(Random &random, std::uint32_t kind) {
   const float x = std::fabs(random.uniform());
@@ -130,6 +137,7 @@ void run_case(std::uint32_t seed, kvsift_method method) {
   Random random{seed * 7919u + 3};
   kvsift_policy_config config = random_config(random, method);
   if (method == KVSIFT_METHOD_PAGE_STATS && seed % 5 == 0) widen_rows(random, &config);
+  if (seed % 40 == 7) lengthen(random, &config);
   const Both both(config);
   auto *p = reinterpret_cast<Policy *>(both.cpu);
   const std::uint32_t tokens = config.max_tokens - random.below(config.max_tokens / 2);
