@@ -14,7 +14,7 @@
 namespace emulator {
 namespace races {
 
-// How far each stream had come when something began, or had been waited for; streams are numbered.
+// How many pieces of each stream's work are done, as far as something has waited for them.
 using Clock = std::map<const void *, std::uint64_t>;
 
 #ifdef KVSIFT_RACES
